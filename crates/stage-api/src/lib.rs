@@ -1,0 +1,212 @@
+//! The model seam: the traits and plain types that the classifier, the segmenter and the trainer exchange.
+//!
+//! Invariant: nothing here takes a ground-truth mask or label; the prediction path is built from these types alone.
+
+use tch::Tensor;
+
+/// Whether a forward pass belongs to a training step (dropout and batch statistics on) or to inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Training: gradients are wanted, batch normalisation and dropout behave as in training.
+    Train,
+    /// Inference: running statistics, no dropout.
+    Eval,
+}
+
+/// A parameter or buffer of a stage, under a name that is unique within the stage and stable between versions.
+#[derive(Debug)]
+pub struct NamedTensor {
+    /// Dotted path, for example `layer3.0.conv1.weight`.
+    pub name: String,
+    /// The part of the model that it belongs to; the trainer chooses what to train by it.
+    pub group: Group,
+    /// The tensor itself, shared with the model: writing to it (under `no_grad`) changes the model.
+    pub tensor: Tensor,
+}
+
+/// The part of a stage that a tensor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// The presence classifier's parameters.
+    Classifier,
+    /// The low-rank adapters in the image encoder.
+    Lora,
+    /// The image encoder's own parameters.
+    Encoder,
+    /// The prompt encoder, with the dense CAM prompt's vector.
+    PromptEncoder,
+    /// The mask decoder.
+    Decoder,
+    /// State that is saved but not trained (running means and variances).
+    Buffer,
+}
+
+/// What the classifier says of a batch of slices.
+#[derive(Debug)]
+pub struct Presence {
+    /// `[B]`, the logit of "the target is in this slice".
+    pub logit: Tensor,
+    /// `[B, 1, h, w]`, class activation map, ≥ 0, unnormalised, without gradient, at the classifier's own resolution.
+    pub cam: Tensor,
+}
+
+/// The classifier branch: slices to the target's presence and its activation map.
+pub trait PresenceClassifier {
+    /// `slices`: `[B, 1, H, W]`, windowed to `[0, 1]`, any `H` and `W` of at least 32. A stage resizes for itself.
+    fn forward(&self, slices: &Tensor, mode: Mode) -> Presence;
+
+    /// Every parameter and buffer, in a fixed order: what a checkpoint holds.
+    fn tensors(&self) -> Vec<NamedTensor>;
+}
+
+/// A box in pixels of the slice; corners are inclusive pixel positions, so a single pixel has `x0 == x1`.
+///
+/// Rows are `y` (to posterior), columns `x` (to the patient's left). Boxes may leave the slice when they are enlarged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BoxPrompt {
+    /// Left column.
+    pub x0: f32,
+    /// Upper row.
+    pub y0: f32,
+    /// Right column, inclusive.
+    pub x1: f32,
+    /// Lower row, inclusive.
+    pub y1: f32,
+}
+
+impl BoxPrompt {
+    /// The whole of a square slice of `size` pixels.
+    pub fn whole(size: usize) -> Self {
+        let last = size as f32 - 1.0;
+        Self { x0: 0.0, y0: 0.0, x1: last, y1: last }
+    }
+
+    /// The central half of a square slice: the fallback where a CAM is empty.
+    pub fn central_half(size: usize) -> Self {
+        let size = size as f32;
+        Self { x0: 0.25 * size, y0: 0.25 * size, x1: 0.75 * size, y1: 0.75 * size }
+    }
+
+    /// The tight box around the pixels that are not zero in a row-major mask of `width` columns; `None` if there is none.
+    pub fn around(mask: &[u8], width: usize) -> Option<Self> {
+        let mut bounds: Option<[usize; 4]> = None;
+        for (row, pixels) in mask.chunks_exact(width).enumerate() {
+            let Some(first) = pixels.iter().position(|&p| p != 0) else { continue };
+            let last = pixels.iter().rposition(|&p| p != 0).unwrap_or(first);
+            let b = bounds.get_or_insert([first, row, last, row]);
+            *b = [b[0].min(first), b[1], b[2].max(last), row];
+        }
+        bounds.map(|[x0, y0, x1, y1]| Self { x0: x0 as f32, y0: y0 as f32, x1: x1 as f32, y1: y1 as f32 })
+    }
+
+    /// Each side moved outward by `margin` pixels and cut off at the slice's border.
+    #[must_use]
+    pub fn enlarged(&self, margin: f32, size: usize) -> Self {
+        let last = size as f32 - 1.0;
+        Self {
+            x0: (self.x0 - margin).clamp(0.0, last),
+            y0: (self.y0 - margin).clamp(0.0, last),
+            x1: (self.x1 + margin).clamp(0.0, last),
+            y1: (self.y1 + margin).clamp(0.0, last),
+        }
+    }
+
+    /// Intersection over union of two boxes as areas of pixels (inclusive corners), in `[0, 1]`.
+    pub fn iou(&self, other: &Self) -> f32 {
+        let area = |b: &Self| (b.x1 - b.x0 + 1.0).max(0.0) * (b.y1 - b.y0 + 1.0).max(0.0);
+        let both = Self {
+            x0: self.x0.max(other.x0),
+            y0: self.y0.max(other.y0),
+            x1: self.x1.min(other.x1),
+            y1: self.y1.min(other.y1),
+        };
+        let shared = area(&both);
+        shared / (area(self) + area(other) - shared)
+    }
+}
+
+/// The prompts of a batch: one object per slice, whatever mix of prompts describes it.
+#[derive(Debug, Default)]
+pub struct Prompts {
+    /// One box for each slice of the batch, in pixels of the slice.
+    pub boxes: Option<Vec<BoxPrompt>>,
+    /// Points `[B, N, 2]` as (x, y) in pixels of the slice, and labels `[B, N]`: 1 in the target, 0 outside it.
+    pub points: Option<(Tensor, Tensor)>,
+    /// `[B, 1, H, W]` in `[0, 1]`: the CAM's mask, at the slice's size, for the dense prompt. What becomes of it is the
+    /// segmenter's configuration.
+    pub cam_mask: Option<Tensor>,
+    /// `[B, 1, 4g, 4g]` logits for SAM's own mask input, `g` being the side of the embedding grid.
+    pub mask_logits: Option<Tensor>,
+}
+
+/// What the segmenter's encoder made of a batch of slices; decoding can be repeated with other prompts.
+#[derive(Debug)]
+pub struct Embedding {
+    /// `[B, C, g, g]`.
+    pub tensor: Tensor,
+    /// Side of the square slices that it was made from, in pixels: the unit of the prompts.
+    pub slice_size: usize,
+}
+
+/// Candidate masks of a batch.
+#[derive(Debug)]
+pub struct Masks {
+    /// `[B, M, H, W]` at the slice's size; above 0 is the target.
+    pub logits: Tensor,
+    /// `[B, M]`, the predicted intersection over union of each mask.
+    pub scores: Tensor,
+}
+
+/// Which of the decoder's masks are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskChoice {
+    /// The single-mask token: `M = 1`.
+    Single,
+    /// Three candidate masks: `M = 3`.
+    Three,
+}
+
+/// The segmentation branch: a slice and its prompts to masks.
+pub trait PromptedSegmenter {
+    /// `slices`: `[B, 1, H, H]`, windowed to `[0, 1]`, square. Gradients reach the adapters in [`Mode::Train`] only.
+    fn embed(&self, slices: &Tensor, mode: Mode) -> Embedding;
+
+    /// Masks for each slice of the batch, at the slice's size.
+    fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks;
+
+    /// Which masks this checkpoint was trained to give.
+    fn default_choice(&self) -> MaskChoice;
+
+    /// Every parameter and buffer, in a fixed order. The trainer saves those that it trains; the rest comes from the
+    /// pretrained file again.
+    fn tensors(&self) -> Vec<NamedTensor>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn box_of_a_hand_drawn_mask_is_tight_and_inclusive() {
+        #[rustfmt::skip]
+        let mask = [0, 0, 0, 0,
+                    0, 0, 1, 0,
+                    0, 1, 0, 0];
+        assert_eq!(BoxPrompt::around(&mask, 4), Some(BoxPrompt { x0: 1.0, y0: 1.0, x1: 2.0, y1: 2.0 }));
+        assert_eq!(BoxPrompt::around(&[0; 12], 4), None);
+    }
+
+    #[test]
+    fn iou_counts_inclusive_pixels() {
+        let a = BoxPrompt { x0: 0.0, y0: 0.0, x1: 1.0, y1: 1.0 };
+        let b = BoxPrompt { x0: 1.0, y0: 1.0, x1: 2.0, y1: 2.0 };
+        assert!((a.iou(&b) - 1.0 / 7.0).abs() < 1e-6);
+        assert_eq!(a.iou(&BoxPrompt { x0: 5.0, y0: 5.0, x1: 6.0, y1: 6.0 }), 0.0);
+    }
+
+    #[test]
+    fn enlarged_box_stays_on_the_slice() {
+        let b = BoxPrompt { x0: 1.0, y0: 10.0, x1: 30.0, y1: 30.0 }.enlarged(3.0, 32);
+        assert_eq!(b, BoxPrompt { x0: 0.0, y0: 7.0, x1: 31.0, y1: 31.0 });
+    }
+}
