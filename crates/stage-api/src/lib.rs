@@ -166,10 +166,32 @@ pub enum MaskChoice {
     Three,
 }
 
+/// What the encoder's layers before the first adapter made of a batch of slices: no training changes it, so it can be
+/// kept and used again in every epoch, and for the adapted and the untouched encoder alike.
+#[derive(Debug)]
+pub struct Features {
+    /// `[B, …]`, without gradient; its further shape is the segmenter's own.
+    pub tensor: Tensor,
+    /// Side of the square slices that it was made from, in pixels.
+    pub slice_size: usize,
+}
+
+/// Whether the encoder's adapters take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapters {
+    /// The encoder as it was trained here.
+    On,
+    /// The encoder as its pretrained file has it.
+    Off,
+}
+
 /// The segmentation branch: a slice and its prompts to masks.
 pub trait PromptedSegmenter {
-    /// `slices`: `[B, 1, H, H]`, windowed to `[0, 1]`, square. Gradients reach the adapters in [`Mode::Train`] only.
-    fn embed(&self, slices: &Tensor, mode: Mode) -> Embedding;
+    /// The frozen first part of the encoder. `slices`: `[B, 1, H, H]`, windowed to `[0, 1]`, square. Without gradient.
+    fn features(&self, slices: &Tensor) -> Features;
+
+    /// The rest of the encoder. Gradients reach the adapters in [`Mode::Train`] only.
+    fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding;
 
     /// Masks for each slice of the batch, at the slice's size.
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks;
