@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The data seam: a prepared data set on disk, its index, its reader and its writer. No tensors.
+//!
+//! A store is a directory of plain files that NumPy, pandas and DuckDB open without this crate:
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `store.json` | [`StoreInfo`]: format version, data set, target, settings, tool version, manifest |
+//! | `images/<case>.npy` | int16 HU, `[slices, size, size]` |
+//! | `masks/<case>.npy` | uint8, 0 or 1, the same shape |
+//! | `cases/<case>.json` | the case's records and provenance; written last: its presence means that the case is whole |
+//! | `index.parquet` | a row for each slice ([`SliceRecord`]); its presence means that the store is whole |
+//!
+//! Slices are in LPS display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
+//!
+//! Invariant: every file is written under a temporary name, synced and renamed; no file changes in place.
+
+mod error;
+mod files;
+mod index;
+mod mmap;
+mod natural;
+mod npy;
+mod record;
+mod settings;
+mod store;
+mod writer;
+
+pub use error::StoreError;
+pub use files::replace_file;
+pub use natural::natural_order;
+pub use record::{SliceId, SliceRecord};
+pub use settings::{FORMAT_VERSION, StoreInfo, StoreSettings, Window, WindowAt};
+pub use store::SliceStore;
+pub use writer::{CaseData, StoreWriter};
+
+#[cfg(target_endian = "big")]
+compile_error!("slice stores are little-endian and memory-mapped: big-endian machines can't read them");

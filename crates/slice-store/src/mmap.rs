@@ -1,0 +1,51 @@
+//! Memory-mapped `.npy` files.
+//!
+//! Invariant: the only `unsafe` of this crate is here; what a [`MappedArray`] gives out was checked against the file's length.
+#![allow(unsafe_code)]
+
+use crate::StoreError;
+use crate::npy::{self, Element};
+use memmap2::Mmap;
+use std::fs::File;
+use std::marker::PhantomData;
+use std::path::Path;
+
+/// An array `[slices, size, size]` that is paged in from its file as it is touched.
+pub(crate) struct MappedArray<T> {
+    map: Mmap,
+    offset: usize,
+    shape: [usize; 3],
+    element: PhantomData<T>,
+}
+
+impl<T: Element> MappedArray<T> {
+    /// Maps a file after its header, its type and its length have been checked.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(StoreError::io("read", path))?;
+        if file.metadata().map_err(StoreError::io("read", path))?.len() == 0 {
+            return Err(StoreError::damaged(path, "it is empty"));
+        }
+        // SAFETY: the mapping is read-only. The store's files are replaced by renaming, never written in place (see
+        // `files`), so the mapped file keeps its content and its length even if the case is prepared anew.
+        let map = unsafe { Mmap::map(&file) }.map_err(StoreError::io("map", path))?;
+        let header = npy::read::<T>(&map).map_err(|problem| StoreError::damaged(path, problem))?;
+        Ok(Self { map, offset: header.offset, shape: header.shape, element: PhantomData })
+    }
+
+    /// `[slices, rows, columns]`.
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// The pixels of a slice, row by row. Panics where there is no such slice.
+    pub(crate) fn slice(&self, index: usize) -> &[T] {
+        let [slices, rows, columns] = self.shape;
+        assert!(index < slices, "slice {index} of {slices}");
+        let pixels = rows * columns;
+        let bytes = &self.map[self.offset + index * pixels * size_of::<T>()..][..pixels * size_of::<T>()];
+        // SAFETY: `bytes` has the length of `pixels` elements. It is aligned: a mapping begins at a page, and `npy::read`
+        // refuses an offset that is not a multiple of the alignment. `Element` is implemented for plain integers only,
+        // for which any bytes are a value.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>(), pixels) }
+    }
+}

@@ -1,0 +1,137 @@
+//! A slice's name and its row in the index.
+
+use crate::natural_order;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+/// A slice of a case; written as `case/0012`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SliceId {
+    /// The case, as the manifest names it.
+    pub case: String,
+    /// Index within the stored case; 0 is the most inferior slice.
+    pub index: u32,
+}
+
+impl Ord for SliceId {
+    /// By case in natural order, then by index: the order of the store's rows.
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural_order(&self.case, &other.case).then(self.index.cmp(&other.index))
+    }
+}
+
+impl PartialOrd for SliceId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for SliceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:04}", self.case, self.index)
+    }
+}
+
+/// A text is not a slice's name.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' does not name a slice: expected CASE/INDEX, for example 'volume-3/0012'")]
+pub struct ParseSliceIdError(String);
+
+impl FromStr for SliceId {
+    type Err = ParseSliceIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseSliceIdError(text.to_owned());
+        let (case, index) = text.rsplit_once('/').ok_or_else(error)?;
+        // `u32::from_str` would also take "+1".
+        if case.is_empty() || !index.bytes().all(|c| c.is_ascii_digit()) {
+            return Err(error());
+        }
+        Ok(Self { case: case.to_owned(), index: index.parse().map_err(|_| error())? })
+    }
+}
+
+impl Serialize for SliceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SliceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A row of `index.parquet`: what is known of a slice without opening its pixels.
+///
+/// It holds no path and no name that could identify a person: the patient is the manifest's key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceRecord {
+    /// The case: one volume, one file in `images/`.
+    pub case: String,
+    /// The patient's key; several cases may share it.
+    pub patient: String,
+    /// Index within the stored case; 0 is the most inferior slice.
+    pub index: u32,
+    /// Position of the slice's centre along the slice axis in mm of patient coordinates, superior positive.
+    pub position_mm: f32,
+    /// Distance of the stored (resized) slice's rows in mm.
+    pub row_spacing_mm: f32,
+    /// Distance of the stored (resized) slice's columns in mm.
+    pub column_spacing_mm: f32,
+    /// Distance to the next slice in mm.
+    pub slice_spacing_mm: f32,
+    /// False where millimetres can't be trusted: an identity affine, or the manifest says so.
+    pub spacing_valid: bool,
+    /// Pixels of the target in the stored mask.
+    pub target_pixels: u32,
+    /// SHA-256 (hexadecimal) that identifies the case's source files, image and mask.
+    pub source_sha256: String,
+}
+
+impl SliceRecord {
+    /// Whether the slice shows the target: the image-level label.
+    pub fn has_target(&self) -> bool {
+        self.target_pixels > 0
+    }
+
+    /// The slice's name.
+    pub fn id(&self) -> SliceId {
+        SliceId { case: self.case.clone(), index: self.index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn slice_names_are_ordered_by_number_and_written_with_four_digits() {
+        let name = |case: &str, index| SliceId { case: case.to_owned(), index };
+        assert_eq!(name("volume-3", 12).to_string(), "volume-3/0012");
+        assert!(name("volume-3", 12) < name("volume-10", 0));
+        assert_eq!(serde_json::to_string(&name("a", 12345)).unwrap(), "\"a/12345\"");
+    }
+
+    #[test]
+    fn text_without_case_or_index_is_refused() {
+        for text in ["", "volume-3", "/0001", "a/", "a/+1", "a/x", "a/99999999999"] {
+            assert!(text.parse::<SliceId>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_slice_name_survives_writing_and_reading(case in "[A-Za-z0-9_. -]{1,12}", index: u32) {
+            let id = SliceId { case, index };
+            prop_assert_eq!(&id.to_string().parse::<SliceId>().unwrap(), &id);
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<SliceId>(&json).unwrap(), id);
+        }
+    }
+}
