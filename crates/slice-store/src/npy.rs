@@ -99,7 +99,7 @@ pub(crate) fn read<T: Element>(bytes: &[u8]) -> Result<Header, String> {
     if bytes.len() != expected {
         return Err(format!("it has {} bytes, expected {expected} for shape {shape:?}", bytes.len()));
     }
-    if offset % align_of::<T>() != 0 {
+    if !offset.is_multiple_of(align_of::<T>()) {
         return Err(format!("its elements begin at byte {offset}, which is not aligned"));
     }
     Ok(Header { shape, offset })

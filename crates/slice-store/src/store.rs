@@ -178,6 +178,8 @@ fn checksum(info: &StoreInfo, records: &[SliceRecord]) -> String {
         hash.update(b"\n");
     };
     line(serde_json::to_vec(&identity));
-    records.iter().for_each(|record| line(serde_json::to_vec(record)));
+    for record in records {
+        line(serde_json::to_vec(record));
+    }
     hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
