@@ -1,0 +1,154 @@
+//! What can go wrong between a file on disk and the slice store: where, what was found, what was expected, the way out.
+
+use slice_store::StoreError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of reading, checking or preparing volumes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The slice store refused something.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system refused a file operation.
+    #[error("cannot {action} '{}': {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The file is not a single-file NIfTI-1 volume.
+    #[error("'{}' is not a NIfTI-1 file: {problem}", path.display())]
+    NotNifti {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// The file is valid, but holds something that a CT volume or a mask is not.
+    #[error("'{}' holds {found}, expected {expected}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What can be read.
+        expected: &'static str,
+    },
+    /// The file ends before its last voxel.
+    #[error("'{}' is truncated: it has {found} bytes of {part}, expected {expected}; copy or download it again", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// `header` or `voxels`.
+        part: &'static str,
+        /// Bytes found, after decompression.
+        found: u64,
+        /// Bytes that the header promises.
+        expected: u64,
+    },
+    /// The compressed data are damaged.
+    #[error("'{}' can't be decompressed: {source}; copy or download it again", path.display())]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's message.
+        source: io::Error,
+    },
+    /// The volume doesn't fit into memory.
+    #[error("'{}' needs {bytes} bytes of memory for its voxels, which can't be had; use fewer --jobs", path.display())]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// The header's affine maps no volume into space.
+    #[error("'{}' has no usable geometry: {problem}", path.display())]
+    Geometry {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An image and a mask don't lie on the same grid.
+    #[error(
+        "image '{}' and mask '{}' differ in {what}: {image_value} and {mask_value}; \
+         resample the mask onto the image's grid or correct the header that is wrong",
+        image.display(), mask.display()
+    )]
+    GeometryMismatch {
+        /// The image's file.
+        image: PathBuf,
+        /// The mask's file.
+        mask: PathBuf,
+        /// `shape`, `spacing (mm)` or `affine`.
+        what: &'static str,
+        /// The image's value.
+        image_value: String,
+        /// The mask's value.
+        mask_value: String,
+    },
+    /// A mask has a value that is no label.
+    #[error("mask '{}' has the value {value}, {expected}", path.display())]
+    MaskValue {
+        /// The mask's file.
+        path: PathBuf,
+        /// The first such value.
+        value: f64,
+        /// What was expected, with the way out.
+        expected: String,
+    },
+    /// There is no manifest of that name.
+    #[error("there is no manifest '{name}': {hint}")]
+    ManifestNotFound {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for and what is there.
+        hint: String,
+    },
+    /// A manifest does not say what it should.
+    #[error("manifest '{}': {problem}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nothing in the data directory looks like the manifest's images.
+    #[error("no file in '{}' matches '{pattern}', which the manifest '{manifest}' expects{advice}", data.display())]
+    NoCases {
+        /// The data directory.
+        data: PathBuf,
+        /// The image pattern.
+        pattern: String,
+        /// The manifest's name.
+        manifest: String,
+        /// How to get the data, if the manifest says so.
+        advice: String,
+    },
+    /// A case can't be identified: no mask, or several files.
+    #[error("case '{case}': {problem}")]
+    Case {
+        /// The case.
+        case: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
+}
+
+impl IngestError {
+    /// Whether the disk is full, so that trying other cases is pointless.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_disk_full())
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}
