@@ -1,0 +1,61 @@
+//! Convolutions with batch normalisation, on `[B, H, W, C]`.
+//!
+//! Invariant: the running statistics are always used and never updated, in training too. So each pair is one affine
+//! map; its weights are folded anew in every forward pass (they are tiny), which keeps the named tensors the truth.
+
+use stage_api::Group;
+use tch::Tensor;
+
+use crate::layers::{Scope, channels_first, channels_last};
+
+/// `eps` of PyTorch's `BatchNorm2d`.
+const EPS: f64 = 1e-5;
+
+/// A convolution without bias, then batch normalisation.
+pub(super) struct ConvBn {
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl ConvBn {
+    /// `shape`: `[outputs, inputs per group, kernel, kernel]`.
+    pub(super) fn take(mut scope: Scope<'_>, shape: [i64; 4]) -> Self {
+        let width = [shape[0]];
+        let this = Self {
+            weight: scope.take("c.weight", &shape),
+            scale: scope.take("bn.weight", &width),
+            shift: scope.take("bn.bias", &width),
+            mean: scope.take_as("bn.running_mean", &width, Group::Buffer),
+            variance: scope.take_as("bn.running_var", &width, Group::Buffer),
+        };
+        let _ = scope.take_as("bn.num_batches_tracked", &[], Group::Buffer);
+        this
+    }
+
+    /// A 1×1 convolution is a linear map of each pixel's channels.
+    pub(super) fn pointwise(&self, x: &Tensor) -> Tensor {
+        let (weight, bias) = self.folded();
+        x.linear(&weight.flatten(1, -1), Some(&bias))
+    }
+
+    /// [`Self::pointwise`] for an image whose input channels are all equal: `x` is `[B, H, W, 1]`.
+    pub(super) fn pointwise_grey(&self, x: &Tensor) -> Tensor {
+        let (weight, bias) = self.folded();
+        x.linear(&weight.flatten(1, -1).sum_dim_intlist(1, true, None), Some(&bias))
+    }
+
+    /// A 3×3 convolution of each channel by itself, padded with zeros.
+    pub(super) fn depthwise(&self, x: &Tensor, stride: i64) -> Tensor {
+        let (weight, bias) = self.folded();
+        let groups = weight.size()[0];
+        channels_last(&channels_first(x).conv2d(&weight, Some(&bias), stride, 1, 1, groups))
+    }
+
+    fn folded(&self) -> (Tensor, Tensor) {
+        let factor = &self.scale * (&self.variance + EPS).rsqrt();
+        (&self.weight * factor.view([-1, 1, 1, 1]), &self.shift - &self.mean * factor)
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong with a file of weights: where, what was found, what was expected, and the way out.
+
+use std::path::{Path, PathBuf};
+
+/// A file of weights could not be read, written, or does not fit the model.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file system refused.
+    #[error("cannot access weights '{path}': {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is none of the formats that are read here.
+    #[error(
+        "cannot load weights from '{path}': {found}, expected a PyTorch zip archive (.pth, .pt) or .safetensors; \
+         convert an older file once with Python: torch.save(torch.load('old.pth', map_location='cpu'), 'new.pth')"
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What its first bytes look like.
+        found: String,
+    },
+    /// The format is known, but the content breaks its rules (truncated, inconsistent, hostile).
+    #[error("cannot load weights from '{path}': {what}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The rule that was broken, with the numbers.
+        what: String,
+    },
+    /// The file holds other tensors than the model has.
+    #[error("cannot load weights from '{path}':{}", list(problems))]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Every tensor that is missing, superfluous or of another shape; one sentence each.
+        problems: Vec<String>,
+    },
+    /// A tensor operation failed while the weights were put in place.
+    #[error("cannot place the weights of '{path}': {source}")]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: tch::TchError,
+    },
+    /// The settings ask for something impossible.
+    #[error("cannot build the segmenter: {0}")]
+    Settings(String),
+}
+
+impl WeightsError {
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn torch(path: &Path) -> impl Fn(tch::TchError) -> Self + '_ {
+        move |source| Self::Torch { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(path: &Path, what: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), what: what.into() }
+    }
+}
+
+fn list(problems: &[String]) -> String {
+    problems.iter().fold(String::new(), |text, problem| text + "\n  " + problem)
+}

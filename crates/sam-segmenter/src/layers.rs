@@ -1,0 +1,102 @@
+//! The layers that all parts of the model share. Tensors are plain; their state lives in the file of weights.
+
+use stage_api::Group;
+use tch::Tensor;
+
+use crate::checkpoint::Weights;
+
+/// Where a layer finds its tensors: a dotted path in the state dictionary and the group that they belong to.
+pub(crate) struct Scope<'a> {
+    weights: &'a mut Weights,
+    path: String,
+    group: Group,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn new(weights: &'a mut Weights, path: &str, group: Group) -> Self {
+        Self { weights, path: path.to_owned(), group }
+    }
+
+    /// The scope of a part: `scope.at("norm1")`, `scope.at(3)`.
+    pub(crate) fn at(&mut self, part: impl std::fmt::Display) -> Scope<'_> {
+        Scope { path: format!("{}.{part}", self.path), weights: self.weights, group: self.group }
+    }
+
+    pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Tensor {
+        self.take_as(name, shape, self.group)
+    }
+
+    pub(crate) fn take_as(&mut self, name: &str, shape: &[i64], group: Group) -> Tensor {
+        self.weights.take(&format!("{}.{name}", self.path), shape, group)
+    }
+
+    pub(crate) fn add(&mut self, name: &str, tensor: Tensor, group: Group) -> Tensor {
+        self.weights.add(&format!("{}.{name}", self.path), tensor, group)
+    }
+}
+
+/// `x · weightᵀ + bias` over the last dimension.
+pub(crate) struct Linear {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn take(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Self {
+        Self { weight: scope.take("weight", &[outputs, inputs]), bias: scope.take("bias", &[outputs]) }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// Normalisation over the last dimension. SAM's `LayerNorm2d` is the same over channels, so it is this on `[B, H, W, C]`.
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    pub(crate) bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// PyTorch's default epsilon.
+    pub(crate) const EPS: f64 = 1e-5;
+    /// That of SAM's `LayerNorm2d`.
+    pub(crate) const EPS_2D: f64 = 1e-6;
+
+    pub(crate) fn take(mut scope: Scope<'_>, width: i64, eps: f64) -> Self {
+        Self { weight: scope.take("weight", &[width]), bias: scope.take("bias", &[width]), eps }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.bias.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// A convolution with bias.
+pub(crate) struct Conv {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Conv {
+    /// `shape` as the state dictionary has it; `outputs` are the channels that come out.
+    pub(crate) fn take(mut scope: Scope<'_>, shape: [i64; 4], outputs: i64) -> Self {
+        Self { weight: scope.take("weight", &shape), bias: scope.take("bias", &[outputs]) }
+    }
+}
+
+/// `[B, C, H, W]` seen as `[B, H, W, C]`; no copy.
+pub(crate) fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1])
+}
+
+/// `[B, H, W, C]` seen as `[B, C, H, W]`; no copy.
+pub(crate) fn channels_first(x: &Tensor) -> Tensor {
+    x.permute([0, 3, 1, 2])
+}
+
+/// The exact GELU (not the tanh approximation).
+pub(crate) fn gelu(x: &Tensor) -> Tensor {
+    x.gelu("none")
+}

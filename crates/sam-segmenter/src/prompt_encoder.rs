@@ -1,0 +1,171 @@
+//! SAM's prompt encoder: points, boxes and masks to the decoder's tokens and to a map that is added to the embedding.
+
+use stage_api::{BoxPrompt, Group, Prompts};
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::Weights;
+use crate::encoder::{EMBEDDING, GRID, INPUT_SIZE};
+use crate::layers::{Conv, LayerNorm, Scope, channels_first, channels_last, gelu};
+use crate::settings::DensePrompt;
+
+/// Side of the mask input in pixels.
+const MASK_INPUT: i64 = 4 * GRID;
+/// Channels of the mask input's two strided convolutions.
+const MASK_CHANNELS: [i64; 2] = [4, 16];
+
+/// Name of [`DensePrompt::Embedding`]'s vector among the tensors: the only one there that no SAM checkpoint has.
+pub(crate) const CAM_EMBEDDING: &str = "prompt_encoder.cam_embed.weight";
+
+pub(crate) struct PromptEncoder {
+    /// `[2, 128]`: random frequencies of the positional encoding, for x and for y.
+    frequencies: Tensor,
+    /// A point outside, a point inside, a box's upper left and lower right corner.
+    kinds: [Tensor; 4],
+    padding_point: Tensor,
+    no_mask: Tensor,
+    mask_input: MaskInput,
+    dense: Dense,
+}
+
+/// [`DensePrompt`] with its learned vector.
+enum Dense {
+    /// `[1, 256]`.
+    Embedding(Tensor),
+    MaskInput(f32),
+    None,
+}
+
+/// What the decoder gets to see of the prompts.
+pub(crate) struct EncodedPrompts {
+    /// `[B, N, 256]`; `N` is 0 without points and boxes.
+    pub(crate) tokens: Tensor,
+    /// `[B or 1, 256, g, g]` or `[1, 256, 1, 1]`, to be added to the image embedding.
+    pub(crate) dense: Tensor,
+}
+
+impl PromptEncoder {
+    pub(crate) fn take(weights: &mut Weights, dense: DensePrompt) -> Self {
+        let mut scope = Scope::new(weights, "prompt_encoder", Group::PromptEncoder);
+        let vector = [1, EMBEDDING];
+        let frequencies =
+            scope.take_as("pe_layer.positional_encoding_gaussian_matrix", &[2, EMBEDDING / 2], Group::Buffer);
+        Self {
+            frequencies,
+            kinds: std::array::from_fn(|i| scope.take(&format!("point_embeddings.{i}.weight"), &vector)),
+            padding_point: scope.take("not_a_point_embed.weight", &vector),
+            mask_input: MaskInput::take(scope.at("mask_downscaling")),
+            no_mask: scope.take("no_mask_embed.weight", &vector),
+            dense: match dense {
+                DensePrompt::Embedding => Dense::Embedding(weights.add(
+                    CAM_EMBEDDING,
+                    Tensor::zeros(vector, (Kind::Float, Device::Cpu)),
+                    Group::PromptEncoder,
+                )),
+                DensePrompt::MaskInput { strength } => Dense::MaskInput(strength),
+                DensePrompt::None => Dense::None,
+            },
+        }
+    }
+
+    /// `slice_size`: side of the slices whose pixels the prompts count, of a batch of `batch`.
+    pub(crate) fn forward(&self, prompts: &Prompts, batch: i64, slice_size: usize) -> EncodedPrompts {
+        let scale = INPUT_SIZE as f64 / slice_size as f64;
+        let mut tokens = vec![Tensor::zeros([batch, 0, EMBEDDING], (Kind::Float, self.frequencies.device()))];
+        if let Some((points, labels)) = &prompts.points {
+            tokens.push(self.points(points, labels, scale));
+            if prompts.boxes.is_none() {
+                tokens.push(self.padding_point.expand([batch, 1, EMBEDDING], false));
+            }
+        }
+        if let Some(boxes) = &prompts.boxes {
+            tokens.push(self.boxes(boxes, scale));
+        }
+        EncodedPrompts { tokens: Tensor::cat(&tokens, 1), dense: self.dense(prompts) }
+    }
+
+    /// The positional encoding of the embedding grid's cell centres, `[1, 256, g, g]`.
+    pub(crate) fn grid_encoding(&self) -> Tensor {
+        let centres = (Tensor::arange(GRID, (Kind::Float, self.frequencies.device())) + 0.5_f64) / GRID as f64;
+        let x = centres.view([1, GRID]).expand([GRID, GRID], false);
+        let y = centres.view([GRID, 1]).expand([GRID, GRID], false);
+        self.positions(&Tensor::stack(&[x, y], -1)).permute([2, 0, 1]).unsqueeze(0)
+    }
+
+    /// Sines and cosines of positions in `[0, 1]²`: `[…, 2]` to `[…, 256]`.
+    fn positions(&self, unit: &Tensor) -> Tensor {
+        let phase = (unit * 2.0 - 1.0_f64).matmul(&self.frequencies) * std::f64::consts::TAU;
+        Tensor::cat(&[phase.sin(), phase.cos()], -1)
+    }
+
+    /// Pixel positions `[…, 2]` of the slice, at the pixels' centres.
+    fn pixel_positions(&self, pixels: &Tensor, scale: f64) -> Tensor {
+        let pixels = pixels.to_device(self.frequencies.device()).to_kind(Kind::Float);
+        self.positions(&((pixels * scale + 0.5) / INPUT_SIZE as f64))
+    }
+
+    /// Labels are 1 and 0; -1 marks a place in the batch without a point, as SAM has it.
+    fn points(&self, points: &Tensor, labels: &Tensor, scale: f64) -> Tensor {
+        let positions = self.pixel_positions(points, scale);
+        let labels = labels.to_device(positions.device()).unsqueeze(-1);
+        let [outside, inside, ..] = &self.kinds;
+        let learned = outside.where_self(&labels.eq(0), &inside.where_self(&labels.eq(1), &self.padding_point));
+        positions * labels.ge(0) + learned
+    }
+
+    fn boxes(&self, boxes: &[BoxPrompt], scale: f64) -> Tensor {
+        let corners: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+        let positions = self.pixel_positions(&Tensor::from_slice(&corners).view([-1, 2, 2]), scale);
+        let [.., upper_left, lower_right] = &self.kinds;
+        positions + Tensor::cat(&[upper_left, lower_right], 0)
+    }
+
+    /// An explicit mask input wins over one that would be made of the CAM.
+    fn dense(&self, prompts: &Prompts) -> Tensor {
+        let device = self.frequencies.device();
+        let no_mask = || self.no_mask.view([1, EMBEDDING, 1, 1]);
+        let base = match (&prompts.mask_logits, &self.dense, &prompts.cam_mask) {
+            (Some(logits), ..) => self.mask_input.forward(&logits.to_device(device)),
+            (None, Dense::MaskInput(strength), Some(cam)) => {
+                let mask = cam.to_device(device).adaptive_avg_pool2d([MASK_INPUT, MASK_INPUT]);
+                self.mask_input.forward(&((mask * 2.0 - 1.0) * f64::from(*strength)))
+            }
+            _ => no_mask(),
+        };
+        match (&self.dense, &prompts.cam_mask) {
+            (Dense::Embedding(vector), Some(cam)) => {
+                let coverage = cam.to_device(device).adaptive_avg_pool2d([GRID, GRID]);
+                base + coverage * vector.view([1, EMBEDDING, 1, 1])
+            }
+            _ => base,
+        }
+    }
+}
+
+/// Mask logits at four times the embedding grid, to the embedding's channels.
+struct MaskInput {
+    first: Conv,
+    first_norm: LayerNorm,
+    second: Conv,
+    second_norm: LayerNorm,
+    widen: Conv,
+}
+
+impl MaskInput {
+    fn take(mut scope: Scope<'_>) -> Self {
+        let [first, second] = MASK_CHANNELS;
+        Self {
+            first: Conv::take(scope.at(0), [first, 1, 2, 2], first),
+            first_norm: LayerNorm::take(scope.at(1), first, LayerNorm::EPS_2D),
+            second: Conv::take(scope.at(3), [second, first, 2, 2], second),
+            second_norm: LayerNorm::take(scope.at(4), second, LayerNorm::EPS_2D),
+            widen: Conv::take(scope.at(6), [EMBEDDING, second, 1, 1], EMBEDDING),
+        }
+    }
+
+    fn forward(&self, logits: &Tensor) -> Tensor {
+        let halve = |x: &Tensor, conv: &Conv| channels_last(&x.conv2d(&conv.weight, Some(&conv.bias), 2, 0, 1, 1));
+        let x = gelu(&self.first_norm.forward(&halve(logits, &self.first)));
+        let x = gelu(&self.second_norm.forward(&halve(&channels_first(&x), &self.second)));
+        channels_first(&x.linear(&self.widen.weight.flatten(1, -1), Some(&self.widen.bias)))
+    }
+}

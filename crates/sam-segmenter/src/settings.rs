@@ -1,0 +1,84 @@
+//! How the segmenter is built: what is adapted, and what becomes of the prompts.
+
+use serde::{Deserialize, Serialize};
+use stage_api::MaskChoice;
+
+/// Settings of [`SamSegmenter`](crate::SamSegmenter).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SegmenterSettings {
+    /// Rank of the adapters on q and v of every attention layer of the encoder; 0 for none.
+    pub lora_rank: usize,
+    /// How the adapters' first factor is drawn; the second is zero.
+    pub lora_init: LoraInit,
+    /// What becomes of [`Prompts::cam_mask`](stage_api::Prompts::cam_mask).
+    pub dense_prompt: DensePrompt,
+    /// Which masks [`default_choice`](stage_api::PromptedSegmenter::default_choice) names; `None` leaves it to the
+    /// checkpoint's family. LiteMedSAM's decoder was trained with the single-mask token.
+    #[serde(with = "mask_choice", skip_serializing_if = "Option::is_none")]
+    pub masks: Option<MaskChoice>,
+    /// Seed of the adapters' random values.
+    pub seed: u64,
+}
+
+impl Default for SegmenterSettings {
+    fn default() -> Self {
+        Self { lora_rank: 8, lora_init: LoraInit::Gaussian, dense_prompt: DensePrompt::Embedding, masks: None, seed: 0 }
+    }
+}
+
+/// The distribution of the adapters' first factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraInit {
+    /// N(0, 0.01²).
+    Gaussian,
+    /// Kaiming uniform as PyTorch initialises linear layers and SAMed its adapters: U(±1/√width).
+    Kaiming,
+}
+
+/// The way of the CAM's mask into the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DensePrompt {
+    /// Averaged over the areas of the embedding grid's cells, times a learned 256-vector that starts at zero, and added
+    /// to the image embedding beside SAM's own `no_mask_embed`.
+    Embedding,
+    /// Through SAM's mask input, as logits of `strength · (2 · mask − 1)`.
+    MaskInput {
+        /// The logit of a pixel inside the mask; outside it is the negative.
+        strength: f32,
+    },
+    /// Not used.
+    None,
+}
+
+/// [`MaskChoice`] in configuration files: `"single"` or `"three"`.
+mod mask_choice {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use stage_api::MaskChoice;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Name {
+        Single,
+        Three,
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(choice: &Option<MaskChoice>, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = choice.map(|choice| match choice {
+            MaskChoice::Single => Name::Single,
+            MaskChoice::Three => Name::Three,
+        });
+        name.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MaskChoice>, D::Error> {
+        let name = Option::<Name>::deserialize(deserializer)?;
+        Ok(name.map(|name| match name {
+            Name::Single => MaskChoice::Single,
+            Name::Three => MaskChoice::Three,
+        }))
+    }
+}
