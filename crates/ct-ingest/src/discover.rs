@@ -1,0 +1,295 @@
+//! Finding a data set's cases by the patterns of its manifest.
+
+use crate::{IngestError, Manifest};
+use slice_store::natural_order;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How deep below the data directory `**/` looks.
+const DEEPEST: usize = 6;
+
+/// A path below the data directory: `{case}` stands for the case's name (within one name, in one or more of the path's
+/// parts), `**/` at the beginning for any directory, `[.gz]` at the end for both `.nii` and `.nii.gz`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    anywhere: bool,
+    parts: Vec<Part>,
+}
+
+/// One name of the path.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    before: String,
+    /// What follows `{case}`; `None` where the part is a fixed name.
+    after: Option<String>,
+    optional_gz: bool,
+}
+
+/// A case's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaseFiles {
+    /// The case's name.
+    pub case: String,
+    /// Its CT volume.
+    pub image: PathBuf,
+    /// Its mask.
+    pub mask: PathBuf,
+}
+
+/// What a data directory holds: cases in natural order, and those that can't be prepared, with the reason.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    /// Cases with one image and one mask.
+    pub cases: Vec<CaseFiles>,
+    /// The others.
+    pub unusable: Vec<(String, IngestError)>,
+}
+
+/// Finds the cases of a data set.
+///
+/// # Errors
+/// No image matches the manifest's pattern, or a directory can't be read. A case without a mask is no error: it is
+/// listed as unusable.
+pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestError> {
+    let pattern = |text: &str| {
+        Pattern::parse(text).map_err(|problem| IngestError::Manifest { path: PathBuf::from(&manifest.name), problem })
+    };
+    let images = pattern(&manifest.image)?.find(data)?;
+    if images.is_empty() {
+        let advice = &manifest.how_to_get;
+        return Err(IngestError::NoCases {
+            data: data.to_path_buf(),
+            pattern: manifest.image.clone(),
+            manifest: manifest.name.clone(),
+            advice: if advice.is_empty() { String::new() } else { format!(". How to get the data: {advice}") },
+        });
+    }
+    let mut masks = pattern(&manifest.mask)?.find(data)?;
+    let mut found = Discovery::default();
+    for (case, images) in images {
+        let masks = masks.remove(&case).unwrap_or_default();
+        match pair(&case, images, masks, &manifest.mask) {
+            Ok(files) => found.cases.push(files),
+            Err(error) => found.unusable.push((case, error)),
+        }
+    }
+    found.cases.sort_by(|a, b| natural_order(&a.case, &b.case));
+    found.unusable.sort_by(|a, b| natural_order(&a.0, &b.0));
+    Ok(found)
+}
+
+/// A case has exactly one image and one mask.
+fn pair(
+    case: &str,
+    mut images: Vec<PathBuf>,
+    mut masks: Vec<PathBuf>,
+    pattern: &str,
+) -> Result<CaseFiles, IngestError> {
+    let error = |problem| Err(IngestError::Case { case: case.to_owned(), problem });
+    for (kind, files) in [("images", &images), ("masks", &masks)] {
+        if let [first, second, ..] = files.as_slice() {
+            return error(format!("it has two {kind}: '{}' and '{}'", first.display(), second.display()));
+        }
+    }
+    match (images.pop(), masks.pop()) {
+        (Some(image), Some(mask)) => Ok(CaseFiles { case: case.to_owned(), image, mask }),
+        _ => error(format!("it has no mask, expected '{}'", pattern.replace("{case}", case))),
+    }
+}
+
+impl Pattern {
+    /// Parses a pattern; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (anywhere, rest) = match text.strip_prefix("**/") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (rest, optional_gz) = match rest.strip_suffix("[.gz]") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let mut parts = rest.split('/').map(Part::parse).collect::<Result<Vec<_>, _>>()?;
+        if !parts.iter().any(|part| part.after.is_some()) {
+            return Err("expected `{case}` where the case's name is".to_owned());
+        }
+        if let Some(last) = parts.last_mut() {
+            last.optional_gz = optional_gz;
+        }
+        Ok(Self { anywhere, parts })
+    }
+
+    /// All files that match, by case.
+    fn find(&self, data: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, IngestError> {
+        let mut found = BTreeMap::new();
+        let mut directories = vec![(data.to_path_buf(), 0)];
+        while let Some((directory, depth)) = directories.pop() {
+            self.find_below(&directory, &self.parts, None, &mut found)?;
+            if self.anywhere && depth < DEEPEST {
+                let entries = entries(&directory)?;
+                directories
+                    .extend(entries.into_iter().map(|(path, _)| (path, depth + 1)).filter(|(path, _)| path.is_dir()));
+            }
+        }
+        for files in found.values_mut() {
+            files.sort();
+        }
+        Ok(found)
+    }
+
+    fn find_below(
+        &self,
+        directory: &Path,
+        parts: &[Part],
+        case: Option<&str>,
+        found: &mut BTreeMap<String, Vec<PathBuf>>,
+    ) -> Result<(), IngestError> {
+        let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+        for (path, name) in part.candidates(directory)? {
+            let Some(named) = part.matches(&name) else { continue };
+            let case = match (case, named) {
+                (Some(earlier), Some(here)) if earlier != here => continue,
+                (_, Some(here)) => Some(here),
+                (earlier, None) => earlier,
+            };
+            if !rest.is_empty() {
+                if path.is_dir() {
+                    self.find_below(&path, rest, case, found)?;
+                }
+            } else if let (Some(case), true) = (case, path.is_file()) {
+                found.entry(case.to_owned()).or_default().push(path.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (before, after) = match text.split_once("{case}") {
+            Some((before, after)) => (before, Some(after.to_owned())),
+            None => (text, None),
+        };
+        let fixed = format!("{before}{}", after.as_deref().unwrap_or_default());
+        if text.is_empty() || text == ".." || fixed.contains(['{', '}', '*', '[', ']', '\\']) {
+            return Err(format!(
+                "'{text}' is not understood: expected names with `{{case}}` at most once in each, `**/` at the \
+                 beginning and `[.gz]` at the end"
+            ));
+        }
+        Ok(Self { before: before.to_owned(), after, optional_gz: false })
+    }
+
+    /// Entries of the directory that can match: a fixed name needs no listing.
+    fn candidates(&self, directory: &Path) -> Result<Vec<(PathBuf, String)>, IngestError> {
+        if self.after.is_some() || self.optional_gz {
+            return entries(directory);
+        }
+        Ok(vec![(directory.join(&self.before), self.before.clone())])
+    }
+
+    /// `None` if the name doesn't match, else the case in it, if the part has one.
+    fn matches<'a>(&self, name: &'a str) -> Option<Option<&'a str>> {
+        let whole = |name: &'a str| match &self.after {
+            None => (name == self.before).then_some(None),
+            Some(after) => {
+                let case = name.strip_prefix(self.before.as_str())?.strip_suffix(after.as_str())?;
+                (!case.is_empty()).then_some(Some(case))
+            }
+        };
+        whole(name).or_else(|| whole(name.strip_suffix(".gz").filter(|_| self.optional_gz)?))
+    }
+}
+
+/// A directory's entries that aren't hidden, by name.
+fn entries(directory: &Path) -> Result<Vec<(PathBuf, String)>, IngestError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(directory).map_err(IngestError::io("list", directory))? {
+        let entry = entry.map_err(IngestError::io("list", directory))?;
+        if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
+            entries.push((entry.path(), name.to_owned()));
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = directory.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        directory
+    }
+
+    fn manifest(name: &str) -> Manifest {
+        Manifest::load(name, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn cases(name: &str, files: &[&str]) -> Vec<String> {
+        let directory = tree(files);
+        let found = discover(directory.path(), &manifest(name)).unwrap();
+        assert!(found.unusable.is_empty(), "{:?}", found.unusable);
+        found.cases.into_iter().map(|files| files.case).collect()
+    }
+
+    #[test]
+    fn each_layout_is_found_in_natural_order() {
+        let lits = ["volume-10.nii", "volume-9.nii.gz", "segmentation-9.nii", "segmentation-10.nii.gz"];
+        assert_eq!(cases("lits", &lits), ["9", "10"]);
+        let batches = ["Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii", "b/c/volume-1.nii"];
+        assert_eq!(cases("lits", &[&batches[..], &["segmentations/segmentation-1.nii"]].concat()), ["0", "1"]);
+        let decathlon = ["imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz", "imagesTs/liver_1.nii.gz"];
+        assert_eq!(cases("msd-task03-liver", &decathlon), ["0"]);
+        let total =
+            ["s0000/ct.nii.gz", "s0000/segmentations/liver.nii.gz", "s0000/segmentations/spleen.nii.gz", "meta.csv"];
+        assert_eq!(cases("totalsegmentator", &total), ["s0000"]);
+        let nnunet = ["imagesTr/a_1_0000.nii.gz", "labelsTr/a_1.nii.gz", "dataset.json"];
+        assert_eq!(cases("nnunet", &nnunet), ["a_1"]);
+    }
+
+    #[test]
+    fn files_that_only_resemble_the_pattern_are_left_alone() {
+        let files = ["volume-1.nii", "segmentation-1.nii", "test-volume-2.nii", "volume-.nii", "volume-3.nii.bak"];
+        assert_eq!(cases("lits", &files), ["1"]);
+        assert_eq!(cases("lits", &[&files[..], &[".volume-4.nii"]].concat()), ["1"]);
+    }
+
+    #[test]
+    fn a_case_without_mask_or_with_two_images_is_listed_with_the_reason() {
+        let directory = tree(&["volume-1.nii", "volume-2.nii", "volume-2.nii.gz", "segmentation-2.nii"]);
+        let found = discover(directory.path(), &manifest("lits")).unwrap();
+        assert!(found.cases.is_empty());
+        let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
+        assert_eq!(reasons[0], "case '1': it has no mask, expected '**/segmentation-1.nii[.gz]'");
+        assert!(reasons[1].contains("it has two images"), "{}", reasons[1]);
+    }
+
+    #[test]
+    fn a_directory_without_the_data_is_refused_with_the_pattern_and_the_way_to_get_it() {
+        let directory = tree(&["other.nii"]);
+        let message = discover(directory.path(), &manifest("lits")).unwrap_err().to_string();
+        assert!(message.contains("matches '**/volume-{case}.nii[.gz]', which the manifest 'lits' expects. How to get"));
+        assert!(discover(&directory.path().join("absent"), &manifest("lits")).is_err());
+    }
+
+    #[test]
+    fn the_case_must_be_the_same_wherever_it_stands() {
+        let directory = tree(&["a/a_ct.nii", "b/c_ct.nii"]);
+        let found = Pattern::parse("{case}/{case}_ct.nii").unwrap().find(directory.path()).unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn patterns_that_are_not_understood_are_refused() {
+        for text in ["a.nii", "", "{case}{case}.nii", "*/{case}.nii", "../{case}.nii", "{cas}.nii", "{case}/[a].nii"] {
+            assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a store holds, in numbers.
+
+use serde::Serialize;
+use slice_store::{SliceStore, StoreSettings};
+use std::collections::HashSet;
+
+/// A store in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreSummary {
+    /// The manifest's name.
+    pub dataset: String,
+    /// The organ that the masks show.
+    pub target: String,
+    /// How the slices were made.
+    pub settings: StoreSettings,
+    /// The version that made the store.
+    pub tool_version: String,
+    /// The store's checksum.
+    pub checksum: String,
+    /// Patients.
+    pub patients: usize,
+    /// Slices.
+    pub slices: usize,
+    /// Slices that show the target.
+    pub target_slices: usize,
+    /// Lowest and highest HU; `None` if there are no slices.
+    pub hu_range: Option<[i16; 2]>,
+    /// The cases in natural order.
+    pub cases: Vec<CaseSummary>,
+}
+
+/// A case in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CaseSummary {
+    /// Its name.
+    pub case: String,
+    /// The patient's key.
+    pub patient: String,
+    /// Slices.
+    pub slices: usize,
+    /// Slices that show the target.
+    pub target_slices: usize,
+    /// Pixels of the target in all slices.
+    pub target_pixels: u64,
+    /// Row, column and slice spacing of the stored slices in mm.
+    pub spacing_mm: [f32; 3],
+    /// Whether they may be trusted.
+    pub spacing_valid: bool,
+}
+
+/// Counts everything in a store; every pixel is read for the HU range.
+pub fn summarise(store: &SliceStore) -> StoreSummary {
+    let info = store.info();
+    let records = store.records();
+    let case = |rows: &[slice_store::SliceRecord]| CaseSummary {
+        case: rows[0].case.clone(),
+        patient: rows[0].patient.clone(),
+        slices: rows.len(),
+        target_slices: rows.iter().filter(|row| row.has_target()).count(),
+        target_pixels: rows.iter().map(|row| u64::from(row.target_pixels)).sum(),
+        spacing_mm: [rows[0].row_spacing_mm, rows[0].column_spacing_mm, rows[0].slice_spacing_mm],
+        spacing_valid: rows[0].spacing_valid,
+    };
+    let range = |range: Option<[i16; 2]>, row: usize| {
+        store.image(row).iter().fold(range, |range, &hu| {
+            let [low, high] = range.unwrap_or([hu, hu]);
+            Some([low.min(hu), high.max(hu)])
+        })
+    };
+    StoreSummary {
+        dataset: info.dataset.clone(),
+        target: info.target.clone(),
+        settings: info.settings.clone(),
+        tool_version: info.tool_version.clone(),
+        checksum: store.checksum().to_owned(),
+        patients: records.iter().map(|record| &record.patient).collect::<HashSet<_>>().len(),
+        slices: records.len(),
+        target_slices: records.iter().filter(|record| record.has_target()).count(),
+        hu_range: (0..records.len()).fold(None, range),
+        cases: records.chunk_by(|a, b| a.case == b.case).map(case).collect(),
+    }
+}

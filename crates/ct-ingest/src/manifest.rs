@@ -1,0 +1,263 @@
+//! Data manifests: where a data set keeps its images and masks, and what its labels mean.
+
+use crate::{IngestError, Orientation};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// A data set's description, one JSON file. Unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What the store calls the data set.
+    pub name: String,
+    /// What it is, in a sentence.
+    #[serde(default)]
+    pub description: String,
+    /// Under which terms it may be used.
+    #[serde(default)]
+    pub licence: String,
+    /// What to cite.
+    #[serde(default)]
+    pub citation: String,
+    /// Where it comes from and how to lay it out.
+    #[serde(default)]
+    pub how_to_get: String,
+    /// Where images are, relative to the data directory: see [`crate::Pattern`].
+    pub image: String,
+    /// Where masks are; `{case}` stands for the image's case.
+    pub mask: String,
+    /// The masks' values by name. A mask with any other value is refused.
+    pub labels: BTreeMap<String, i32>,
+    /// The organ that is looked for, for example `liver`.
+    pub target: String,
+    /// Names of the labels that are the target together.
+    pub target_labels: Vec<String>,
+    /// Which patient a case belongs to.
+    #[serde(default)]
+    pub patient: PatientRule,
+    /// The true orientation of cases whose header is wrong.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orientation: BTreeMap<String, Orientation>,
+    /// Whether the headers' millimetres are true. Headers with identity affines are never trusted.
+    #[serde(default = "trusted")]
+    pub spacing_trusted: bool,
+}
+
+/// How a case's name tells its patient. The patient's key goes into the store, so it should not be a person's name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PatientRule {
+    /// Each case is a patient.
+    #[default]
+    Case,
+    /// The part of the case before the first occurrence of this text: `{"before": "_"}`.
+    Before(String),
+    /// A table from case to patient: `{"map": {"scan-a": "p1", "scan-b": "p1"}}`.
+    Map(BTreeMap<String, String>),
+}
+
+fn trusted() -> bool {
+    true
+}
+
+impl Manifest {
+    /// Loads a manifest: by path, if the text has a slash or ends with `.json`, else `data-manifests/NAME.json` in the
+    /// directory `from` or the nearest one above it.
+    pub fn load(name: &str, from: &Path) -> Result<Self, IngestError> {
+        if name.ends_with(".json") || name.contains(['/', '\\']) {
+            return Self::read(Path::new(name));
+        }
+        let mut known = Vec::new();
+        for directory in from.ancestors().map(|directory| directory.join("data-manifests")) {
+            let path = directory.join(format!("{name}.json"));
+            if path.is_file() {
+                return Self::read(&path);
+            }
+            known.extend(names_in(&directory));
+        }
+        let hint = match nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean '{near}'? There are: {}", known.join(", ")),
+            None if known.is_empty() => {
+                format!("no data-manifests/ in '{}' or above it; give the path of a .json file", from.display())
+            }
+            None => format!("there are: {}", known.join(", ")),
+        };
+        Err(IngestError::ManifestNotFound { name: name.to_owned(), hint })
+    }
+
+    /// Reads and checks a manifest.
+    pub fn read(path: &Path) -> Result<Self, IngestError> {
+        let text = std::fs::read(path).map_err(IngestError::io("read", path))?;
+        let error = |problem| IngestError::Manifest { path: path.to_path_buf(), problem };
+        let manifest: Self = serde_json::from_slice(&text).map_err(|problem| error(explain(&problem)))?;
+        manifest.check().map_err(error)?;
+        Ok(manifest)
+    }
+
+    /// All values that a mask may have.
+    pub fn known_labels(&self) -> Vec<i32> {
+        let mut values: Vec<i32> = self.labels.values().copied().collect();
+        values.sort_unstable();
+        values
+    }
+
+    /// The values that are the target.
+    pub fn target_values(&self) -> Vec<i32> {
+        self.target_labels.iter().filter_map(|name| self.labels.get(name)).copied().collect()
+    }
+
+    /// The patient's key of a case.
+    pub fn patient_of(&self, case: &str) -> Result<String, IngestError> {
+        let error = |problem: String| IngestError::Case { case: case.to_owned(), problem };
+        match &self.patient {
+            PatientRule::Case => Ok(case.to_owned()),
+            PatientRule::Before(mark) => match case.split_once(mark.as_str()) {
+                Some((patient, _)) if !patient.is_empty() => Ok(patient.to_owned()),
+                _ => Err(error(format!("the manifest's patient is what comes before '{mark}', which it doesn't have"))),
+            },
+            PatientRule::Map(patients) => patients
+                .get(case)
+                .cloned()
+                .ok_or_else(|| error("it isn't in the manifest's `patient.map`; add it there".to_owned())),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.name.is_empty() {
+            return Err("`name` is empty".to_owned());
+        }
+        for (key, pattern) in [("image", &self.image), ("mask", &self.mask)] {
+            crate::Pattern::parse(pattern).map_err(|problem| format!("`{key}` is '{pattern}': {problem}"))?;
+        }
+        if self.target_labels.is_empty() {
+            return Err("`target_labels` is empty, expected at least one name of `labels`".to_owned());
+        }
+        for name in &self.target_labels {
+            if !self.labels.contains_key(name) {
+                let suggestion = nearest(name, self.labels.keys().map(String::as_str));
+                let suggestion = suggestion.map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+                return Err(format!("`target_labels` has '{name}', which is not in `labels`{suggestion}"));
+            }
+        }
+        if self.target_values().contains(&0) {
+            return Err("`target_labels` has the label of value 0, expected the background's value to be 0".to_owned());
+        }
+        let mut seen = HashSet::new();
+        if let Some((name, value)) = self.labels.iter().find(|(_, value)| !seen.insert(**value)) {
+            return Err(format!("`labels` has the value {value} twice, the second time for '{name}'"));
+        }
+        Ok(())
+    }
+}
+
+/// Names of the manifests in a directory, in order.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".json")?.to_owned());
+    let mut names: Vec<String> = entries.filter_map(|entry| name(entry.path())).collect();
+    names.sort();
+    names
+}
+
+/// serde's message, with the nearest known key where there is one.
+fn explain(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match (message.starts_with("unknown"), quoted.split_first()) {
+        (true, Some((wrong, known))) => match nearest(wrong, known.iter().copied()) {
+            Some(near) => format!("{message}; did you mean `{near}`?"),
+            None => message,
+        },
+        _ => message,
+    }
+}
+
+/// The candidate that a mistyped name resembles.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data-manifests")
+    }
+
+    fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(shipped().join("lits.json")).unwrap()).unwrap();
+        change(&mut value);
+        let path = directory.path().join("m.json");
+        std::fs::write(&path, value.to_string()).unwrap();
+        Manifest::read(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn shipped_manifests_are_named_as_their_files_and_find_the_liver() {
+        for name in ["phantom", "lits", "msd-task03-liver", "totalsegmentator", "nnunet"] {
+            // From a directory below, as `cargo test` runs in the crate's own.
+            let manifest = Manifest::load(name, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+            assert_eq!((manifest.name.as_str(), manifest.target.as_str()), (name, "liver"));
+            assert!(manifest.target_values().contains(&1));
+            assert!(!manifest.licence.is_empty() && !manifest.how_to_get.is_empty());
+        }
+        assert_eq!(names_in(&shipped()).len(), 5);
+    }
+
+    #[test]
+    fn tumour_counts_as_liver_in_lits() {
+        assert_eq!(Manifest::read(&shipped().join("lits.json")).unwrap().target_values(), [1, 2]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        let message = refusal(|value| value["pateint"] = "case".into());
+        assert!(
+            message.contains("unknown field `pateint`") && message.ends_with("did you mean `patient`?"),
+            "{message}"
+        );
+        let message = refusal(|value| value["patient"] = serde_json::json!({ "befor": "_" }));
+        assert!(message.ends_with("did you mean `before`?"), "{message}");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(refusal(|v| v["target_labels"][0] = "livver".into()).contains("did you mean 'liver'?"));
+        assert!(refusal(|v| v["target_labels"] = serde_json::json!([])).contains("`target_labels` is empty"));
+        assert!(refusal(|v| v["labels"]["liver"] = 0.into()).contains("background's value"));
+        assert!(refusal(|v| v["labels"]["spleen"] = 1.into()).contains("the value 1 twice"));
+        assert!(refusal(|v| v["image"] = "volume.nii".into()).contains("{case}"));
+        assert!(
+            refusal(|v| v["orientation"] = serde_json::json!({ "28": "LL" })).contains("'LL' is not an orientation")
+        );
+    }
+
+    #[test]
+    fn an_unknown_manifest_is_refused_with_the_nearest_name() {
+        let message = Manifest::load("litts", &shipped().join("..")).unwrap_err().to_string();
+        assert!(message.contains("did you mean 'lits'?"), "{message}");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let message = Manifest::load("lits", elsewhere.path()).unwrap_err().to_string();
+        assert!(message.contains("no data-manifests/ in"), "{message}");
+    }
+
+    #[test]
+    fn patients_follow_their_rule() {
+        let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
+        assert_eq!(manifest.patient_of("7").unwrap(), "7");
+        manifest.patient = PatientRule::Before("_".to_owned());
+        assert_eq!(manifest.patient_of("p1_scan2").unwrap(), "p1");
+        assert!(manifest.patient_of("p1").is_err());
+        manifest.patient = PatientRule::Map([("a".to_owned(), "p1".to_owned())].into());
+        assert_eq!(manifest.patient_of("a").unwrap(), "p1");
+        assert!(manifest.patient_of("b").unwrap_err().to_string().contains("`patient.map`"));
+    }
+}
