@@ -157,7 +157,10 @@ fn check_weights(workspace: &Workspace) -> Check {
     }
     match weights::verify(&place) {
         Ok(()) => Check::ok(NAME, format!("{} (SHA-256 as published)", workspace.shown(&place))),
-        Err(error) => Check::missing(NAME, format!("{error:#}"), "cargo xtask setup"),
+        Err(error) => {
+            let found = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
+            Check::missing(NAME, found, "cargo xtask setup")
+        }
     }
 }
 

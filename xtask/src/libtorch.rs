@@ -2,7 +2,7 @@
 //!
 //! Invariant: `.deps/libtorch` leads to a whole libtorch of the pinned version, or does not exist.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use std::env;
 use std::ffi::OsString;
@@ -45,7 +45,7 @@ impl Origin {
         match self {
             Self::Variable => "from LIBTORCH",
             Self::Python => "from LIBTORCH_USE_PYTORCH",
-            Self::Setup => "set up earlier",
+            Self::Setup => "by set-up",
         }
     }
 }
@@ -126,12 +126,17 @@ pub fn install(workspace: &Workspace, python: &Python, device: Device) -> Result
             arguments.extend(MINIMAL_CUDA);
         }
     }
-    let way_out = "cannot install libtorch\n  run `cargo xtask setup` again (downloads that were completed are kept), \
-                   or point at one that you have: LIBTORCH=DIRECTORY cargo xtask setup";
-    python.pip("install", &arguments, &deps.join("tmp")).context(way_out)?;
     let directory = partial.join("torch");
-    check(&directory, &Environment(&|_| None)).context(way_out)?;
-    prove_that_it_loads(python, &directory.join(CPU_LIBRARY)).context(way_out)?;
+    python
+        .pip("install", &arguments, &deps.join("tmp"))
+        .and_then(|()| check(&directory, &Environment(&|_| None)))
+        .and_then(|_| prove_that_it_loads(python, &directory.join(CPU_LIBRARY)))
+        .map_err(|error| {
+            anyhow!(
+                "cannot install libtorch: {error:#}\n  run `cargo xtask setup` again, or point at one that you have: \
+                 LIBTORCH=DIRECTORY cargo xtask setup"
+            )
+        })?;
 
     if place.exists() {
         fs::rename(&place, &old)?;

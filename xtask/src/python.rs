@@ -53,6 +53,8 @@ impl Python {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create '{}'", scratch.display()))?;
         let mut pip = self.command();
         pip.args(["-m", "pip", verb, "--only-binary=:all:"]).args(arguments).env("TMPDIR", scratch);
+        // It warns root about an environment that `--target` does not touch.
+        pip.env("PIP_ROOT_USER_ACTION", "ignore");
         if !WHEELS_FOR.contains(&self.version) {
             // Libraries and headers are the same in all of them.
             pip.args(["--python-version", "3.12"]);

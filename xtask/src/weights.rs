@@ -2,7 +2,7 @@
 //!
 //! Invariant: `.deps/weights/lite_medsam.pth` is whole and the published one, or does not exist.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -37,10 +37,12 @@ pub fn download(workspace: &Workspace, python: &Python) -> Result<()> {
     let scratch = workspace.deps().join("weights.partial");
     let outcome = fetch(python, &scratch).and_then(|file| install_from(workspace, &file));
     let _ = fs::remove_dir_all(&scratch);
-    outcome.context(
-        "cannot fetch the LiteMedSAM weights\n  run `cargo xtask setup` again, or install lite_medsam.pth from a file \
-         that you have: cargo xtask setup --weights FILE",
-    )
+    outcome.map_err(|error| {
+        anyhow!(
+            "cannot fetch the LiteMedSAM weights: {error:#}\n  run `cargo xtask setup` again, or install \
+             lite_medsam.pth from a file that you have: cargo xtask setup --weights FILE"
+        )
+    })
 }
 
 /// Compares with the published checksum.
