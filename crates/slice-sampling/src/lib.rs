@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Which patients are for training, validation and test, and which N slices are labelled.
+//!
+//! Invariants: no patient is in two splits; the records and the seed decide everything; the choice is written by slice name
+//! and can be replayed.
+
+mod error;
+mod random;
+mod select;
+mod split;
+mod subset;
+
+pub use error::SamplingError;
+pub use random::stream_seed;
+pub use select::{SamplingSettings, Selection, select};
+pub use split::{Split, SplitRule, split_patients};
+pub use subset::{SubsetStrategy, UniformSubset, keep_middle, strategy};

@@ -1,0 +1,69 @@
+//! What can't be sampled, and why.
+
+use std::path::PathBuf;
+
+/// A choice that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplingError {
+    /// Shares of the split that are no shares.
+    #[error("split fractions are {train}, {validation}, {test}; expected three numbers of at least 0 that sum to 1")]
+    Fractions {
+        /// Share of training.
+        train: f64,
+        /// Share of validation.
+        validation: f64,
+        /// Share of test.
+        test: f64,
+    },
+    /// Too few patients for the shares.
+    #[error(
+        "{patients} patients can't be split so that training and every split with a share has one; more data or a given split is the way out"
+    )]
+    TooFewPatients {
+        /// In the store.
+        patients: usize,
+    },
+    /// A given patient that the store doesn't have.
+    #[error("the split names patient '{patient}', which the store doesn't have; it has: {known}")]
+    UnknownPatient {
+        /// The key.
+        patient: String,
+        /// The store's keys.
+        known: String,
+    },
+    /// A patient who is named twice.
+    #[error("the split names patient '{patient}' twice; a patient belongs to one split")]
+    PatientTwice {
+        /// The key.
+        patient: String,
+    },
+    /// A split without training patients.
+    #[error("the split has no training patient")]
+    NoTraining,
+    /// More labelled slices asked for than there are.
+    #[error("{asked} labelled slices are asked for, but the training patients have {found} slices with the target")]
+    TooFewSlices {
+        /// N.
+        asked: usize,
+        /// Slices with the target.
+        found: usize,
+    },
+    /// A setting out of its range.
+    #[error("sampling.{key} is {found}, expected {expected}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// Its range.
+        expected: String,
+    },
+    /// A file that can't be read or written.
+    #[error("selection '{path}': {reason}")]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,124 @@
+//! The whole choice of a run, and its file.
+
+use crate::{SamplingError, Split, SplitRule, keep_middle, split_patients, strategy};
+use serde::{Deserialize, Serialize};
+use slice_store::{SliceId, SliceRecord};
+use std::io::Write;
+use std::path::Path;
+
+/// Most slices that may choose a checkpoint; their masks count in the label budget.
+const MOST_VALIDATION_SLICES: usize = 32;
+
+/// `[sampling]` in the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingSettings {
+    /// How patients are split.
+    #[serde(default)]
+    pub split: SplitRule,
+    /// N: slices whose masks are used.
+    pub labelled: usize,
+    /// The middle share of each training volume's slices that is used, in `(0, 1]`; the authors' script has 0.3.
+    #[serde(default = "all")]
+    pub keep_rate: f64,
+    /// Slices of validation patients that choose the best checkpoint, at most 32.
+    #[serde(default = "most")]
+    pub validation_slices: usize,
+    /// Name of the strategy that chooses the labelled slices.
+    #[serde(default = "uniform")]
+    pub strategy: String,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn most() -> usize {
+    MOST_VALIDATION_SLICES
+}
+
+fn uniform() -> String {
+    "uniform".into()
+}
+
+/// Which slices do what, by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selection {
+    /// The seed that chose.
+    pub seed: u64,
+    /// The patients.
+    pub split: Split,
+    /// The labelled training slices.
+    pub labelled: Vec<SliceId>,
+    /// The validation slices.
+    pub validation: Vec<SliceId>,
+    /// All training slices: the classifier's.
+    pub train: Vec<SliceId>,
+    /// All slices of the test patients.
+    pub test: Vec<SliceId>,
+}
+
+/// Chooses. `records` are a store's, sorted by case and index.
+pub fn select(records: &[SliceRecord], settings: &SamplingSettings, seed: u64) -> Result<Selection, SamplingError> {
+    let refuse =
+        |key, found: String, expected: &str| Err(SamplingError::Setting { key, found, expected: expected.into() });
+    if !(settings.keep_rate > 0.0 && settings.keep_rate <= 1.0) {
+        return refuse("keep_rate", settings.keep_rate.to_string(), "more than 0, at most 1");
+    }
+    if settings.labelled == 0 {
+        return refuse("labelled", "0".into(), "at least 1");
+    }
+    if settings.validation_slices > MOST_VALIDATION_SLICES {
+        return refuse("validation_slices", settings.validation_slices.to_string(), "at most 32");
+    }
+    let split = split_patients(records, &settings.split, seed)?;
+    let of = |patients: &[String]| -> Vec<&SliceRecord> {
+        records.iter().filter(|r| patients.contains(&r.patient)).collect()
+    };
+    let train = keep_middle(&of(&split.train), settings.keep_rate);
+    let labelled = strategy(&settings.strategy)?.choose(&train, settings.labelled, seed)?;
+    let validation = evenly(&of(&split.validation), settings.validation_slices);
+    let ids = |records: &[&SliceRecord]| -> Vec<SliceId> { records.iter().map(|r| r.id()).collect() };
+    Ok(Selection {
+        seed,
+        labelled,
+        validation: ids(&validation),
+        train: ids(&train),
+        test: ids(&of(&split.test)),
+        split,
+    })
+}
+
+/// `count` of the records at even distances, the middles of equal stretches.
+fn evenly<'a>(records: &[&'a SliceRecord], count: usize) -> Vec<&'a SliceRecord> {
+    let count = count.min(records.len());
+    (0..count).map(|i| records[(2 * i + 1) * records.len() / (2 * count)]).collect()
+}
+
+impl Selection {
+    /// Writes it as JSON, whole or not at all.
+    pub fn save(&self, path: &Path) -> Result<(), SamplingError> {
+        let write = || -> std::io::Result<()> {
+            let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write().map_err(|e| SamplingError::File { path: path.into(), reason: e.to_string() })
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub fn load(path: &Path) -> Result<Self, SamplingError> {
+        let error = |reason: String| SamplingError::File { path: path.into(), reason };
+        let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
+        let selection: Self = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
+        if let Some(id) = selection.labelled.iter().find(|id| !selection.train.contains(id)) {
+            return Err(error(format!("labelled slice '{id}' is not among the training slices")));
+        }
+        Ok(selection)
+    }
+}
