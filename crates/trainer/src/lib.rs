@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Wires the stages: loader (window, augmentation), training loop, checkpoints, evaluation, prediction.
+//!
+//! Invariants: the prediction path ([`predictor`]) takes no ground truth; one seed decides every random draw, whatever the
+//! number of loader threads; no output is written in place.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod device;
+pub mod evaluate;
+pub mod files;
+pub mod loader;
+pub mod losses;
+pub mod metrics_log;
+pub mod model;
+pub mod optimizer;
+pub mod overlay;
+pub mod plan;
+pub mod predict;
+pub mod predictor;
+pub mod progress;
+pub mod prompts;
+pub mod registry;
+pub mod run;
+pub mod train;

@@ -1,0 +1,380 @@
+//! The command line of `sam-mix`. An experiment with its own stages calls [`main`] with its own registry.
+
+use crate::checkpoint::Which;
+use crate::config::Config;
+use crate::device::{self, DeviceChoice};
+use crate::evaluate::{self, Evaluator};
+use crate::files::write_whole;
+use crate::model::{Model, untouched_segmenter};
+use crate::registry::Registry;
+use crate::run::{RunRecord, Status};
+use crate::train::{Outcome, Training, rows_of};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use slice_sampling::Selection;
+use slice_store::SliceStore;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::Device;
+
+/// The exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Parser)]
+#[command(name = "sam-mix", version, about = "Segment an organ on CT from a few labelled slices")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train both branches on a prepared store
+    #[command(
+        after_help = "Example:\n  cargo xtask train --config configs/lits-mini.toml --store stores/lits-mini --run runs/lits-mini --set seed=1\n\nCtrl-C finishes the step and saves; --resume goes on."
+    )]
+    Train(TrainArgs),
+    /// Judge a run on patients that training never saw
+    #[command(
+        after_help = "Example:\n  cargo xtask evaluate --run runs/lits-mini --store stores/lits-mini --split test --json\n\nA store of another data set, whole (--split all), is the cross-domain test."
+    )]
+    Evaluate(EvaluateArgs),
+    /// Predict masks of CT volumes, in their own geometry, without any ground truth
+    #[command(
+        after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/"
+    )]
+    Predict(PredictArgs),
+}
+
+#[derive(Args)]
+struct Compute {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads of libtorch and of the loader [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    /// Configuration (TOML); with --resume it is the run's own
+    #[arg(long, required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Prepared store
+    #[arg(long)]
+    store: PathBuf,
+    /// Run directory to write
+    #[arg(long)]
+    run: PathBuf,
+    /// Override a configuration key: a.b=c
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Pretrained weights instead of the installed ones
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Replay the patients and slices of another run's selection.json
+    #[arg(long)]
+    selection: Option<PathBuf>,
+    /// Go on after the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Split {
+    Test,
+    Validation,
+    All,
+}
+
+#[derive(Args)]
+struct EvaluateArgs {
+    /// Run directory
+    #[arg(long)]
+    run: PathBuf,
+    /// Prepared store: the run's own, or one of another data set
+    #[arg(long)]
+    store: PathBuf,
+    /// Which slices; `all` is for a store that the run was not trained on
+    #[arg(long, value_enum, default_value_t = Split::Test)]
+    split: Split,
+    /// Print one JSON object to standard output instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Judge the last checkpoint instead of the best
+    #[arg(long)]
+    last: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Args)]
+struct PredictArgs {
+    /// Run directory
+    #[arg(long)]
+    run: PathBuf,
+    /// CT volume (.nii, .nii.gz), or a folder of them
+    #[arg(long)]
+    input: PathBuf,
+    /// Mask to write, or a folder
+    #[arg(long)]
+    output: PathBuf,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the program with these stages; prints any error in one place.
+pub fn main(registry: &Registry) -> ExitCode {
+    let cli = Cli::parse();
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        eprintln!("\nstopping after this step (Ctrl-C again: at once)");
+    });
+    if let Err(error) = handler {
+        eprintln!("warning: Ctrl-C can't be caught: {error}");
+    }
+    let result = match &cli.command {
+        Command::Train(arguments) => train(registry, arguments, &stop),
+        Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),
+        Command::Predict(arguments) => predict(registry, arguments, &stop),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sets the threads and opens the device.
+fn open(compute: &Compute) -> Result<(Device, i32)> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = compute.threads.unwrap_or(cores);
+    ensure!(threads > 0, "--threads is 0, expected at least 1");
+    tch::set_num_threads(threads as i32);
+    // Fails only if the pool exists already, as in tests; results don't depend on it.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let device = device::open(compute.device)?;
+    Ok((device, threads as i32))
+}
+
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".into(),
+    }
+}
+
+fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Result<bool> {
+    let run = arguments.run.as_path();
+    let known = run.join("run.json").is_file();
+    ensure!(
+        arguments.resume || !run.join("checkpoints").is_dir() && !known,
+        "'{}' is a run already: --resume goes on with it, another --run starts anew",
+        run.display()
+    );
+    ensure!(
+        known || !arguments.resume,
+        "'{}' is no run, there is nothing to resume: leave --resume out",
+        run.display()
+    );
+    let mut config = match (&arguments.config, arguments.resume) {
+        (_, true) => Config::load(&run.join("config.toml"), &arguments.set)?,
+        (Some(path), false) => Config::load(path, &arguments.set)?,
+        (None, false) => bail!("--config is missing"),
+    };
+    if let Some(weights) = &arguments.weights {
+        config.segmenter.weights = Some(weights.clone());
+    }
+    if arguments.resume {
+        let mut own = Config::load(&run.join("config.toml"), &[])?;
+        own.segmenter.weights.clone_from(&config.segmenter.weights);
+        let mut asked =
+            arguments.config.as_ref().map_or_else(|| Ok(config.clone()), |path| Config::load(path, &arguments.set))?;
+        asked.segmenter.weights.clone_from(&config.segmenter.weights);
+        if let Some(difference) = difference(&own, &asked)? {
+            bail!(
+                "'{}' was begun with another configuration: {difference}. A run keeps its configuration; start a new one with another --run",
+                run.display()
+            );
+        }
+    }
+    let store = SliceStore::open(&arguments.store)?;
+    ensure!(
+        store.info().has_masks,
+        "the store '{}' has no masks; training needs them for its labelled slices",
+        arguments.store.display()
+    );
+    let selection = match (&arguments.selection, arguments.resume) {
+        (_, true) => Selection::load(&run.join("selection.json"))?,
+        (Some(path), false) => Selection::load(path)?,
+        (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
+    };
+    let (device, threads) = open(&arguments.compute)?;
+    let mut record = if arguments.resume {
+        let record = RunRecord::load(run)?;
+        ensure!(
+            record.store.checksum == store.checksum(),
+            "'{}' was trained on a store with checksum {}, but '{}' has {}",
+            run.display(),
+            record.store.checksum,
+            arguments.store.display(),
+            store.checksum()
+        );
+        if record.status == Status::Finished {
+            println!("'{}' is finished already", run.display());
+            return Ok(true);
+        }
+        if (record.threads, record.device.as_str()) != (threads, device_name(device).as_str()) {
+            eprintln!(
+                "note: begun on {} with {} threads, going on on {} with {threads}: results may differ in the last bits",
+                record.device,
+                record.threads,
+                device_name(device)
+            );
+        }
+        record
+    } else {
+        RunRecord::new(run, &config, &store, &selection, &device_name(device), threads)
+    };
+    let training = Training { config: &config, registry, store: &store, run, selection: &selection, device, stop };
+    if !arguments.resume {
+        // Nothing is written before the whole configuration was seen to fit the data and the model.
+        training.check()?;
+        write_whole(&run.join("config.toml"), toml::to_string(&config)?.as_bytes())?;
+        selection.save(&run.join("selection.json"))?;
+        record.save(run)?;
+    }
+    eprintln!(
+        "{}: {} training slices of {} patients, {} labelled; validation {} slices; test {} slices of {} patients; {} with {threads} threads",
+        run.display(),
+        selection.train.len(),
+        selection.split.train.len(),
+        selection.labelled.len(),
+        selection.validation.len(),
+        selection.test.len(),
+        selection.split.test.len(),
+        device_name(device),
+    );
+    match training.run(&mut record)? {
+        Outcome::Finished => {
+            for phase in &record.phases {
+                let dice =
+                    phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
+                eprintln!("phase {}: {dice}, {:.0} s", phase.name, phase.seconds);
+            }
+            println!("trained in {:.0} s: '{}'", record.seconds, run.display());
+            Ok(true)
+        }
+        Outcome::Interrupted => {
+            println!(
+                "stopped and saved. To go on:\n  cargo xtask train --resume --run {} --store {}",
+                run.display(),
+                arguments.store.display()
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// The first key that differs between two configurations.
+fn difference(a: &Config, b: &Config) -> Result<Option<String>> {
+    let (a, b) = (toml::to_string(a)?, toml::to_string(b)?);
+    Ok(a.lines().zip(b.lines()).find(|(x, y)| x != y).map(|(x, y)| format!("the run has `{x}`, asked for is `{y}`")))
+}
+
+fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) -> Result<bool> {
+    let (config, record) = open_run(&arguments.run)?;
+    let store = SliceStore::open(&arguments.store)?;
+    ensure!(store.info().has_masks, "the store '{}' has no masks to judge by", arguments.store.display());
+    ensure!(
+        store.info().target == record.store.target,
+        "the run segments the {}, but the masks of '{}' are of the {}",
+        record.store.target,
+        arguments.store.display(),
+        store.info().target
+    );
+    let own = store.checksum() == record.store.checksum;
+    let selection = Selection::load(&arguments.run.join("selection.json"))?;
+    let (split, rows) = match (arguments.split, own) {
+        (Split::All, true) => bail!(
+            "'{}' is the store that the run was trained on; all of it would count slices that training saw. \
+             --split test judges by the patients that it did not see",
+            arguments.store.display()
+        ),
+        (Split::All, false) => ("all", (0..store.records().len()).collect()),
+        (_, false) => bail!(
+            "'{}' is not the store that the run was trained on (checksum {} instead of {}): its splits mean nothing there. \
+             --split all judges the whole of another data set",
+            arguments.store.display(),
+            store.checksum(),
+            record.store.checksum
+        ),
+        (Split::Test, true) => ("test", rows_of(&store, &selection.test)?),
+        (Split::Validation, true) => ("validation", rows_of(&store, &selection.validation)?),
+    };
+    ensure!(!rows.is_empty(), "the {split} split has no slices");
+    let (device, _) = open(&arguments.compute)?;
+    let which = if arguments.last { Which::Last } else { Which::Best };
+    let model = Model::from_run(&arguments.run, which, &config, registry, device)?;
+    let untouched = untouched_segmenter(&config, device)?;
+    let evaluator = Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, stop };
+    // Another data set's results stand beside the run's own under that set's name.
+    let name = if own { split.to_owned() } else { store.info().dataset.clone() };
+    let Some(evaluation) = evaluator.run(&name, &rows, &arguments.run.join("evaluation"))? else {
+        eprintln!("stopped; nothing was written");
+        return Ok(false);
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&evaluation)?);
+    } else {
+        print!("{}", evaluate::table(&evaluation));
+    }
+    Ok(true)
+}
+
+fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
+    let (config, record) = open_run(&arguments.run)?;
+    let pairs = crate::predict::pairs(&arguments.input, &arguments.output)?;
+    let (device, _) = open(&arguments.compute)?;
+    let model = Model::from_run(&arguments.run, Which::Best, &config, registry, device)?;
+    let mut failed = Vec::new();
+    for (input, output) in &pairs {
+        match crate::predict::volume(&model, &config, &record.store.settings, device, input, output, stop) {
+            Ok(true) => {}
+            Ok(false) => {
+                eprintln!("stopped; '{}' was not written", output.display());
+                return Ok(false);
+            }
+            Err(error) if pairs.len() > 1 => failed.push(format!("'{}': {error:#}", input.display())),
+            Err(error) => return Err(error),
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} volumes failed:\n  {}", failed.len(), pairs.len(), failed.join("\n  "));
+    }
+    Ok(true)
+}
+
+fn open_run(run: &Path) -> Result<(Config, RunRecord)> {
+    ensure!(
+        run.join("run.json").is_file(),
+        "'{}' is no run directory ('run.json' is missing): `cargo xtask train --config C --store S --run {}` makes one",
+        run.display(),
+        run.display()
+    );
+    let record = RunRecord::load(run)?;
+    let config = Config::load(&run.join("config.toml"), &[]).context("the run's own configuration")?;
+    Ok((config, record))
+}

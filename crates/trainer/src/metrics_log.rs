@@ -1,0 +1,113 @@
+//! `metrics.csv`: a row for each step and for each epoch. On resume it is cut back to the checkpoint's step.
+
+use crate::files::write_whole;
+use anyhow::{Context, Result};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const HEADER: &str = "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc";
+
+/// The open log.
+pub struct MetricsLog {
+    file: File,
+    path: PathBuf,
+}
+
+/// A step's row.
+pub struct Row<'a> {
+    /// The phase's name.
+    pub phase: &'a str,
+    /// Epoch within the phase, from 0.
+    pub epoch: usize,
+    /// Steps done.
+    pub step: usize,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Classifier, segmentation and score loss.
+    pub losses: [Option<f64>; 3],
+    /// Learning rate of the decoder.
+    pub lr: f64,
+}
+
+impl MetricsLog {
+    /// Opens the log and drops what was logged after `steps`.
+    pub fn open(path: &Path, steps: usize) -> Result<Self> {
+        let known = std::fs::read_to_string(path).unwrap_or_default();
+        let kept = known.lines().skip(1).filter(|line| {
+            line.split(',').nth(3).and_then(|s| s.parse::<usize>().ok()).is_some_and(|step| step <= steps)
+        });
+        let text: String = std::iter::once(HEADER).chain(kept).map(|line| format!("{line}\n")).collect();
+        write_whole(path, text.as_bytes())?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .with_context(|| format!("cannot append to '{}'", path.display()))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// A step's row.
+    pub fn step(&mut self, row: &Row) -> Result<()> {
+        let [cls, seg, score] = row.losses.map(number);
+        self.write(&format!(
+            "step,{},{},{},{:.2},{cls},{seg},{score},{:.3e},,,",
+            row.phase.replace(',', " "),
+            row.epoch + 1,
+            row.step,
+            row.seconds,
+            row.lr
+        ))
+    }
+
+    /// An epoch's row.
+    #[expect(clippy::too_many_arguments, reason = "a row of a table")]
+    pub fn epoch(
+        &mut self,
+        phase: &str,
+        epoch: usize,
+        step: usize,
+        seconds: f64,
+        dice: Option<f64>,
+        box_iou: Option<f64>,
+        auc: Option<f64>,
+    ) -> Result<()> {
+        let [dice, box_iou, auc] = [dice, box_iou, auc].map(number);
+        self.write(&format!(
+            "epoch,{},{},{step},{seconds:.2},,,,,{dice},{box_iou},{auc}",
+            phase.replace(',', " "),
+            epoch + 1
+        ))
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        // One write for each line, so that a killed run leaves whole lines.
+        self.file
+            .write_all(format!("{line}\n").as_bytes())
+            .with_context(|| format!("cannot append to '{}'", self.path.display()))
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |v| format!("{v:.5}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reopening_cuts_the_log_back_to_the_checkpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.csv");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        for step in 1..=4 {
+            log.step(&Row { phase: "a", epoch: 0, step, seconds: 1.0, losses: [Some(0.5), None, None], lr: 1e-4 })
+                .unwrap();
+        }
+        log.epoch("a", 0, 4, 1.0, Some(0.9), None, None).unwrap();
+        drop(MetricsLog::open(&path, 3).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 4);
+        assert!(text.starts_with(HEADER) && text.contains("step,a,1,3,1.00,0.50000,,,1.000e-4,,,"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Both branches as configured, new or from a checkpoint.
+
+use crate::checkpoint::{self, Which};
+use crate::config::{Config, SegmenterConfig};
+use crate::predictor::Predictor;
+use crate::registry::Registry;
+use anyhow::{Context, Result, bail};
+use sam_segmenter::{SamSegmenter, SegmenterSettings};
+use slice_sampling::stream_seed;
+use stage_api::PresenceClassifier;
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+/// Where `cargo xtask setup` puts the pretrained weights, from the workspace's root.
+const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
+
+/// Both branches.
+pub struct Model {
+    /// The classifier branch.
+    pub classifier: Box<dyn PresenceClassifier>,
+    /// The SAM branch.
+    pub segmenter: SamSegmenter,
+}
+
+impl Model {
+    /// Pretrained where there are weights, random by the seed where not.
+    pub fn new(config: &Config, registry: &Registry, device: Device) -> Result<Self> {
+        let classifier =
+            registry.classifier(&config.classifier, stream_seed(config.seed, "init/classifier"), device)?;
+        let settings =
+            SegmenterSettings { seed: stream_seed(config.seed, "init/lora") >> 1, ..config.segmenter.settings.clone() };
+        let segmenter = SamSegmenter::load(&weights_path(&config.segmenter)?, &settings, device)?;
+        Ok(Self { classifier, segmenter })
+    }
+
+    /// As a run's checkpoint left them. The pretrained file must be the one that the run began with.
+    pub fn from_run(run: &Path, which: Which, config: &Config, registry: &Registry, device: Device) -> Result<Self> {
+        use stage_api::PromptedSegmenter;
+        let model = Self::new(config, registry, device)?;
+        let recorded: serde_json::Value = crate::files::read_json(&run.join("run.json"))?;
+        let found = model.segmenter.encoder_fingerprint();
+        if let Some(expected) = recorded["weights_sha256"].as_str().filter(|&e| e != found) {
+            bail!(
+                "the run '{}' began with pretrained weights of SHA-256 {expected}, but '{}' has {found}",
+                run.display(),
+                weights_path(&config.segmenter)?.display()
+            );
+        }
+        let directory = checkpoint::directory(run, which)?;
+        checkpoint::load_weights(&directory, &model.classifier.tensors(), &model.segmenter.tensors())?;
+        Ok(model)
+    }
+
+    /// The prediction path over both.
+    pub fn predictor<'a>(&'a self, config: &'a Config) -> Predictor<'a> {
+        Predictor {
+            classifier: self.classifier.as_ref(),
+            segmenter: &self.segmenter,
+            prompt: &config.prompt,
+            prediction: &config.prediction,
+        }
+    }
+}
+
+/// The SAM branch as its pretrained file has it, for comparison.
+pub fn untouched_segmenter(config: &Config, device: Device) -> Result<SamSegmenter> {
+    let settings = SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() };
+    Ok(SamSegmenter::load(&weights_path(&config.segmenter)?, &settings, device)?)
+}
+
+/// The configured file, or the installed one, looked for from the working directory upward.
+fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {
+    if let Some(path) = config.weights.clone().or_else(|| std::env::var_os("SAM_MIX_WEIGHTS").map(PathBuf::from)) {
+        return Ok(path);
+    }
+    let start = std::env::current_dir().context("the working directory can't be read")?;
+    start.ancestors().map(|d| d.join(INSTALLED_WEIGHTS)).find(|p| p.is_file()).with_context(|| {
+        format!(
+            "the pretrained weights '{INSTALLED_WEIGHTS}' are not there: `cargo xtask setup` installs them; \
+             --weights FILE (or segmenter.weights in the configuration) takes others"
+        )
+    })
+}

@@ -1,0 +1,119 @@
+//! What happens in which step, decided before training by the configuration, the selection and the seed alone: so any step
+//! can be prepared ahead, by any number of threads, and a resumed run continues as if nothing had happened.
+
+use crate::config::Config;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use slice_sampling::stream_seed;
+
+/// The random stream of that name.
+pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(stream_seed(seed, name))
+}
+
+/// One optimiser step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// From 0, over the whole run.
+    pub index: usize,
+    /// Index of the phase.
+    pub phase: usize,
+    /// Epoch within the phase, from 0.
+    pub epoch: usize,
+    /// Whether an epoch ends with this step.
+    pub ends_epoch: bool,
+    /// Rows of the store for the classifier; empty where the step has no classifier batch.
+    pub slices: Vec<usize>,
+    /// Crops for the classifier: the row of a labelled slice, and whether the crop shows the target.
+    pub crops: Vec<(usize, bool)>,
+    /// Rows of labelled slices for the segmentation loss.
+    pub labelled: Vec<usize>,
+}
+
+/// All steps of a run. `train` and `labelled` are rows of the store.
+///
+/// An epoch passes once over all training slices and `labelled_passes` times over the labelled ones; the shorter of the
+/// two sequences is spread evenly over the longer.
+pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (phase, settings) in config.phases.iter().enumerate() {
+        for epoch in 0..settings.epochs {
+            let mut rng = stream(config.seed, &format!("order/{phase}/{epoch}"));
+            let mut order = if settings.train_classifier { train.to_vec() } else { Vec::new() };
+            order.shuffle(&mut rng);
+            let batches: Vec<&[usize]> = order.chunks(config.classifier.batch_slices).collect();
+            let mut guided = Vec::new();
+            for _ in 0..settings.labelled_passes {
+                let mut pass = labelled.to_vec();
+                pass.shuffle(&mut rng);
+                guided.extend(pass);
+            }
+            let count = batches.len().max(guided.len());
+            // Of `total` things, those that fall to step `i` when they are spread evenly.
+            let share = |i: usize, total: usize| i * total / count..(i + 1) * total / count;
+            for i in 0..count {
+                let slices: Vec<usize> = batches[share(i, batches.len())].concat();
+                let crops = if config.classifier.crop_negatives && !slices.is_empty() {
+                    (0..config.classifier.batch_crops)
+                        .map(|k| (labelled[rng.random_range(0..labelled.len())], k % 2 == 0))
+                        .collect()
+                } else {
+                    Vec::new()
+                };
+                steps.push(Step {
+                    index: steps.len(),
+                    phase,
+                    epoch,
+                    ends_epoch: i + 1 == count,
+                    slices,
+                    crops,
+                    labelled: guided[share(i, guided.len())].to_vec(),
+                });
+            }
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(passes: usize) -> Config {
+        let text = format!(
+            "[sampling]\nlabelled = 5\n[classifier]\nbatch_slices = 4\n[[phase]]\nname = \"a\"\nepochs = 2\nlabelled_passes = {passes}\n"
+        );
+        Config::parse(&text, &[]).unwrap()
+    }
+
+    #[test]
+    fn every_epoch_sees_each_slice_once_and_each_labelled_slice_as_often_as_asked() {
+        let (train, labelled): (Vec<usize>, Vec<usize>) = ((0..30).collect(), vec![3, 8, 9, 20, 29]);
+        for passes in [0, 1, 7] {
+            let steps = plan(&config(passes), &train, &labelled);
+            for epoch in 0..2 {
+                let mut seen = [0; 30];
+                let mut guided = [0; 30];
+                for step in steps.iter().filter(|s| s.epoch == epoch) {
+                    step.slices.iter().for_each(|&r| seen[r] += 1);
+                    step.labelled.iter().for_each(|&r| guided[r] += 1);
+                }
+                assert_eq!(seen, [1; 30]);
+                assert!((0..30).all(|r| guided[r] == if labelled.contains(&r) { passes } else { 0 }));
+            }
+            assert_eq!(steps.iter().filter(|s| s.ends_epoch).count(), 2);
+            assert!(steps.iter().enumerate().all(|(i, s)| s.index == i && s.labelled.len() <= 1 + passes / 7));
+        }
+    }
+
+    #[test]
+    fn the_seed_decides_the_plan() {
+        let rows: Vec<usize> = (0..20).collect();
+        let a = plan(&config(1), &rows, &rows[..5]);
+        assert_eq!(a, plan(&config(1), &rows, &rows[..5]));
+        let mut other = config(1);
+        other.seed = 1;
+        assert_ne!(a, plan(&other, &rows, &rows[..5]));
+    }
+}

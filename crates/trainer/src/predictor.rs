@@ -1,0 +1,130 @@
+//! The prediction path: slices in, masks out.
+//!
+//! Invariant: no ground truth. Nothing here has a mask or a label to pass; evaluation with true boxes is elsewhere and has
+//! `oracle` in its name.
+
+use crate::config::PredictionConfig;
+use cam_classifier::{CamPrompt, PromptSettings, cam_prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts};
+use tch::{Device, Kind, Tensor};
+
+/// Margin of the box around the first mask when it prompts once more, in pixels.
+const REFINEMENT_MARGIN_PX: f32 = 3.0;
+
+/// Both branches, and how they work together.
+pub struct Predictor<'a> {
+    /// The classifier branch.
+    pub classifier: &'a dyn PresenceClassifier,
+    /// The SAM branch.
+    pub segmenter: &'a dyn PromptedSegmenter,
+    /// From activation map to prompt.
+    pub prompt: &'a PromptSettings,
+    /// Presence threshold and refinements.
+    pub prediction: &'a PredictionConfig,
+}
+
+/// What the classifier makes of a slice.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Probability that the target is in the slice.
+    pub probability: f64,
+    /// Whether the slice is called to have the target.
+    pub present: bool,
+    /// The prompt of its activation map.
+    pub prompt: CamPrompt,
+    /// The activation map at the slice's size, row-major, ≥ 0.
+    pub cam: Vec<f32>,
+}
+
+/// A predicted slice.
+#[derive(Clone, Debug)]
+pub struct SlicePrediction {
+    /// What the classifier says.
+    pub look: Look,
+    /// Row-major, 0 or 1.
+    pub mask: Vec<u8>,
+}
+
+impl Predictor<'_> {
+    /// Runs the classifier on `[B, 1, H, H]`.
+    pub fn look(&self, slices: &Tensor) -> Vec<Look> {
+        let size = slices.size()[3];
+        let presence = self.classifier.forward(slices, Mode::Eval);
+        let probabilities = to_vec(&presence.logit.sigmoid());
+        let prompts = cam_prompts(&presence.cam, size as usize, self.prompt);
+        let maps = to_vec(&presence.cam.upsample_bilinear2d([size, size], false, None, None));
+        let maps = maps.chunks_exact((size * size) as usize);
+        prompts
+            .into_iter()
+            .zip(probabilities.into_iter().zip(maps))
+            .map(|(prompt, (p, cam))| {
+                let probability = f64::from(p);
+                let present = probability >= self.prediction.presence_threshold;
+                Look { probability, present, prompt, cam: cam.to_vec() }
+            })
+            .collect()
+    }
+
+    /// The mask of one embedded slice for a CAM's prompt, refined as configured.
+    pub fn segment(&self, embedding: &Embedding, prompt: &CamPrompt) -> Vec<u8> {
+        let size = embedding.slice_size;
+        let cam_mask = mask_tensor(&prompt.mask, size, embedding.tensor.device());
+        let mut mask = mask_for_box(self.segmenter, embedding, prompt.bounds, Some(cam_mask.shallow_clone()));
+        for _ in 0..self.prediction.refinements {
+            let Some(bounds) = BoxPrompt::around(&mask, size) else { break };
+            mask = mask_for_box(
+                self.segmenter,
+                embedding,
+                bounds.enlarged(REFINEMENT_MARGIN_PX, size),
+                Some(cam_mask.shallow_clone()),
+            );
+        }
+        mask
+    }
+
+    /// Predicts a batch `[B, 1, H, H]`; slices that the classifier calls empty are not embedded at all.
+    pub fn predict(&self, slices: &Tensor) -> Vec<SlicePrediction> {
+        let size = slices.size()[3] as usize;
+        self.look(slices)
+            .into_iter()
+            .enumerate()
+            .map(|(i, look)| {
+                let mask = if look.present {
+                    let features = self.segmenter.features(&slices.narrow(0, i as i64, 1));
+                    self.segment(&self.segmenter.embed(&features, Adapters::On, Mode::Eval), &look.prompt)
+                } else {
+                    vec![0; size * size]
+                };
+                SlicePrediction { look, mask }
+            })
+            .collect()
+    }
+}
+
+/// The best-scored mask of one embedded slice for one box, row-major, 0 or 1.
+pub fn mask_for_box(
+    segmenter: &dyn PromptedSegmenter,
+    embedding: &Embedding,
+    bounds: BoxPrompt,
+    cam_mask: Option<Tensor>,
+) -> Vec<u8> {
+    let prompts = Prompts { boxes: Some(vec![bounds]), cam_mask, ..Prompts::default() };
+    let masks = tch::no_grad(|| segmenter.decode(embedding, &prompts, segmenter.default_choice()));
+    let best = masks.scores.argmax(1, false).int64_value(&[0]);
+    let mask = masks.logits.select(1, best).gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
+    Vec::try_from(&mask).unwrap_or_default()
+}
+
+/// A mask as `[1, 1, H, H]`.
+pub fn mask_tensor(mask: &[u8], size: usize, device: Device) -> Tensor {
+    let side = size as i64;
+    Tensor::from_slice(mask).reshape([1, 1, side, side]).to_kind(Kind::Float).to_device(device)
+}
+
+fn to_vec(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
+    let mut values = vec![0.0; flat.numel()];
+    let count = values.len();
+    flat.copy_data(&mut values, count);
+    values
+}
