@@ -1,0 +1,279 @@
+//! Files that break readers: each ends in an error that says why, none in a panic or a huge allocation.
+
+mod common;
+
+use common::{Nifti, gzip, lps, test_data};
+use ct_ingest::{IngestError, Volume, check_same_geometry, mask_slices, read_volume};
+use ct_ingest::{SlicePlan, Voxels};
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Volume, IngestError> {
+        let path = self.0.path().join("file.nii.gz");
+        std::fs::write(&path, bytes).unwrap();
+        read_volume(&path)
+    }
+
+    fn refusal(&self, bytes: &[u8]) -> String {
+        self.read(bytes).unwrap_err().to_string()
+    }
+
+    fn volume(&self, name: &str, file: &Nifti) -> Volume {
+        let path = self.0.path().join(name);
+        file.save(&path);
+        read_volume(&path).unwrap()
+    }
+}
+
+fn small() -> Nifti {
+    Nifti::int16([4, 3, 2], |x, y, z| (100 * z + 10 * y + x) as i16)
+}
+
+fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut file = small().bytes();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    file
+}
+
+#[test]
+fn a_missing_file_and_a_directory_are_named() {
+    let scratch = Scratch::new();
+    let message = read_volume(&scratch.0.path().join("absent.nii")).unwrap_err().to_string();
+    assert!(message.contains("absent.nii': No such file"), "{message}");
+    assert!(read_volume(scratch.0.path()).is_err());
+}
+
+#[test]
+fn gzip_is_known_by_content_and_may_have_several_members() {
+    let scratch = Scratch::new();
+    let bytes = small().bytes();
+    let plain = scratch.read(&bytes).unwrap();
+    assert_eq!(scratch.read(&gzip(&bytes)).unwrap().voxels, plain.voxels);
+    let members = [gzip(&bytes[..100]), gzip(&bytes[100..])].concat();
+    assert_eq!(scratch.read(&members).unwrap().voxels, plain.voxels);
+    assert_eq!(plain.voxels.get(23), 123.0);
+}
+
+#[test]
+fn files_that_end_early_are_truncated_wherever_they_end() {
+    let scratch = Scratch::new();
+    let bytes = small().bytes();
+    assert!(scratch.refusal(b"").contains("is truncated: it has 0 bytes of header, expected 348"));
+    assert!(scratch.refusal(&bytes[..347]).contains("347 bytes of header, expected 348"));
+    assert!(scratch.refusal(&bytes[..bytes.len() - 1]).contains("47 bytes of voxels, expected 48"));
+    let packed = gzip(&bytes);
+    for end in 2..packed.len() {
+        let message = scratch.refusal(&packed[..end]);
+        assert!(message.contains("truncated") || message.contains("can't be decompressed"), "{end}: {message}");
+    }
+    // Whole as gzip, but not as a volume.
+    assert!(scratch.refusal(&gzip(&bytes[..bytes.len() - 8])).contains("40 bytes of voxels, expected 48"));
+}
+
+#[test]
+fn a_gzip_file_with_a_wrong_checksum_is_refused() {
+    let scratch = Scratch::new();
+    let mut packed = gzip(&small().bytes());
+    let checksum = packed.len() - 6;
+    packed[checksum] ^= 1;
+    assert!(scratch.refusal(&packed).contains("can't be decompressed"));
+}
+
+#[test]
+fn headers_that_promise_more_than_the_file_has_ask_for_no_memory() {
+    let scratch = Scratch::new();
+    // 32767³ voxels of 2 bytes are 70 terabytes.
+    let huge: Vec<u8> = [i16::MAX; 3].iter().flat_map(|length| length.to_le_bytes()).collect();
+    assert!(scratch.refusal(&with(42, &huge)).contains("is truncated"));
+    assert!(scratch.refusal(&gzip(&with(42, &huge))).contains("is truncated"));
+    assert!(scratch.refusal(&with(108, &9e8_f32.to_le_bytes())).contains("is truncated"));
+}
+
+#[test]
+fn what_is_not_nifti_1_says_what_it_is() {
+    let scratch = Scratch::new();
+    assert!(scratch.refusal(&[b'x'; 400]).contains("is not a NIfTI-1 file: its header begins with 2021161080"));
+    assert!(scratch.refusal(&with(0, &540_i32.to_le_bytes())).contains("holds a NIfTI-2 header, expected NIfTI-1"));
+    assert!(scratch.refusal(&with(344, b"ni1\0")).contains("holds the header of a .hdr/.img pair"));
+    assert!(scratch.refusal(&with(344, b"n+9\0")).contains("its magic is \"n+9\\\\x00\""));
+    assert!(scratch.refusal(&with(40, &0_i16.to_le_bytes())).contains("dim[0]"));
+    assert!(scratch.refusal(&with(40, &9_i16.to_le_bytes())).contains("is not a NIfTI-1 file"));
+    assert!(scratch.refusal(&with(42, &(-4_i16).to_le_bytes())).contains("a dimension of -4"));
+    assert!(scratch.refusal(&with(42, &0_i16.to_le_bytes())).contains("must be positive"));
+    assert!(scratch.refusal(&with(108, &4_f32.to_le_bytes())).contains("voxels begin at byte 4, expected 352"));
+    assert!(scratch.refusal(&with(108, &f32::NAN.to_le_bytes())).contains("voxels begin at byte NaN"));
+}
+
+#[test]
+fn volumes_that_are_no_ct_say_what_they_hold() {
+    let scratch = Scratch::new();
+    let four = [4_i16, 4, 3, 2, 5].iter().flat_map(|length| length.to_le_bytes()).collect::<Vec<u8>>();
+    assert!(scratch.refusal(&with(40, &four)).contains("holds 4 dimensions of [4, 3, 2, 5], expected three"));
+    for (code, name) in [(128_i16, "Rgb24"), (32, "Complex64"), (1792, "Complex128"), (1536, "Float128")] {
+        assert!(scratch.refusal(&with(70, &code.to_le_bytes())).contains(&format!("holds voxels of type {name}")));
+    }
+    assert!(scratch.refusal(&with(70, &77_i16.to_le_bytes())).contains("voxels of the unknown type 77"));
+}
+
+#[test]
+fn a_fourth_dimension_of_one_is_no_dimension() {
+    let four = [4_i16, 4, 3, 2, 1].iter().flat_map(|length| length.to_le_bytes()).collect::<Vec<u8>>();
+    assert_eq!(Scratch::new().read(&with(40, &four)).unwrap().shape, [4, 3, 2]);
+}
+
+#[test]
+fn affines_that_flatten_space_are_refused() {
+    let scratch = Scratch::new();
+    let mut flat = small();
+    flat.affine[1] = flat.affine[0];
+    assert!(scratch.refusal(&flat.bytes()).contains("no usable geometry: its sform gives the affine"));
+    flat.affine = [[f32::NAN; 4]; 3];
+    assert!(scratch.refusal(&flat.bytes()).contains("no usable geometry"));
+    flat.affine = lps([1.0, 1.0, 1.0]);
+    flat.affine[0][3] = f32::INFINITY;
+    assert!(scratch.refusal(&flat.bytes()).contains("no usable geometry"));
+}
+
+#[test]
+fn scaling_applies_unless_its_slope_is_zero_or_not_a_number() {
+    let scratch = Scratch::new();
+    let scaled = |slope: f32, inter: f32| {
+        let fields = [slope.to_le_bytes(), inter.to_le_bytes()].concat();
+        scratch.read(&with(112, &fields)).unwrap().voxels.get(23)
+    };
+    assert_eq!(scaled(2.0, -1024.0), 123.0 * 2.0 - 1024.0);
+    assert_eq!(scaled(0.0, -1024.0), 123.0);
+    assert_eq!(scaled(f32::NAN, f32::NAN), 123.0);
+    assert_eq!(scaled(2.0, f32::NAN), 246.0);
+}
+
+#[test]
+fn unit_affines_at_the_origin_have_no_valid_millimetres() {
+    let scratch = Scratch::new();
+    let mut file = small();
+    file.affine = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+    assert!(!scratch.volume("a.nii", &file).geometry.spacing_valid);
+    file.affine[2][3] = -371.5;
+    assert!(scratch.volume("b.nii", &file).geometry.spacing_valid);
+}
+
+#[test]
+fn image_and_mask_on_other_grids_are_refused_with_both_names_and_values() {
+    let scratch = Scratch::new();
+    let image = scratch.volume("image.nii", &small());
+    let refusal = |mask: &Nifti| check_same_geometry(image.grid(), scratch.volume("mask.nii", mask).grid());
+    let mut other = small();
+    refusal(&other).unwrap();
+    // A twentieth of a thousandth of a voxel, by which headers differ that were written by different programs.
+    other.affine[0][3] += 4e-5;
+    refusal(&other).unwrap();
+
+    let shape = refusal(&Nifti::uint8([4, 2, 3], |_, _, _| 0)).unwrap_err().to_string();
+    assert!(
+        shape.contains("image.nii' and mask '") && shape.contains("mask.nii' differ in shape: [4, 3, 2] and [4, 2, 3]")
+    );
+    let mut spaced = small();
+    spaced.affine = lps([0.8, 0.8, 2.5]);
+    assert!(refusal(&spaced).unwrap_err().to_string().contains("differ in spacing (mm): [0.8"), "spacing");
+    let mut moved = small();
+    moved.affine[2][3] += 2.0;
+    let message = refusal(&moved).unwrap_err().to_string();
+    assert!(message.contains("differ in affine") && message.contains("-400") && message.contains("-398"), "{message}");
+    let mut turned = small();
+    turned.affine[0][0] *= -1.0;
+    assert!(refusal(&turned).unwrap_err().to_string().contains("RPS from the sform"));
+}
+
+#[test]
+fn masks_of_whole_numbers_are_taken_in_any_type_and_others_refused() {
+    let scratch = Scratch::new();
+    let slices = |mask: &Nifti| {
+        let mask = scratch.volume("mask.nii", mask);
+        let plan = SlicePlan::new(&mask.geometry, mask.shape, 4);
+        mask_slices(&mask, &plan, &[0, 1, 2], &[1, 2])
+    };
+    let label = |x: usize, y: usize, z: usize| (x + y + z) % 3;
+    let bytes = slices(&Nifti::uint8([4, 4, 2], |x, y, z| label(x, y, z) as u8)).unwrap();
+    assert_eq!(bytes, slices(&Nifti::float64([4, 4, 2], |x, y, z| label(x, y, z) as f64)).unwrap());
+    assert_eq!(bytes, slices(&Nifti::int16([4, 4, 2], |x, y, z| label(x, y, z) as i16)).unwrap());
+    assert_eq!(bytes[..4], [0, 1, 1, 0]);
+    for wrong in [0.5, 3.0, -1.0, f64::NAN, 1e30] {
+        let message = slices(&Nifti::float64([4, 4, 2], |_, _, _| wrong)).unwrap_err().to_string();
+        assert!(message.contains("expected one of the manifest's labels [0, 1, 2]"), "{message}");
+    }
+}
+
+#[test]
+fn every_nifti_sample_is_read_or_refused_as_nibabel_would() {
+    let Some(samples) = test_data("every_nifti_sample_is_read_or_refused_as_nibabel_would", "nifti-samples") else {
+        return;
+    };
+    let read = |name: &str| read_volume(&samples.join(name));
+    let resources = "nifti_rs/resources";
+    for name in ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"] {
+        // 27 voxels that count from 0.
+        let volume = read(&format!("{resources}/27/{name}.nii")).unwrap();
+        let values: Vec<f32> = (0..volume.voxels.len()).map(|i| volume.voxels.get(i)).collect();
+        assert_eq!(values.len(), 27, "{name}");
+        let bytes_only = matches!(volume.voxels, Voxels::I16(_));
+        assert_eq!(bytes_only, ["int8", "uint8", "int16"].contains(&name), "{name}");
+    }
+    for (name, code) in [
+        ("nibabel/nibabel/tests/data/anatomical.nii", "LAS"),
+        ("nibabel/nibabel/tests/data/reoriented_anat_moved.nii", "RAS"),
+        ("nifti_reader_js/data/big.nii.gz", "LAS"),
+        ("nifti_reader_js/data/with_extension.nii.gz", "LPI"),
+        ("nifti_rs/resources/minimal.nii.gz", "LAS"),
+        ("niivue/shear.nii.gz", "RAS"),
+        ("niivue_images/CT_pitch.nii.gz", "RAS"),
+    ] {
+        assert_eq!(read(name).unwrap().geometry.orientation.to_string(), code, "{name}");
+    }
+    for name in [
+        "nibabel/nibabel/tests/data/example4d.nii.gz",
+        "nibabel/nibabel/tests/data/example_nifti2.nii.gz",
+        "nibabel/nibabel/tests/data/row_major.dconn.nii",
+        "nifti_reader_js/data/5D_small.nii",
+        "nifti_reader_js/data/not-nifti.nii",
+        "nifti_rs/resources/rgb/3D.nii",
+        "nifti_rs/resources/complex/complex64.nii",
+        "nifti_rs/resources/minimal.hdr",
+        "niivue/complex.nii.gz",
+        "niivue/V1.nii.gz",
+        "niivue/FLAIR.nrrd",
+    ] {
+        assert!(read(name).is_err(), "{name}");
+    }
+    for path in files_below(&samples) {
+        let _ = read_volume(&path);
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_header_makes_the_reader_panic(
+        changes in prop::collection::vec((0_usize..352, any::<u8>()), 1..12), cut in 0_usize..500, packed: bool,
+    ) {
+        let mut bytes = small().bytes();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.max(348));
+        let scratch = Scratch::new();
+        let _ = scratch.read(&if packed { gzip(&bytes) } else { bytes });
+    }
+}

@@ -1,0 +1,367 @@
+//! `sam-mix-data` as a person uses it: prepare, repeat, interrupt, resume, and what happens when something is wrong.
+
+mod common;
+
+use common::{Nifti, data_set, patient, test_data};
+use serde_json::Value;
+use slice_store::{SliceStore, StoreError};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sam-mix-data");
+const SHAPE: [usize; 3] = [40, 36, 9];
+
+/// A data set and a place for stores.
+struct Scratch {
+    directory: tempfile::TempDir,
+}
+
+impl Scratch {
+    fn with_cases(cases: usize, shape: [usize; 3]) -> Self {
+        let scratch = Self { directory: tempfile::tempdir().unwrap() };
+        data_set(&scratch.data(), cases, shape);
+        scratch
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn store(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, store: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        // The manifest is looked for from the working directory upward.
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["prepare", "--manifest", "lits", "--size", "32"]);
+        command.arg("--data").arg(self.data()).arg("--store").arg(self.store(store));
+        command
+    }
+
+    fn prepare(&self, store: &str, more: &[&str]) -> Output {
+        self.command(store).args(more).output().unwrap()
+    }
+
+    fn prepared(&self, store: &str, more: &[&str]) -> SliceStore {
+        let output = self.prepare(store, more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        SliceStore::open(&self.store(store)).unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Every file of a store but its lock.
+fn content(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for directory in [store.to_path_buf(), store.join("images"), store.join("masks"), store.join("cases")] {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() && !path.ends_with(".lock") {
+                files.insert(path.strip_prefix(store).unwrap().to_path_buf(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn times(store: &Path) -> Vec<std::time::SystemTime> {
+    content(store).keys().map(|name| fs::metadata(store.join(name)).unwrap().modified().unwrap()).collect()
+}
+
+#[test]
+fn a_data_set_becomes_a_store_with_the_tumour_in_the_liver() {
+    let scratch = Scratch::with_cases(3, SHAPE);
+    let store = scratch.prepared("store", &[]);
+    assert_eq!(store.records().len(), 27);
+    assert_eq!(store.info().dataset, "lits");
+    for (row, record) in store.records().iter().enumerate() {
+        assert_eq!(record.patient, record.case);
+        assert_eq!(record.has_target(), record.index >= 3);
+        assert!(record.spacing_valid);
+        assert_eq!(record.position_mm, -400.0 + 2.0 * record.index as f32);
+        // 40 columns of 0.8 mm became 32 of 1 mm, 36 rows 29.
+        assert_eq!((record.column_spacing_mm, record.slice_spacing_mm), (1.0, 2.0));
+        assert!((record.row_spacing_mm - 36.0 * 0.8 / 29.0).abs() < 1e-6);
+        assert!(store.image(row)[29 * 32..].iter().all(|&hu| hu == -1024), "padding is air");
+        if record.has_target() {
+            let inside = 14 * 32 + 9;
+            assert_eq!(store.mask(row)[inside], 1, "the lesion is liver");
+            assert!((100..160).contains(&store.image(row)[inside]));
+        }
+    }
+}
+
+#[test]
+fn a_repeated_run_changes_nothing_and_says_so() {
+    let scratch = Scratch::with_cases(2, SHAPE);
+    scratch.prepared("store", &[]);
+    let before = times(&scratch.store("store"));
+    let output = scratch.prepare("store", &[]);
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("nothing to do: all 2 cases are in"), "{}", text(&output.stdout));
+    // A new date alone is no reason either: the content decides.
+    let image = fs::File::options().write(true).open(scratch.data().join("volume-0.nii")).unwrap();
+    image.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    assert!(text(&scratch.prepare("store", &[]).stdout).contains("nothing to do"));
+    assert_eq!(times(&scratch.store("store")), before);
+}
+
+#[test]
+fn a_changed_mask_is_prepared_anew_and_the_others_are_left_alone() {
+    let scratch = Scratch::with_cases(3, SHAPE);
+    let before = scratch.prepared("store", &[]).checksum().to_owned();
+    Nifti::uint8(SHAPE, |x, _, _| u8::from(x < 4)).save(&scratch.data().join("segmentation-1.nii.gz"));
+    let output = scratch.prepare("store", &["--json"]);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["prepared"], &summary["unchanged"]), (&1.into(), &2.into()));
+    let store = SliceStore::open(&scratch.store("store")).unwrap();
+    assert_ne!(store.checksum(), before);
+    assert_eq!(summary["target_slices"], 6 + 9 + 6);
+}
+
+#[test]
+fn a_bad_case_does_not_stop_the_others_and_is_listed_with_the_reason() {
+    let scratch = Scratch::with_cases(6, SHAPE);
+    let data = scratch.data();
+    fs::write(data.join("volume-0.nii"), b"not a volume").unwrap();
+    let packed = fs::read(data.join("segmentation-1.nii.gz")).unwrap();
+    fs::write(data.join("segmentation-1.nii.gz"), &packed[..packed.len() / 2]).unwrap();
+    Nifti::uint8([36, 40, 9], |_, _, _| 0).save(&data.join("segmentation-2.nii.gz"));
+    fs::remove_file(data.join("segmentation-3.nii.gz")).unwrap();
+    Nifti::uint8(SHAPE, |_, _, _| 7).save(&data.join("segmentation-4.nii.gz"));
+
+    let output = scratch.prepare("store", &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut reasons: Vec<(&str, &str)> = summary["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failed| (failed["case"].as_str().unwrap(), failed["reason"].as_str().unwrap()))
+        .collect();
+    reasons.sort_unstable();
+    let expected =
+        ["is truncated", "", "differ in shape: [40, 36, 9] and [36, 40, 9]", "it has no mask", "the value 7"];
+    for ((case, reason), (number, expected)) in reasons.iter().zip(expected.iter().enumerate()) {
+        assert_eq!(*case, number.to_string());
+        assert!(reason.contains(expected), "{reason}");
+    }
+    assert_eq!(reasons.len(), 5);
+    let store = SliceStore::open(&scratch.store("store")).unwrap();
+    assert_eq!(store.records().len(), 9);
+    assert!(store.records().iter().all(|record| record.case == "5"));
+}
+
+#[test]
+fn a_store_with_other_settings_is_refused_by_key() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    scratch.prepared("store", &[]);
+    for (arguments, key) in [
+        (["--window-at", "prepare"], "`settings.window_at` = \"load\", now it is \"prepare\""),
+        (["--spacing-untrusted", "--json"], "`manifest.spacing_trusted` = true, now it is false"),
+    ] {
+        let output = scratch.prepare("store", &arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let message = text(&output.stderr);
+        assert!(message.contains(key) && message.contains("choose another store directory"), "{message}");
+    }
+}
+
+#[test]
+fn millimetres_are_not_valid_if_the_user_says_so_or_the_affine_is_the_identity() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let valid = |store: &SliceStore| store.records()[0].spacing_valid;
+    assert!(valid(&scratch.prepared("a", &[])));
+    assert!(!valid(&scratch.prepared("b", &["--spacing-untrusted"])));
+    let identity = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+    let [mut image, mut mask] = patient(SHAPE, 0);
+    (image.affine, mask.affine) = (identity, identity);
+    image.save(&scratch.data().join("volume-0.nii"));
+    mask.save(&scratch.data().join("segmentation-0.nii.gz"));
+    assert!(!valid(&scratch.prepared("c", &[])));
+    assert!(text(&scratch.prepare("d", &[]).stderr).contains("warning: 0: its affine is the identity"));
+}
+
+#[test]
+fn an_orientation_that_the_manifest_states_takes_the_headers_place() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let as_told = scratch.prepared("told", &[]);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data-manifests/lits.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    // The file says LPS; the truth shall be head down and front to back.
+    manifest["orientation"] = serde_json::json!({ "0": "LAI" });
+    let path = scratch.directory.path().join("turned.json");
+    fs::write(&path, manifest.to_string()).unwrap();
+    let turned = scratch.prepared("turned", &["--size", "40", "--manifest", path.to_str().unwrap()]);
+    drop(as_told);
+    let as_told = scratch.prepared("told-40", &["--size", "40"]);
+    let mut flipped: Vec<i16> = as_told.image(8)[..36 * 40].chunks_exact(40).rev().flatten().copied().collect();
+    flipped.resize(1600, -1024);
+    assert_eq!(turned.image(0), flipped);
+}
+
+#[test]
+fn two_runs_give_the_same_bytes_whatever_the_number_of_workers() {
+    let scratch = Scratch::with_cases(5, SHAPE);
+    scratch.prepared("one", &["--jobs", "1"]);
+    scratch.prepared("four", &["--jobs", "4"]);
+    assert_eq!(content(&scratch.store("one")), content(&scratch.store("four")));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
+    let scratch = Scratch::with_cases(24, [192, 192, 24]);
+    scratch.prepared("whole", &[]);
+    let mut interrupted = 0;
+    // Slow beginnings and quick ends are both possible: several runs, each stopped after a few cases more.
+    for round in 0..4 {
+        let mut child = scratch
+            .command("stopped")
+            .args(["--jobs", "2"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let cases = scratch.store("stopped").join("cases");
+        let wanted = 3 * (round + 1);
+        while child.try_wait().unwrap().is_none() {
+            let whole = fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count());
+            if whole >= wanted {
+                let id = child.id().to_string();
+                assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let output = child.wait_with_output().unwrap();
+        if output.status.code() == Some(130) {
+            interrupted += 1;
+            assert!(text(&output.stdout).contains("run the same command again to go on"), "{}", text(&output.stdout));
+            assert!(matches!(SliceStore::open(&scratch.store("stopped")), Err(StoreError::Unfinished { .. })));
+            for name in content(&scratch.store("stopped")).keys() {
+                assert!(!name.to_string_lossy().ends_with(".tmp"), "{}", name.display());
+            }
+        } else {
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+    }
+    assert!(interrupted > 0, "no run was slow enough to be stopped");
+    scratch.prepared("stopped", &[]);
+    assert_eq!(content(&scratch.store("whole")), content(&scratch.store("stopped")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_in_a_clear_error_and_leaves_no_half_case() {
+    let scratch = Scratch::with_cases(3, SHAPE);
+    // A limit of 8 blocks of 1024 bytes on a file's size stands for the full disk: the images of a case need 18 kB.
+    let command = scratch.command("store");
+    let arguments = command.get_args().map(|argument| format!("'{}'", argument.to_str().unwrap()));
+    let line = format!("trap '' XFSZ; ulimit -f 8; exec '{PROGRAM}' {}", arguments.collect::<Vec<_>>().join(" "));
+    let output = Command::new("bash").args(["-c", &line]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.contains("error: cannot write") && message.contains("free some space"), "{message}");
+    let left: Vec<PathBuf> = content(&scratch.store("store")).into_keys().collect();
+    assert_eq!(left, [PathBuf::from("store.json")]);
+    assert_eq!(scratch.prepared("store", &[]).records().len(), 27);
+}
+
+#[test]
+fn an_unknown_manifest_and_an_empty_directory_say_what_to_do() {
+    let scratch = Scratch::with_cases(0, SHAPE);
+    let output = scratch.prepare("store", &["--manifest", "lit"]);
+    assert!(text(&output.stderr).contains("did you mean 'lits'?"), "{}", text(&output.stderr));
+    fs::create_dir_all(scratch.data()).unwrap();
+    let output = scratch.prepare("store", &[]);
+    assert!(text(&output.stderr).contains("How to get the data: register at"), "{}", text(&output.stderr));
+    assert!(!scratch.store("store").exists(), "nothing is made before there is something to prepare");
+}
+
+#[test]
+fn inspect_counts_and_draws_a_montage() {
+    let scratch = Scratch::with_cases(2, SHAPE);
+    scratch.prepared("store", &[]);
+    let picture = scratch.directory.path().join("montage.png");
+    let inspect = |more: &[&str]| {
+        let output = Command::new(PROGRAM).arg("inspect").arg(scratch.store("store")).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    };
+    let summary: Value = serde_json::from_slice(&inspect(&["--json"]).stdout).unwrap();
+    assert_eq!((&summary["slices"], &summary["target_slices"]), (&18.into(), &12.into()));
+    assert_eq!(summary["cases"][1]["case"], "1");
+    let words = text(&inspect(&["--montage", picture.to_str().unwrap()]).stdout);
+    assert!(words.contains("2 cases of 2 patients, 18 slices, 12 with liver"), "{words}");
+    assert!(words.contains("montage row 2, column 6: 1/0008"), "{words}");
+    let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(&picture).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.width, info.height), (6 * 32, 2 * 32));
+    assert!(pixels.chunks_exact(3).any(|pixel| pixel == [255, 210, 0]), "the outline is drawn");
+}
+
+#[test]
+fn real_livers_lie_at_the_images_left() {
+    let Some(data) = test_data("real_livers_lie_at_the_images_left", "lits-mini") else { return };
+    let scratch = Scratch { directory: tempfile::tempdir().unwrap() };
+    fs::create_dir_all(scratch.data()).unwrap();
+    for name in ["volume-0.nii.gz", "segmentation-0.nii.gz", "volume-1.nii.gz", "segmentation-1.nii.gz"] {
+        fs::copy(data.join(name), scratch.data().join(name)).unwrap();
+    }
+    let store = scratch.prepared("store", &["--size", "256", "--spacing-untrusted"]);
+    assert_eq!(store.records().len(), 28);
+    let mut hu = [i16::MAX, i16::MIN];
+    for row in 0..28 {
+        hu = store.image(row).iter().fold(hu, |[low, high], &hu| [low.min(hu), high.max(hu)]);
+        assert!(store.records()[row].has_target() && !store.records()[row].spacing_valid);
+    }
+    assert_eq!(hu, [-160, 240], "the pictures' window");
+    let pixels: u64 = store.records().iter().map(|record| u64::from(record.target_pixels)).sum();
+    // volumes.json: 7.515 % and 9.020 % of 14 slices each.
+    let expected = (0.075_145_721 + 0.090_203_091) * 14.0 * 65_536.0;
+    assert!((pixels as f64 / expected - 1.0).abs() < 0.002, "{pixels} {expected}");
+    assert!(mean_column(&store) < 110.0, "{}", mean_column(&store));
+}
+
+#[test]
+fn another_layout_orientation_and_type_leads_to_the_same_picture() {
+    let Some(data) = test_data("another_layout_orientation_and_type", "totalsegmentator-layout") else { return };
+    let scratch = Scratch { directory: tempfile::tempdir().unwrap() };
+    let output = Command::new(PROGRAM)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["prepare", "--manifest", "totalsegmentator", "--data"])
+        .arg(data)
+        .arg("--store")
+        .arg(scratch.store("store"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let store = SliceStore::open(&scratch.store("store")).unwrap();
+    let with_liver: Vec<u32> =
+        store.records().iter().filter(|record| record.has_target()).map(|record| record.index).collect();
+    assert_eq!((store.records().len(), with_liver.len()), (112, 42));
+    // The scan begins below the liver and ends in it.
+    assert_eq!(with_liver, (70..112).collect::<Vec<_>>());
+    assert!(mean_column(&store) < 110.0, "{}", mean_column(&store));
+}
+
+/// Of all liver pixels; the patient's right is at the image's left, columns below 128.
+fn mean_column(store: &SliceStore) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for row in 0..store.records().len() {
+        for (i, &value) in store.mask(row).iter().enumerate() {
+            sum += f64::from(value) * (i % store.slice_size()) as f64;
+            count += f64::from(value);
+        }
+    }
+    sum / count
+}
