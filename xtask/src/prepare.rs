@@ -1,7 +1,6 @@
 //! `cargo xtask prepare`: CT volumes to a slice store. Without arguments: synthetic volumes.
 
-use anyhow::{Context, Result};
-use std::fs;
+use anyhow::Result;
 use std::process::ExitCode;
 
 use crate::binary::{self, DATA, Forwarded, PHANTOM};
@@ -38,12 +37,9 @@ pub fn run(workspace: &Workspace, forwarded: &Forwarded) -> Result<ExitCode> {
 
 /// The synthetic data set, made where it is missing. The programs are built.
 pub fn phantom(workspace: &Workspace, chain: &mut Chain) -> Result<()> {
-    let data = workspace.root().join(PHANTOM_DATA);
-    if !data.exists() {
-        let partial = format!("{PHANTOM_DATA}.partial");
-        let _ = fs::remove_dir_all(workspace.root().join(&partial));
-        chain.program("data", &PHANTOM, &["--output", &partial])?;
-        fs::rename(workspace.root().join(&partial), &data).with_context(|| format!("cannot rename '{partial}'"))?;
+    // Its last file: the rest is whole, and may have been made with other settings.
+    if !workspace.root().join(PHANTOM_DATA).join("phantom.json").exists() {
+        chain.program("data", &PHANTOM, &["--output", PHANTOM_DATA])?;
     }
     // Cases that are there already are left alone.
     let arguments = ["prepare", "--manifest", "phantom", "--data", PHANTOM_DATA, "--store", PHANTOM_STORE];

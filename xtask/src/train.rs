@@ -19,8 +19,8 @@ With arguments: starts `sam-mix train` with them.
 
 Examples:
   cargo xtask train
-  cargo xtask train --config configs/paper/sam-mix-50.toml --store stores/lits --run runs/lits-50
-  cargo xtask train --run runs/lits-50 --resume";
+  cargo xtask train --config configs/lits-mini.toml --store stores/lits --run runs/lits
+  cargo xtask train --config configs/lits-mini.toml --store stores/lits --run runs/lits --resume";
 
 const CONFIGURATION: &str = "configs/quickstart.toml";
 

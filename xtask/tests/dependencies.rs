@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
-/// example crate.
-const MAY_USE: [(&str, &[&str]); 11] = [
-    ("baselines", &["stage-api"]),
+/// `example-…` crate.
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store"]),
     ("phantom", &[]),
@@ -21,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 5] = ["baselines", "cam-classifier", "sam-segmenter", "stage-api", "trainer"];
+const MAY_KNOW_TORCH: [&str; 4] = ["cam-classifier", "sam-segmenter", "stage-api", "trainer"];
 
 /// Builds for minutes, and is not what starts the others.
 const NOT_FOR_XTASK: [&str; 3] = ["tch", "torch-sys", "polars"];
@@ -47,7 +46,7 @@ fn packages() -> BTreeMap<String, Package> {
         let named = |with_tests: bool| {
             dependencies.iter().filter(|d| with_tests || d["kind"] != "dev").map(|d| text(&d["name"])).collect()
         };
-        let is_example = text(&package["manifest_path"]).contains("/examples/");
+        let is_example = text(&package["name"]).starts_with("example-");
         (text(&package["name"]), Package { is_example, uses: named(false), declares: named(true) })
     };
     metadata["packages"].as_array().expect("a list").iter().map(read).collect()
