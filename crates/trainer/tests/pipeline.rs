@@ -1,0 +1,126 @@
+//! The program as it is used: volumes to a store, training, Ctrl-C and resume, evaluation, prediction.
+
+mod common;
+
+use common::{CONFIG, store, weights};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn sam_mix(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sam-mix"))
+        .args(arguments)
+        .args(["--device", "cpu", "--threads", "2"])
+        .output()
+        .unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn error_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
+    let Some(weights) = weights("volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (store, run, config) =
+        (store(directory.path()), directory.path().join("run"), directory.path().join("config.toml"));
+    std::fs::write(&config, CONFIG).unwrap();
+
+    // Ctrl-C after the first step.
+    let train =
+        ["train", "--config", text(&config), "--store", text(&store), "--run", text(&run), "--weights", text(&weights)];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sam-mix"))
+        .args(train)
+        .args(["--device", "cpu", "--threads", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !std::fs::read_to_string(run.join("metrics.csv")).is_ok_and(|log| log.contains("\nstep,")) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no first step");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut said).unwrap();
+    assert!(said.contains("--resume"), "{said}");
+
+    // Training anew in the same place is refused, resuming ends the run.
+    assert!(error_of(&sam_mix(&train)).contains("is a run already"));
+    let resumed = sam_mix(&["train", "--resume", "--store", text(&store), "--run", text(&run)]);
+    assert!(resumed.status.success(), "{}", error_of(&resumed));
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["status"], "finished");
+    assert_eq!(record["labelled"].as_array().unwrap().len(), 2);
+
+    // What scripts rely on.
+    let evaluated = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "test", "--json"]);
+    assert!(evaluated.status.success(), "{}", error_of(&evaluated));
+    let e: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    for group in ["cam_box", "oracle_box"] {
+        for key in ["dice_all", "dice_liver", "dice_volume", "hd_px", "hd95_px", "hd95_mm", "box_iou"] {
+            assert!(e[group].get(key).is_some_and(|v| v.is_null() || v.is_f64()), "{group}.{key} in {e}");
+        }
+    }
+    for key in ["slices", "liver_slices", "empty_cam", "missed", "false_positive"] {
+        assert!(e["counts"][key].is_u64(), "counts.{key}");
+    }
+    assert_eq!(e["counts"]["slices"], 12);
+    assert!(e["classifier"]["accuracy"].is_f64() && e["control_whole_image"]["dice_liver"].is_f64());
+    assert!(e["untouched_weights"]["oracle_dice_liver"].as_f64().unwrap() > 0.3);
+    assert!(run.join("evaluation/test.parquet").is_file() && run.join("evaluation/test/overlays.json").is_file());
+    let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
+    assert!(error_of(&all).contains("is the store that the run was trained on"));
+
+    // A mask in the input's own geometry.
+    let (input, output) =
+        (directory.path().join("data/volume-3.nii.gz"), directory.path().join("masks/volume-3.nii.gz"));
+    std::fs::create_dir_all(output.parent().unwrap()).unwrap();
+    let predicted = sam_mix(&["predict", "--run", text(&run), "--input", text(&input), "--output", text(&output)]);
+    assert!(predicted.status.success(), "{}", error_of(&predicted));
+    let (image, mask) = (ct_ingest::read_volume(&input).unwrap(), ct_ingest::read_volume(&output).unwrap());
+    assert_eq!(image.shape, mask.shape);
+    assert_eq!(image.geometry.affine, mask.geometry.affine);
+}
+
+#[test]
+fn bad_input_ends_in_one_clear_error_and_writes_nothing() {
+    let Some(weights) = weights("bad_input_ends_in_one_clear_error_and_writes_nothing") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (store, run, config) =
+        (store(directory.path()), directory.path().join("run"), directory.path().join("config.toml"));
+    std::fs::write(&config, CONFIG).unwrap();
+    let refused = |arguments: &[&str], expected: &[&str]| {
+        let output = sam_mix(arguments);
+        let message = error_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(expected.iter().all(|part| message.contains(part)), "{message}");
+        assert!(!message.contains("panicked"), "{message}");
+        assert!(!run.exists(), "something was written");
+    };
+    let train = ["train", "--config", text(&config), "--store", text(&store), "--run", text(&run)];
+    let with = |more: &[&'static str]| [&train[..], more].concat();
+
+    refused(&with(&["--set", "sampling.labeled=5"]), &["unknown field `labeled`", "did you mean `labelled`?"]);
+    refused(&with(&["--set", "sampling.labelled=5000"]), &["5000 labelled slices are asked for"]);
+    refused(&with(&["--set", "classifier.kind=resnett"]), &["expected one of: resnet"]);
+    refused(&with(&["--weights", "nowhere.pth"]), &["nowhere.pth"]);
+    let wrong = directory.path().join("wrong.pth");
+    std::fs::write(&wrong, "not weights").unwrap();
+    refused(&[&train[..], &["--weights", text(&wrong)]].concat(), &["wrong.pth"]);
+    let short = directory.path().join("short.pth");
+    std::fs::write(&short, &std::fs::read(weights).unwrap()[..1_000_000]).unwrap();
+    refused(&[&train[..], &["--weights", text(&short)]].concat(), &["short.pth"]);
+    refused(&["train", "--config", text(&config), "--store", "no-store", "--run", text(&run)], &["no-store"]);
+    refused(&["evaluate", "--run", text(&run), "--store", text(&store)], &["is no run directory"]);
+    // Slices with the target only: nothing to learn "no" from.
+    refused(&with(&["--set", "sampling.keep_rate=0.1"]), &["keep_rate", "crop_negatives"]);
+}
