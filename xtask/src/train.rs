@@ -42,10 +42,9 @@ fn quickstart(workspace: &Workspace) -> Result<ExitCode> {
     prepare::phantom(workspace, &mut chain)?;
 
     let Run { directory, begun } = next_run(workspace);
-    let mut train = vec!["train", "--config", CONFIGURATION, "--store", PHANTOM_STORE, "--run", &directory];
-    if begun {
-        train.push("--resume");
-    }
+    // A begun run has its own configuration.
+    let how: &[&str] = if begun { &["--resume"] } else { &["--config", CONFIGURATION] };
+    let train = [&["train", "--store", PHANTOM_STORE, "--run", &directory], how].concat();
     chain.program("training", &SAM_MIX, &train)?;
     let evaluate = ["evaluate", "--run", &directory, "--store", PHANTOM_STORE, "--split", "test"];
     chain.program("evaluation", &SAM_MIX, &evaluate)?;
@@ -58,6 +57,7 @@ fn quickstart(workspace: &Workspace) -> Result<ExitCode> {
 
 struct Run {
     directory: String,
+    /// Training has something to resume; resuming a finished training does nothing.
     begun: bool,
 }
 
@@ -67,7 +67,7 @@ fn next_run(workspace: &Workspace) -> Run {
         (1..).map(|number| if number == 1 { "runs/quickstart".into() } else { format!("runs/quickstart-{number}") });
     let unfinished = |directory: &String| !workspace.root().join(directory).join("report.html").exists();
     let directory = { names }.find(unfinished).unwrap_or_default();
-    Run { begun: workspace.root().join(&directory).exists(), directory }
+    Run { begun: workspace.root().join(&directory).join("run.json").exists(), directory }
 }
 
 #[cfg(test)]
@@ -85,6 +85,8 @@ mod tests {
         };
         assert_eq!(next(), ("runs/quickstart".into(), false));
         fs::create_dir_all(root.path().join("runs/quickstart")).unwrap();
+        assert_eq!(next(), ("runs/quickstart".into(), false));
+        fs::write(root.path().join("runs/quickstart/run.json"), "").unwrap();
         assert_eq!(next(), ("runs/quickstart".into(), true));
         fs::write(root.path().join("runs/quickstart/report.html"), "").unwrap();
         assert_eq!(next(), ("runs/quickstart-2".into(), false));
