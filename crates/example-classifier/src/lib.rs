@@ -10,7 +10,9 @@ use trainer::registry::Registry;
 
 /// The registry of this workspace with the example in it.
 pub fn registry() -> Registry {
-    Registry::default().with_classifier("tiny-convnet", |settings, seed, device| Ok(Box::new(TinyConvNet::new(settings, seed, device)?)))
+    Registry::default().with_classifier("tiny-convnet", |settings, seed, device| {
+        Ok(Box::new(TinyConvNet::new(settings, seed, device)?))
+    })
 }
 
 /// Four 3×3 convolutions of stride 2, global average pooling and a linear layer.
@@ -28,7 +30,11 @@ impl TinyConvNet {
     pub fn new(settings: &toml::Table, seed: u64, device: Device) -> Result<Self> {
         let width = settings.get("width").map_or(Some(8), toml::Value::as_integer);
         let unknown = settings.keys().find(|k| *k != "width");
-        ensure!(unknown.is_none(), "classifier.settings: unknown key `{}`, did you mean `width`?", unknown.map_or("", |k| k));
+        ensure!(
+            unknown.is_none(),
+            "classifier.settings: unknown key `{}`, did you mean `width`?",
+            unknown.map_or("", |k| k)
+        );
         let Some(width) = width.filter(|w| (1..=256).contains(w)) else {
             anyhow::bail!("classifier.settings.width is {}, expected 1 to 256", settings["width"])
         };
@@ -68,9 +74,14 @@ impl PresenceClassifier for TinyConvNet {
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
-        let named = |name: String, tensor: &Tensor| NamedTensor { name, group: Group::Classifier, tensor: tensor.shallow_clone() };
+        let named = |name: String, tensor: &Tensor| NamedTensor {
+            name,
+            group: Group::Classifier,
+            tensor: tensor.shallow_clone(),
+        };
         let layers = self.kernels.iter().zip(&self.biases).enumerate();
-        let layers = layers.flat_map(|(i, (k, b))| [named(format!("conv{i}.weight"), k), named(format!("conv{i}.bias"), b)]);
+        let layers =
+            layers.flat_map(|(i, (k, b))| [named(format!("conv{i}.weight"), k), named(format!("conv{i}.bias"), b)]);
         layers.chain([named("fc.weight".into(), &self.weight), named("fc.bias".into(), &self.bias)]).collect()
     }
 }

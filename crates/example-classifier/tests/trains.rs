@@ -38,7 +38,9 @@ fn store(path: &Path) -> SliceStore {
     };
     let writer = StoreWriter::create(path, info).unwrap();
     for patient in 0..4usize {
-        let inside = |slice: usize, i: usize| slice % 2 == 1 && (20..40).contains(&(i / SIZE)) && (10 + patient..30).contains(&(i % SIZE));
+        let inside = |slice: usize, i: usize| {
+            slice % 2 == 1 && (20..40).contains(&(i / SIZE)) && (10 + patient..30).contains(&(i % SIZE))
+        };
         let masks: Vec<u8> = (0..4).flat_map(|s| (0..SIZE * SIZE).map(move |i| u8::from(inside(s, i)))).collect();
         let images: Vec<i16> = masks.iter().enumerate().map(|(i, &m)| i16::from(m) * 80 + (i % 7) as i16).collect();
         let records = (0..4u32)
@@ -51,12 +53,27 @@ fn store(path: &Path) -> SliceStore {
                 column_spacing_mm: 1.0,
                 slice_spacing_mm: 1.0,
                 spacing_valid: true,
-                target_pixels: masks.chunks(SIZE * SIZE).nth(index as usize).unwrap().iter().map(|&m| u32::from(m)).sum(),
+                target_pixels: masks
+                    .chunks(SIZE * SIZE)
+                    .nth(index as usize)
+                    .unwrap()
+                    .iter()
+                    .map(|&m| u32::from(m))
+                    .sum(),
                 source_sha256: patient.to_string(),
             })
             .collect();
         let case = patient.to_string();
-        writer.write_case(CaseData { case: &case, patient: &case, images: &images, masks: &masks, records, provenance: serde_json::Value::Null }).unwrap();
+        writer
+            .write_case(CaseData {
+                case: &case,
+                patient: &case,
+                images: &images,
+                masks: &masks,
+                records,
+                provenance: serde_json::Value::Null,
+            })
+            .unwrap();
     }
     writer.finish().unwrap();
     SliceStore::open(path).unwrap()
@@ -66,7 +83,9 @@ fn store(path: &Path) -> SliceStore {
 fn a_run_with_the_swapped_classifier_trains_both_branches() {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/weights/lite_medsam.pth");
     if !weights.is_file() {
-        println!("skipped: a_run_with_the_swapped_classifier_trains_both_branches needs the weights (cargo xtask setup)");
+        println!(
+            "skipped: a_run_with_the_swapped_classifier_trains_both_branches needs the weights (cargo xtask setup)"
+        );
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -78,15 +97,26 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
     std::fs::create_dir_all(&run).unwrap();
     let registry = example_classifier::registry();
     let stop = AtomicBool::new(false);
-    let training =
-        Training { config: &config, registry: &registry, store: &store, run: &run, selection: &selection, device: Device::Cpu, stop: &stop };
+    let training = Training {
+        config: &config,
+        registry: &registry,
+        store: &store,
+        run: &run,
+        selection: &selection,
+        device: Device::Cpu,
+        stop: &stop,
+    };
     let mut record = RunRecord::new(&run, &config, &store, &selection, "cpu", 1);
     assert_eq!(training.run(&mut record).unwrap(), Outcome::Finished);
     let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
-    let columns: Vec<Vec<&str>> = log.lines().skip(1).filter(|l| l.starts_with("step")).map(|l| l.split(',').collect()).collect();
+    let columns: Vec<Vec<&str>> =
+        log.lines().skip(1).filter(|l| l.starts_with("step")).map(|l| l.split(',').collect()).collect();
     assert_eq!(columns.len(), 2, "eight training slices in batches of four");
     assert!(columns.iter().all(|c| !c[5].is_empty() && !c[6].is_empty()), "both losses in every step:\n{log}");
     let checkpoint = trainer::checkpoint::directory(&run, trainer::checkpoint::Which::Best).unwrap();
     let saved = tch::Tensor::read_safetensors(checkpoint.join("weights.safetensors")).unwrap();
-    assert!(saved.iter().any(|(name, _)| name == "classifier.conv3.weight") && saved.iter().any(|(name, _)| name.starts_with("segmenter.mask_decoder")));
+    assert!(
+        saved.iter().any(|(name, _)| name == "classifier.conv3.weight")
+            && saved.iter().any(|(name, _)| name.starts_with("segmenter.mask_decoder"))
+    );
 }

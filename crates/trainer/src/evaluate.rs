@@ -102,7 +102,7 @@ pub struct VolumeResults {
 /// All results of one split: `evaluation/<split>.json`, and what `--json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `test`, `validation` or `all`.
+    /// `test`, `validation`, or for a store that the run was not trained on, the name of its data set.
     pub split: String,
     /// The store's data set.
     pub dataset: String,

@@ -24,6 +24,10 @@ pub fn volume(
     stop: &AtomicBool,
 ) -> Result<bool> {
     let volume = ct_ingest::read_volume(input)?;
+    if let Some(folder) = output.parent() {
+        // Before the work, so that a place that can't be written is known at once.
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of '{}'", output.display()))?;
+    }
     let (images, plan) = ct_ingest::image_slices(&volume, settings);
     let size = settings.slice_size;
     let count = images.len() / (size * size);

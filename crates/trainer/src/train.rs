@@ -286,7 +286,9 @@ impl Training<'_> {
             found.called,
         ));
         state.last_validation = guided.then_some(found.dice);
-        if !guided || state.progress.best.as_ref().is_some_and(|b| b.dice >= found.dice) {
+        // Without validation slices nothing can choose, and the newest counts.
+        let better = rows.validation.is_empty() || state.progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
+        if !guided || !better {
             return Ok(false);
         }
         state.progress.best = Some(Best { dice: found.dice, steps: state.progress.steps });
