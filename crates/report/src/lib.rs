@@ -1,1 +1,41 @@
-//! Placeholder.
+//! A run directory as one self-contained HTML page: style, charts and pictures are in the file, nothing is fetched and no
+//! script runs.
+//!
+//! Invariant: whatever a run directory holds reaches the page as text, never as markup. What is missing is named on the
+//! page together with the command that makes it; what is malformed is an error that names file and line.
+
+mod chart;
+mod error;
+mod evaluation;
+mod metrics;
+mod page;
+mod run;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+pub use error::ReportError;
+
+/// The page for the run directory `run`.
+pub fn render(run: &Path) -> Result<String, ReportError> {
+    Ok(page::page(&run::Run::read(run)?).into_string())
+}
+
+/// Writes the page for the run directory `run` to `output`, whole or not at all.
+pub fn write(run: &Path, output: &Path) -> Result<(), ReportError> {
+    let html = render(run)?;
+    let mut temporary = output.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let written = (|| -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(html.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, output)
+    })();
+    written.map_err(|source| {
+        // Whether or not it was ever made, nothing of it should stay; the first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        ReportError::Write { path: output.to_owned(), source }
+    })
+}

@@ -1,0 +1,138 @@
+//! Reports of small run directories: the page as a person has reviewed it, what is missing, what is malformed.
+
+use std::fs;
+use std::path::Path;
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/run");
+
+/// A run directory of these files.
+fn run(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+/// The message for a run directory of these files, without the directory.
+fn error(files: &[(&str, &str)]) -> String {
+    let directory = run(files);
+    let message = report::render(directory.path()).unwrap_err().to_string();
+    message.replace(&directory.path().display().to_string(), "RUN")
+}
+
+fn fixture() -> String {
+    report::render(Path::new(FIXTURE)).unwrap()
+}
+
+#[test]
+fn page_is_as_reviewed() {
+    // The style is code, reviewed as such, and where the fixture lies is this machine's business.
+    let page = fixture().replace(FIXTURE, "RUN");
+    let (head, body) = page.split_once("<style>").unwrap();
+    let (_, body) = body.split_once("</style>").unwrap();
+    insta::assert_snapshot!(format!("{head}{body}").replace("><", ">\n<"));
+}
+
+#[test]
+fn page_fetches_nothing_and_runs_nothing() {
+    let page = fixture();
+    assert!(page.contains("src=\"data:image/png;base64,"), "the picture is in the page");
+    for outside in ["<script", "http:", "https:", "@import", "url(", "<link", "src=\"e", "file:"] {
+        assert!(!page.contains(outside), "the page contains {outside}");
+    }
+}
+
+#[test]
+fn text_of_a_run_is_never_markup() {
+    let nasty = r#"<img src=x onerror="alert('&')">"#;
+    let json = nasty.replace('"', "\\\"");
+    let overlays = format!(r#"[{{"file": "<i>.png", "slice": "{json}", "group": "best", "note": "{json}"}}]"#);
+    let directory = run(&[
+        ("run.json", &format!(r#"{{"name": "{json}", "{json}": ["{json}"], "seed": "{json}"}}"#)),
+        ("config.toml", nasty),
+        ("metrics.csv", &format!("kind,phase,epoch,step,loss_cls\nstep,a,1,1,1\nstep,{nasty},1,2,1\n")),
+        ("evaluation/x.json", &format!(r#"{{"split": "{json}", "per_volume": [{{"{json}": "{json}"}}]}}"#)),
+        ("evaluation/x/overlays.json", &overlays),
+    ]);
+    let page = report::render(directory.path()).unwrap();
+    assert!(!page.contains("<img"), "{page}");
+    assert!(!page.contains("<i>"), "{page}");
+    assert!(page.matches("&lt;img src=x onerror=&quot;").count() >= 10, "{page}");
+}
+
+#[test]
+fn missing_parts_name_the_command_that_makes_them() {
+    let directory = run(&[("run.json", "{}")]);
+    let page = report::render(directory.path()).unwrap();
+    let evaluate = format!("Not there yet: run <code>cargo xtask evaluate --run {}</code>", directory.path().display());
+    assert!(page.contains(&evaluate), "{page}");
+    assert!(page.contains("Not there yet: run <code>cargo xtask train"), "{page}");
+
+    let directory = run(&[("run.json", "{}"), ("evaluation/test.json", r#"{"split": "test"}"#)]);
+    let page = report::render(directory.path()).unwrap();
+    assert_eq!(page.matches("Not there yet: run <code>cargo xtask evaluate").count(), 5, "four rows and the pictures");
+}
+
+#[test]
+fn control_that_beats_the_cam_is_pointed_out() {
+    assert!(fixture().contains("the CAM has not earned its cost"));
+}
+
+#[test]
+fn row_that_is_being_written_is_left_for_later() {
+    let directory =
+        run(&[("run.json", "{}"), ("metrics.csv", "kind,phase,epoch,step,loss_cls\nstep,a,1,1,0.5\nstep,a,1")]);
+    assert!(report::render(directory.path()).unwrap().contains("Classifier loss"));
+}
+
+#[test]
+fn long_run_stays_a_small_page() {
+    let rows = (1..=100_000).map(|i| format!("step,a,1,{i},{}\n", f64::from(i % 7919) / 7919.0));
+    let csv = format!("kind,phase,epoch,step,loss_cls\n{}", rows.collect::<String>());
+    let page = report::render(run(&[("run.json", "{}"), ("metrics.csv", &csv)]).path()).unwrap();
+    assert!(page.len() < 40_000, "{} bytes", page.len());
+}
+
+#[test]
+fn malformed_files_are_named_with_their_line() {
+    let header = "kind,phase,epoch,step,loss_cls\n";
+    let csv = |text: &str| error(&[("run.json", "{}"), ("metrics.csv", text)]);
+    let json = |name, text| error(&[("run.json", "{}"), (name, text)]);
+    insta::assert_snapshot!(
+        [
+            error(&[]),
+            error(&[("run.json", "{\n  \"seed\": 7,\n}")]),
+            error(&[("run.json", "[1]")]),
+            csv("kind,phase,step\n"),
+            csv(&format!("{header}step,a,1,1,0.5\nstep,a,1,2\n")),
+            csv(&format!("{header}step,a,1,1,half\n")),
+            csv(&format!("{header}\nbatch,a,1,1,0.5\n")),
+            json("evaluation/test.json", "{\n\"cam_box\": {}\n}"),
+            json("evaluation/test.json", "{\"split\": \"test\",\n\"cam_box\": {\"hd_px\": \"far\"}}"),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn picture_from_outside_the_run_is_refused() {
+    let overlays = r#"[{"file": "../../../secret.png", "slice": "a/0001", "group": "best"}]"#;
+    let files =
+        [("run.json", "{}"), ("evaluation/t.json", r#"{"split": "t"}"#), ("evaluation/t/overlays.json", overlays)];
+    insta::assert_snapshot!(error(&files), @"");
+}
+
+#[test]
+fn report_is_written_whole_or_not_at_all() {
+    let directory = run(&[("run.json", "{}")]);
+    let output = directory.path().join("report.html");
+    report::write(directory.path(), &output).unwrap();
+    assert!(fs::read_to_string(&output).unwrap().ends_with("</html>"));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "no temporary file stays");
+
+    let error = report::write(directory.path(), &directory.path().join("no/such/report.html")).unwrap_err();
+    assert!(error.to_string().starts_with("cannot write '"), "{error}");
+}
