@@ -37,7 +37,7 @@ impl Skeleton {
     pub(crate) fn paint(&self, canvas: &mut Canvas, t: &Tissues) {
         self.paint_muscles(canvas, t);
         self.paint_ribs(canvas, t);
-        self.paint_breastbone(canvas, t);
+        paint_breastbone(canvas, t);
         self.paint_spine(canvas, t);
     }
 
@@ -91,17 +91,6 @@ impl Skeleton {
         });
     }
 
-    fn paint_breastbone(&self, canvas: &mut Canvas, t: &Tissues) {
-        if canvas.cuts(-25.0, 200.0) {
-            let bone = Ellipsoid::new([0.0, 0.0, 80.0], [19.0, 5.5, 102.0]);
-            canvas.place(Area::around([0.0, -90.0, 0.0], [30.0, 30.0]), 0.5, |v| {
-                let d = bone.distance([v.p[0], v.cavity - 4.0, v.p[2]]);
-                let d = if v.p[1] < 0.0 { d } else { 10.0 };
-                (d, if d > -1.6 { t.cortical_bone * 0.8 } else { t.marrow })
-            });
-        }
-    }
-
     fn paint_spine(&self, canvas: &mut Canvas, t: &Tissues) {
         let [height, first] = self.vertebra;
         let [a, b] = self.body;
@@ -132,6 +121,17 @@ impl Skeleton {
             let p = [v.p[0].abs(), v.p[1], 0.0];
             let d = rods.iter().map(|r| r.distance(p)).reduce(|m, d| melt(m, d, 3.0)).unwrap_or(f32::MAX);
             (d + 0.6 * v.fine, if d > -1.6 { t.cortical_bone } else { t.marrow + 90.0 })
+        });
+    }
+}
+
+fn paint_breastbone(canvas: &mut Canvas, t: &Tissues) {
+    if canvas.cuts(-25.0, 200.0) {
+        let bone = Ellipsoid::new([0.0, 0.0, 80.0], [19.0, 5.5, 102.0]);
+        canvas.place(Area::around([0.0, -90.0, 0.0], [30.0, 30.0]), 0.5, |v| {
+            let d = bone.distance([v.p[0], v.cavity - 4.0, v.p[2]]);
+            let d = if v.p[1] < 0.0 { d } else { 10.0 };
+            (d, if d > -1.6 { t.cortical_bone * 0.8 } else { t.marrow })
         });
     }
 }
