@@ -31,7 +31,8 @@ fn main() -> Result<()> {
     let size = store.slice_size();
     let mut masks = Vec::new();
     for case in cases.split(',') {
-        let rows = (0..store.records().len()).filter(|&r| store.records()[r].case == case && store.records()[r].has_target());
+        let rows =
+            (0..store.records().len()).filter(|&r| store.records()[r].case == case && store.records()[r].has_target());
         for row in rows.step_by(every) {
             let Some(tight) = BoxPrompt::around(store.mask(row), size) else { continue };
             let features = segmenter.features(&intensity.rows(&store, &[row], Device::Cpu));
