@@ -30,7 +30,7 @@ impl<'a> Scope<'a> {
         self.weights.take(&format!("{}.{name}", self.path), shape, group)
     }
 
-    pub(crate) fn add(&mut self, name: &str, tensor: Tensor, group: Group) -> Tensor {
+    pub(crate) fn add(&mut self, name: &str, tensor: &Tensor, group: Group) -> Tensor {
         self.weights.add(&format!("{}.{name}", self.path), tensor, group)
     }
 }

@@ -58,7 +58,7 @@ impl PromptEncoder {
             dense: match dense {
                 DensePrompt::Embedding => Dense::Embedding(weights.add(
                     CAM_EMBEDDING,
-                    Tensor::zeros(vector, (Kind::Float, Device::Cpu)),
+                    &Tensor::zeros(vector, (Kind::Float, Device::Cpu)),
                     Group::PromptEncoder,
                 )),
                 DensePrompt::MaskInput { strength } => Dense::MaskInput(strength),

@@ -65,7 +65,7 @@ mod mask_choice {
         Three,
     }
 
-    #[expect(clippy::ref_option, reason = "serde's signature")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(choice: &Option<MaskChoice>, serializer: S) -> Result<S::Ok, S::Error> {
         let name = choice.map(|choice| match choice {
             MaskChoice::Single => Name::Single,
@@ -80,5 +80,31 @@ mod mask_choice {
             Name::Single => MaskChoice::Single,
             Name::Three => MaskChoice::Three,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_written_and_read_by_their_names() {
+        let settings = SegmenterSettings {
+            lora_init: LoraInit::Kaiming,
+            dense_prompt: DensePrompt::MaskInput { strength: 8.0 },
+            masks: Some(MaskChoice::Three),
+            ..SegmenterSettings::default()
+        };
+        let json = r#"{"lora_rank":8,"lora_init":"kaiming","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","seed":0}"#;
+        assert_eq!(serde_json::to_string(&settings).expect("plain data"), json);
+        assert_eq!(serde_json::from_str::<SegmenterSettings>(json).expect("the same"), settings);
+    }
+
+    #[test]
+    fn absent_keys_have_defaults_and_unknown_ones_are_errors() {
+        let read = serde_json::from_str::<SegmenterSettings>;
+        assert_eq!(read("{}").expect("all defaults"), SegmenterSettings::default());
+        assert_eq!(read(r#"{"dense_prompt":"none"}"#).expect("a name").dense_prompt, DensePrompt::None);
+        assert!(read(r#"{"lora_rang":4}"#).is_err());
     }
 }

@@ -352,7 +352,7 @@ impl Config {
                 "at least 2 crops of at least 32 pixels",
             );
         }
-        if !(self.intensity.window.width > 0.0) {
+        if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
             return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");
         }
         if self.prompt.threshold <= 0.0 || self.prompt.threshold >= 1.0 {

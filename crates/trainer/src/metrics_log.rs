@@ -37,7 +37,7 @@ impl MetricsLog {
         let kept = known.lines().skip(1).filter(|line| {
             line.split(',').nth(3).and_then(|s| s.parse::<usize>().ok()).is_some_and(|step| step <= steps)
         });
-        let text: String = std::iter::once(HEADER).chain(kept).map(|line| format!("{line}\n")).collect();
+        let text: String = std::iter::once(HEADER).chain(kept).flat_map(|line| [line, "\n"]).collect();
         write_whole(path, text.as_bytes())?;
         let file = OpenOptions::new()
             .append(true)

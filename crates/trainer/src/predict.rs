@@ -81,5 +81,5 @@ pub fn pairs(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
 
 fn is_nifti(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    name.ends_with(".nii") || name.ends_with(".nii.gz")
+    [".nii", ".nii.gz"].iter().any(|end| name.ends_with(end))
 }

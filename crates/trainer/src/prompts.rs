@@ -32,7 +32,7 @@ pub fn training_prompt(
     };
     let threshold = settings.cam_thresholds[rng.random_range(0..settings.cam_thresholds.len())];
     let cam = classifier.forward(image, Mode::Eval).cam;
-    let prompt = cam_prompts(&cam, size, &PromptSettings { threshold, ..config.prompt.clone() }).remove(0);
+    let prompt = cam_prompts(&cam, size, &PromptSettings { threshold }).remove(0);
     let with_mask = from_cam || rng.random_bool(0.5);
     let bounds = match BoxPrompt::around(truth, size) {
         Some(tight) if !from_cam => jittered(tight, settings.jitter_outward_px, settings.jitter_inward_px, size, rng),

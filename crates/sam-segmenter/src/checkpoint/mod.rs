@@ -43,8 +43,16 @@ pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
         };
         return Err(WeightsError::UnknownFormat { path: path.to_owned(), found: found.to_owned() });
     };
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hexadecimal(&Sha256::digest(&bytes));
     Ok(StateDict { tensors: without_module_prefix(tensors), sha256 })
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn without_module_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
@@ -53,3 +61,6 @@ fn without_module_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, 
     }
     tensors.into_iter().map(|(key, tensor)| (key["module.".len()..].to_owned(), tensor)).collect()
 }
+
+#[cfg(test)]
+mod tests;

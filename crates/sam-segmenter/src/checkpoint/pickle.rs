@@ -231,6 +231,7 @@ impl Machine<'_> {
         Ok(line)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "an instruction's result, like its siblings'")]
     fn push(&mut self, node: Node) -> Step {
         self.nodes.push(node);
         self.stack.push(self.nodes.len() - 1);

@@ -42,11 +42,11 @@ impl Weights {
         };
         let kind = if tensor.is_floating_point() { Kind::Float } else { tensor.kind() };
         let tensor = tensor.to_kind(kind).to_device(self.device);
-        self.add(name, tensor, group)
+        self.add(name, &tensor, group)
     }
 
     /// A tensor of ours that no pretrained file has (LoRA, the CAM prompt's vector), listed with the others.
-    pub(crate) fn add(&mut self, name: &str, tensor: Tensor, group: Group) -> Tensor {
+    pub(crate) fn add(&mut self, name: &str, tensor: &Tensor, group: Group) -> Tensor {
         let tensor = tensor.to_device(self.device);
         if matches!(group, Group::Lora | Group::PromptEncoder | Group::Decoder) {
             let _ = tensor.set_requires_grad(true);

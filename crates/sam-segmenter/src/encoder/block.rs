@@ -84,29 +84,21 @@ impl WindowAttention {
 
     fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
         let BlockShape { width, heads, window } = self.shape;
-        let (batch, height, columns, _) = x.size4().expect("the encoder's tensors are [B, H, W, C]");
-        let weight = self.qkv_weight(adapters);
-        let qkv = self.norm.forward(x).linear(&weight, Some(&self.qkv.bias));
-        // The reference pads with zeros before the normalisation, which makes its bias of them: so the tokens of the
-        // padding all have these q, k and v, and take part in the attention with them.
-        let of_padding = self.norm.bias.linear(&weight, Some(&self.qkv.bias));
-        let qkv = pad_to_windows(&qkv, &of_padding, window);
-        let (rows, cols) = (qkv.size()[1] / window, qkv.size()[2] / window);
-        let pairs = window * window;
-        // [3, windows, heads, pixels of a window, d]
-        let qkv = qkv
-            .view(&[batch, rows, window, cols, window, heads, 3, width / heads][..])
-            .permute([6, 0, 1, 3, 5, 2, 4, 7])
-            .reshape([3, -1, heads, pairs, width / heads]);
-        let bias = self.biases.index_select(1, &self.bias_of_pair).view([1, heads, pairs, pairs]);
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
-        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, false);
-        let y = y
-            .view(&[batch, rows, cols, heads, window, window, width / heads][..])
-            .permute([0, 1, 4, 2, 5, 3, 6])
-            .reshape([batch, rows * window, cols * window, width])
-            .narrow(1, 0, height)
-            .narrow(2, 0, columns);
+        let (_, height, columns, _) = x.size4().expect("the encoder's tensors are [B, H, W, C]");
+        // Zeros that pad the last windows become the normalisation's bias, and so take part as keys and values.
+        let x = x.constant_pad_nd([0, 0, 0, padding(columns, window), 0, padding(height, window)]);
+        let (_, padded_height, padded_columns, _) = x.size4().expect("the encoder's tensors are [B, H, W, C]");
+        let (rows, cols) = (padded_height / window, padded_columns / window);
+        let pixels = window * window;
+
+        let windows = swap_inner(&x, [rows, window, cols, window]).reshape([-1, pixels, width]);
+        let qkv = self.norm.forward(&windows).linear(&self.qkv_weight(adapters), Some(&self.qkv.bias));
+        let [q, k, v] = split_heads(&qkv, heads);
+        let bias = self.biases.index_select(1, &self.bias_of_pair).view([1, heads, pixels, pixels]);
+        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, false).transpose(1, 2);
+
+        let y = swap_inner(&y.reshape([-1, 1, 1, width]), [rows, cols, window, window]);
+        let y = y.reshape([-1, padded_height, padded_columns, width]).narrow(1, 0, height).narrow(2, 0, columns);
         self.proj.forward(&y)
     }
 
@@ -118,15 +110,23 @@ impl WindowAttention {
     }
 }
 
-/// Repeats `constant` (`[C]`) right of and below `x` (`[B, H, W, C]`) until whole windows fill it.
-fn pad_to_windows(x: &Tensor, constant: &Tensor, window: i64) -> Tensor {
-    let (batch, height, width, channels) = x.size4().expect("the encoder's tensors are [B, H, W, C]");
-    let (below, right) = ((window - height % window) % window, (window - width % window) % window);
-    if (below, right) == (0, 0) {
-        return x.shallow_clone();
-    }
-    let x = Tensor::cat(&[x, &constant.expand([batch, height, right, channels], false)], 2);
-    Tensor::cat(&[&x, &constant.expand([batch, below, width + right, channels], false)], 1)
+/// How many pixels are missing until whole windows fill `size`.
+fn padding(size: i64, window: i64) -> i64 {
+    (window - size % window) % window
+}
+
+/// Reads the pixels of `[…, C]` as a grid of those four sizes and exchanges its two middle dimensions: from rows of an
+/// image to rows of its windows, and back.
+fn swap_inner(x: &Tensor, [a, b, c, d]: [i64; 4]) -> Tensor {
+    let width = x.size()[3];
+    x.reshape([-1, a, b, c, d, width].as_slice()).transpose(2, 3)
+}
+
+/// `[N, P, heads · 3 · d]`, interleaved, to q, k and v `[N, heads, P, d]`; no copy.
+fn split_heads(qkv: &Tensor, heads: i64) -> [Tensor; 3] {
+    let (windows, pixels, _) = qkv.size3().expect("made as [N, P, 3C]");
+    let mut parts = qkv.view([windows, pixels, heads, 3, -1]).unbind(3).into_iter().map(|t| t.transpose(1, 2));
+    std::array::from_fn(|_| parts.next().expect("three parts were asked for"))
 }
 
 /// For each pair of a window's pixels (both row-major) the number of their distance, |Δrow| · window + |Δcolumn|.

@@ -23,10 +23,10 @@ impl Lora {
         let a = |rng: &mut ChaCha8Rng| random_a(rank * width, init, width as f32, rng).view([rank, width]);
         let b = || Tensor::zeros([width, rank], (tch::Kind::Float, tch::Device::Cpu));
         Self {
-            a_q: scope.add("lora_a_q", a(rng), Group::Lora),
-            b_q: scope.add("lora_b_q", b(), Group::Lora),
-            a_v: scope.add("lora_a_v", a(rng), Group::Lora),
-            b_v: scope.add("lora_b_v", b(), Group::Lora),
+            a_q: scope.add("lora_a_q", &a(rng), Group::Lora),
+            b_q: scope.add("lora_b_q", &b(), Group::Lora),
+            a_v: scope.add("lora_a_v", &a(rng), Group::Lora),
+            b_v: scope.add("lora_b_v", &b(), Group::Lora),
         }
     }
 

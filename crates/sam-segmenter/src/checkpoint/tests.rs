@@ -1,0 +1,203 @@
+//! Checkpoints that are right, wrong, and hostile.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tch::{Device, Kind, Tensor};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::{StateDict, read, write_safetensors};
+use crate::{SamSegmenter, SegmenterSettings, WeightsError};
+
+/// Written by PyTorch 2.13; see `tests/fixtures/make_checkpoints.py`.
+const TINY: &[u8] = include_bytes!("../../tests/fixtures/tiny.pth");
+
+struct File {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn file(name: &str, bytes: &[u8]) -> File {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).expect("the file is written");
+    File { path, _folder: folder }
+}
+
+fn load(bytes: &[u8]) -> Result<StateDict, WeightsError> {
+    read(&file("weights.pth", bytes).path)
+}
+
+/// The message after the path.
+fn refusal(bytes: &[u8]) -> String {
+    let message = load(bytes).expect_err("the file is refused").to_string();
+    message.split_once("weights.pth': ").expect("the message names the file").1.to_owned()
+}
+
+fn zip(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+    let mut writer = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        writer.start_file(*name, SimpleFileOptions::default().compression_method(method)).expect("an entry");
+        writer.write_all(bytes).expect("its bytes");
+    }
+    writer.finish().expect("an archive").into_inner()
+}
+
+fn zip_of_pickle(pickle: &[u8]) -> Vec<u8> {
+    zip(&[("x/data.pkl", pickle), ("x/data/0", &[0; 16])], CompressionMethod::Stored)
+}
+
+/// A pickle of `{"a": tensor}` with one float storage `0` of `len` elements.
+fn pickle_of_tensor(len: i32, offset: i32, size: i32, stride: i32) -> Vec<u8> {
+    let integer = |value: i32| [b"J".as_slice(), &value.to_le_bytes()].concat();
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    [
+        b"\x80\x02}".to_vec(),
+        text("a"),
+        b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        integer(len),
+        b"tQ".to_vec(),
+        integer(offset),
+        integer(size),
+        b"\x85".to_vec(),
+        integer(stride),
+        b"\x85\x89}tRs.".to_vec(),
+    ]
+    .concat()
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).expect("numbers")
+}
+
+#[test]
+fn state_under_model_with_views_types_and_prefix_is_read_as_pytorch_wrote_it() {
+    let state = load(TINY).expect("the file is whole").tensors;
+    let names: Vec<_> = state.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bfloat", "count", "empty", "half", "parameter", "tail", "transposed"]);
+    assert_eq!(state["transposed"].size(), [4, 3]);
+    assert_eq!(values(&state["transposed"]), [0., 4., 8., 1., 5., 9., 2., 6., 10., 3., 7., 11.]);
+    assert_eq!(values(&state["tail"]), [6., 7., 10., 11.]);
+    assert_eq!(values(&state["half"]), [0.5, -2.0]);
+    assert_eq!(values(&state["bfloat"]), [1.5, -3.0]);
+    assert_eq!(values(&state["parameter"]), [1.0, 2.0]);
+    assert_eq!((state["count"].kind(), values(&state["count"])), (Kind::Int64, vec![-7.0]));
+    assert_eq!(state["empty"].size(), [0, 3]);
+}
+
+#[test]
+fn compressed_entries_are_read_too() {
+    let pickle = pickle_of_tensor(4, 1, 2, 2);
+    let floats: Vec<u8> = [1_f32, 2., 3., 4.].iter().flat_map(|f| f.to_le_bytes()).collect();
+    let bytes = zip(&[("x/data.pkl", &pickle), ("x/data/0", &floats)], CompressionMethod::Deflated);
+    assert_eq!(values(&load(&bytes).expect("a whole file").tensors["a"]), [2.0, 4.0]);
+}
+
+#[test]
+fn pickle_that_would_run_a_command_is_refused_by_name() {
+    // What pickle.dumps makes of an object whose __reduce__ returns (os.system, ("id",)), in protocols 2 and 4.
+    let old = zip_of_pickle(b"\x80\x02cposix\nsystem\nq\x00X\x02\x00\x00\x00idq\x01\x85q\x02Rq\x03.");
+    let new = zip_of_pickle(b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.");
+    for bytes in [old, new] {
+        let refusal = refusal(&bytes);
+        assert!(refusal.contains("refuses to run 'posix.system'"), "{refusal}");
+    }
+}
+
+#[test]
+fn opcodes_that_build_objects_are_refused() {
+    // NEWOBJ of an allowed class.
+    let refusal = refusal(&zip_of_pickle(b"\x80\x02ccollections\nOrderedDict\n)\x81."));
+    assert!(refusal.contains("refuses opcode 0x81"), "{refusal}");
+}
+
+#[test]
+fn deep_nesting_and_self_reference_are_harmless() {
+    let nested = [b"\x80\x02)".as_slice(), &vec![0x85; 1_000_000], b"."].concat();
+    assert!(refusal(&zip_of_pickle(&nested)).contains("holds a tuple, expected a dictionary of tensors"));
+    // A dictionary that is its own value.
+    let own = refusal(&zip_of_pickle(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."));
+    assert!(own.contains("'a' is a dictionary, expected a tensor"), "{own}");
+}
+
+#[test]
+fn tensor_beyond_its_storage_is_refused_before_anything_is_allocated() {
+    for (offset, size, stride) in
+        [(0, 5, 1), (3, 2, 1), (0, 2, 4), (-1, 1, 1), (0, -1, 1), (0, 1, -1), (0, 2_000_000_000, 0)]
+    {
+        let refusal = refusal(&zip_of_pickle(&pickle_of_tensor(4, offset, size, stride)));
+        assert!(refusal.contains("doesn't fit its storage of 4 elements"), "{refusal}");
+    }
+}
+
+#[test]
+fn storage_of_another_length_than_declared_is_refused() {
+    let longer = refusal(&zip_of_pickle(&pickle_of_tensor(1_000_000_000, 0, 1, 1)));
+    assert!(longer.contains("storage '0' has 16 bytes, expected 4000000000 for 1000000000 elements"), "{longer}");
+    let shorter = refusal(&zip_of_pickle(&pickle_of_tensor(3, 0, 1, 1)));
+    assert!(shorter.contains("'x/data/0' claims 16 bytes"), "{shorter}");
+    let negative = refusal(&zip_of_pickle(&pickle_of_tensor(-1, 0, 1, 1)));
+    assert!(negative.contains("a storage of -1 elements"), "{negative}");
+}
+
+#[test]
+fn truncated_archive_is_named_so() {
+    let refusal = refusal(&TINY[..TINY.len() / 2]);
+    assert!(refusal.contains("probably truncated"), "{refusal}");
+}
+
+#[test]
+fn older_pickles_are_refused_with_the_way_to_convert_them() {
+    let refusal = refusal(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.");
+    assert!(refusal.contains("bare pickle (PyTorch before 1.6)") && refusal.contains("torch.save"), "{refusal}");
+    assert!(load(b"").expect_err("an empty file").to_string().contains("the file is empty"));
+}
+
+#[test]
+fn safetensors_come_back_as_they_were_written() {
+    let file = file("state.safetensors", b"to be replaced");
+    let matrix = Tensor::from_slice(&[1_f32, 2., 3., 4., 5., 6.]).view([2, 3]);
+    let tensors = [("m".to_owned(), matrix.tr()), ("n".to_owned(), Tensor::from(5_i64))];
+    write_safetensors(&file.path, &tensors).expect("the file is written");
+    let state = read(&file.path).expect("the file is whole").tensors;
+    assert_eq!(values(&state["m"]), [1., 4., 2., 5., 3., 6.]);
+    assert_eq!((state["n"].kind(), state["n"].size()), (Kind::Int64, vec![]));
+    let beside = std::fs::read_dir(file.path.parent().expect("a folder")).expect("a folder").count();
+    assert_eq!(beside, 1, "the temporary file is gone");
+}
+
+#[test]
+fn every_missing_and_superfluous_tensor_is_listed() {
+    let file = file("weights.pth", TINY);
+    let error =
+        SamSegmenter::load(&file.path, &SegmenterSettings::default(), Device::Cpu).err().expect("other tensors");
+    let WeightsError::Mismatch { problems, .. } = &error else { panic!("{error}") };
+    assert_eq!(problems.len(), 435 + 7);
+    let text = error.to_string();
+    assert!(text.contains("'image_encoder.neck.0.weight' is missing, expected with shape [256, 320, 1, 1]"), "{text}");
+    assert!(text.contains("'transposed' of shape [4, 3] belongs to no part of the model"), "{text}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_files_never_panic(changes in prop::collection::vec((0..TINY.len(), any::<u8>()), 1..6)) {
+        let mut bytes = TINY.to_vec();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        let _ = load(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_pickles_never_panic(pickle in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(&zip_of_pickle(&pickle));
+    }
+}
