@@ -303,7 +303,7 @@ mod tests {
         for block in [BlockKind::Bottleneck, BlockKind::Basic] {
             let net = ResNetClassifier::new(&ResNetSettings { block, ..small() }, 3, Device::Cpu).unwrap();
             // Positive weights, so that the random network's map isn't cut to nothing by the ReLU.
-            no_grad(|| net.weight.shallow_clone().abs_());
+            let _ = no_grad(|| net.weight.shallow_clone().abs_());
             let slices = Tensor::rand([2, 1, 96, 64], (Kind::Float, Device::Cpu));
             let closed = net.forward(&slices, Mode::Eval).cam;
             let by_gradient = net.grad_cam(&slices) * (closed.size()[2] * closed.size()[3]) as f64;

@@ -41,7 +41,7 @@ fn learned_vector_starts_without_effect_and_is_then_added_where_the_cam_is() {
     assert_eq!(logits(&model, &embedding, Some(cam_mask())), without);
 
     let vector = named(&model)["prompt_encoder.cam_embed.weight"].shallow_clone();
-    tch::no_grad(|| vector.shallow_clone().fill_(0.05));
+    let _ = tch::no_grad(|| vector.shallow_clone().fill_(0.05));
     // 16 rows from the 16th, 15 columns from the 8th, of four pixels each: 100 rows are 25 cells.
     let added = Tensor::zeros([1, 256, 64, 64], (Kind::Float, Device::Cpu));
     let _ = added.narrow(2, 16, 25).narrow(3, 8, 15).fill_(0.05);
