@@ -124,7 +124,7 @@ impl Pattern {
         let mut found = BTreeMap::new();
         let mut directories = vec![(data.to_path_buf(), 0)];
         while let Some((directory, depth)) = directories.pop() {
-            self.find_below(&directory, &self.parts, None, &mut found)?;
+            find_below(&directory, &self.parts, None, &mut found)?;
             if self.anywhere && depth < DEEPEST {
                 let entries = entries(&directory)?;
                 directories
@@ -136,32 +136,39 @@ impl Pattern {
         }
         Ok(found)
     }
+}
 
-    fn find_below(
-        &self,
-        directory: &Path,
-        parts: &[Part],
-        case: Option<&str>,
-        found: &mut BTreeMap<String, Vec<PathBuf>>,
-    ) -> Result<(), IngestError> {
-        let Some((part, rest)) = parts.split_first() else { return Ok(()) };
-        for (path, name) in part.candidates(directory)? {
-            let Some(named) = part.matches(&name) else { continue };
-            let case = match (case, named) {
-                (Some(earlier), Some(here)) if earlier != here => continue,
-                (_, Some(here)) => Some(here),
-                (earlier, None) => earlier,
-            };
-            if !rest.is_empty() {
-                if path.is_dir() {
-                    self.find_below(&path, rest, case, found)?;
-                }
-            } else if let (Some(case), true) = (case, path.is_file()) {
-                found.entry(case.to_owned()).or_default().push(path.clone());
+/// Follows the parts of a pattern down from a directory; `case` is what earlier parts called the case.
+fn find_below(
+    directory: &Path,
+    parts: &[Part],
+    case: Option<&str>,
+    found: &mut BTreeMap<String, Vec<PathBuf>>,
+) -> Result<(), IngestError> {
+    let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+    for (path, name) in part.candidates(directory)? {
+        let case = match (part.matches(&name), case) {
+            (Match::No, _) => continue,
+            (Match::Case(here), Some(earlier)) if here != earlier => continue,
+            (Match::Case(here), _) => Some(here),
+            (Match::Fixed, earlier) => earlier,
+        };
+        if !rest.is_empty() {
+            if path.is_dir() {
+                find_below(&path, rest, case, found)?;
             }
+        } else if let (Some(case), true) = (case, path.is_file()) {
+            found.entry(case.to_owned()).or_default().push(path.clone());
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// What a name says to a part of a pattern.
+enum Match<'a> {
+    No,
+    Fixed,
+    Case(&'a str),
 }
 
 impl Part {
@@ -188,16 +195,20 @@ impl Part {
         Ok(vec![(directory.join(&self.before), self.before.clone())])
     }
 
-    /// `None` if the name doesn't match, else the case in it, if the part has one.
-    fn matches<'a>(&self, name: &'a str) -> Option<Option<&'a str>> {
-        let whole = |name: &'a str| match &self.after {
-            None => (name == self.before).then_some(None),
-            Some(after) => {
-                let case = name.strip_prefix(self.before.as_str())?.strip_suffix(after.as_str())?;
-                (!case.is_empty()).then_some(Some(case))
+    fn matches<'a>(&self, name: &'a str) -> Match<'a> {
+        let bare = name.strip_suffix(".gz").filter(|_| self.optional_gz);
+        for name in [Some(name), bare].into_iter().flatten() {
+            let Some(middle) = name.strip_prefix(self.before.as_str()) else { continue };
+            match &self.after {
+                None if middle.is_empty() => return Match::Fixed,
+                None => {}
+                Some(after) => match middle.strip_suffix(after.as_str()) {
+                    None | Some("") => {}
+                    Some(case) => return Match::Case(case),
+                },
             }
-        };
-        whole(name).or_else(|| whole(name.strip_suffix(".gz").filter(|_| self.optional_gz)?))
+        }
+        Match::No
     }
 }
 

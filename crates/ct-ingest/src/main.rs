@@ -32,13 +32,16 @@ enum Command {
 /// to posterior, columns to the patient's left, slices from inferior to superior), resized and written to the store in HU.
 /// An interrupted run is resumed by running it again; cases that are in the store already are left alone.
 #[derive(Args)]
-#[command(after_long_help = "\
+#[command(
+    args_override_self = true,
+    after_long_help = "\
 Examples:
   sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits
   sam-mix-data prepare --manifest totalsegmentator --data ~/Totalsegmentator_dataset_v201 --store stores/total --jobs 4
   sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size 512
 
-Exit status: 0 if every case is in the store, 1 if some could not be prepared (they are listed), 130 if interrupted.")]
+Exit status: 0 if every case is in the store, 1 if some could not be prepared (they are listed), 130 if interrupted."
+)]
 struct PrepareArgs {
     /// Name of a manifest in data-manifests/, or the path of a .json file
     #[arg(long, value_name = "NAME")]
@@ -229,7 +232,7 @@ fn print_summary(summary: &StoreSummary) {
         (_, None) => println!("              there are none"),
         (WindowAt::Load, Some([low, high])) => println!("              found {low} to {high}"),
         (WindowAt::Prepare, Some([low, high])) => {
-            println!("              windowed before the resize, found {low} to {high}")
+            println!("              windowed before the resize, found {low} to {high}");
         }
     }
     println!(

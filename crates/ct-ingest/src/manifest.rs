@@ -65,8 +65,9 @@ impl Manifest {
     /// Loads a manifest: by path, if the text has a slash or ends with `.json`, else `data-manifests/NAME.json` in the
     /// directory `from` or the nearest one above it.
     pub fn load(name: &str, from: &Path) -> Result<Self, IngestError> {
-        if name.ends_with(".json") || name.contains(['/', '\\']) {
-            return Self::read(Path::new(name));
+        let path = Path::new(name);
+        if path.extension().is_some_and(|extension| extension == "json") || path.components().count() > 1 {
+            return Self::read(path);
         }
         let mut known = Vec::new();
         for directory in from.ancestors().map(|directory| directory.join("data-manifests")) {

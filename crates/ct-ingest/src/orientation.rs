@@ -70,7 +70,9 @@ impl Orientation {
     /// All 48 orientations.
     pub fn all() -> impl Iterator<Item = Self> {
         let of = |place: usize| Toward::ALL[place];
-        (0..6 * 6 * 6).map(move |i| Self([of(i / 36), of(i / 6 % 6), of(i % 6)])).filter(Self::is_whole)
+        (0..6 * 6 * 6)
+            .map(move |i| Self([of(i / 36), of(i / 6 % 6), of(i % 6)]))
+            .filter(|orientation| orientation.is_whole())
     }
 
     /// An affine of that orientation with the given spacing in mm and its origin at voxel 0.
@@ -84,7 +86,7 @@ impl Orientation {
         affine
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_whole(self) -> bool {
         let mut worlds = self.0.map(|toward| toward.world().0);
         worlds.sort_unstable();
         worlds == [0, 1, 2]
@@ -155,7 +157,7 @@ impl FromStr for Orientation {
             text.chars().map(|c| Toward::ALL.into_iter().find(|toward| toward.letter() == c)).collect();
         axes.and_then(|axes| <[Toward; 3]>::try_from(axes).ok())
             .map(Self)
-            .filter(Self::is_whole)
+            .filter(|orientation| orientation.is_whole())
             .ok_or_else(|| ParseOrientationError(text.to_owned()))
     }
 }

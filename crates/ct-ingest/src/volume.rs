@@ -285,7 +285,9 @@ impl<R: Read> Decoder<'_, R> {
                 .map_err(|error| read_error(self.path, error))?;
             let (elements, _) = block.as_chunks_mut::<N>();
             if self.endianness == Endianness::Big {
-                elements.iter_mut().for_each(|element| element.reverse());
+                for element in elements.iter_mut() {
+                    element.reverse();
+                }
             }
             numbers.extend(elements.iter().map(|element| number(*element)));
             if block.len() < wanted {

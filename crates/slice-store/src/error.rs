@@ -23,11 +23,13 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is no `index.parquet`: the preparation was interrupted.
-    #[error("the slice store '{}' is unfinished: it has no index.parquet; run `sam-mix-data prepare` again to finish it", path.display())]
+    /// The index or its checksum is missing: the preparation was interrupted.
+    #[error("the slice store '{}' is unfinished: it has no {missing}; run `sam-mix-data prepare` again to finish it", path.display())]
     Unfinished {
         /// The store.
         path: PathBuf,
+        /// The file.
+        missing: &'static str,
     },
     /// The store was written by another version of the format.
     #[error("the slice store '{}' has format version {found}, expected {expected}; prepare it again", path.display())]

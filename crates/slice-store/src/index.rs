@@ -1,10 +1,14 @@
-//! `index.parquet`: a row for each slice, in the order of the store.
+//! `index.parquet`: a row for each slice, in the order of the store; `index.sha256`: its checksum.
+//!
+//! Invariant: no byte of an index is parsed before the checksum has been compared. Measured: a single changed bit makes the
+//! Parquet reader ask for 2 exabytes and abort the process.
 
 use crate::{SliceRecord, StoreError, replace_file};
 use polars::prelude::*;
-use std::fs::File;
-use std::io;
-use std::path::Path;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
 
 /// Writes the index; `has_target` is added as a column for those who read it elsewhere.
 pub(crate) fn write(path: &Path, records: &[SliceRecord]) -> Result<(), StoreError> {
@@ -31,17 +35,35 @@ pub(crate) fn write(path: &Path, records: &[SliceRecord]) -> Result<(), StoreErr
         .set_parallel(false)
         .finish(&mut frame)
         .map_err(problem)?;
-    replace_file(path, |file| io::Write::write_all(file, &parquet))
+    // The index comes last: its presence means that the store is whole.
+    replace_file(&checksum_path(path), |file| file.write_all(checksum_line(&parquet).as_bytes()))?;
+    replace_file(path, |file| file.write_all(&parquet))
 }
 
-/// Reads the index; a column that is missing, of another type or with empty cells is an error that names it.
+/// Reads the index; a wrong checksum, a column that is missing, of another type or with empty cells is an error.
 pub(crate) fn read(path: &Path) -> Result<Vec<SliceRecord>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
-    read_columns(file).map_err(|error| StoreError::damaged(path, error.to_string()))
+    let parquet = fs::read(path).map_err(StoreError::io("read", path))?;
+    let checksum_path = checksum_path(path);
+    let expected = fs::read_to_string(&checksum_path).map_err(StoreError::io("read", &checksum_path))?;
+    let found = checksum_line(&parquet);
+    if found != expected {
+        let problem = format!("its SHA-256 is {}, index.sha256 expects {}", &found[..64], expected.trim_end());
+        return Err(StoreError::damaged(path, problem));
+    }
+    read_columns(parquet).map_err(|error| StoreError::damaged(path, error.to_string()))
 }
 
-fn read_columns(file: File) -> PolarsResult<Vec<SliceRecord>> {
-    let frame = ParquetReader::new(file).read_parallel(ParallelStrategy::None).finish()?;
+fn checksum_path(path: &Path) -> PathBuf {
+    path.with_extension("sha256")
+}
+
+/// As `sha256sum` writes it, so that `sha256sum -c` checks it.
+fn checksum_line(parquet: &[u8]) -> String {
+    format!("{}  index.parquet\n", crate::hex(&Sha256::digest(parquet)))
+}
+
+fn read_columns(parquet: Vec<u8>) -> PolarsResult<Vec<SliceRecord>> {
+    let frame = ParquetReader::new(Cursor::new(parquet)).read_parallel(ParallelStrategy::None).finish()?;
     let column = |name: &str| {
         let column = frame.column(name)?;
         polars_ensure!(column.null_count() == 0, ComputeError: "column '{}' has empty cells", name);

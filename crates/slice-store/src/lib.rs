@@ -8,6 +8,7 @@
 //! | `images/<case>.npy` | int16 HU, `[slices, size, size]` |
 //! | `masks/<case>.npy` | uint8, 0 or 1, the same shape |
 //! | `cases/<case>.json` | the case's records and provenance; written last: its presence means that the case is whole |
+//! | `index.sha256` | the SHA-256 of the next |
 //! | `index.parquet` | a row for each slice ([`SliceRecord`]); its presence means that the store is whole |
 //!
 //! Slices are in LPS display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
@@ -35,3 +36,8 @@ pub use writer::{CaseData, StoreWriter};
 
 #[cfg(target_endian = "big")]
 compile_error!("slice stores are little-endian and memory-mapped: big-endian machines can't read them");
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

@@ -28,10 +28,12 @@ impl SliceStore {
     /// length of each `.npy` file against the index.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let info = read_info(path)?;
-        let index_path = path.join("index.parquet");
-        if !index_path.exists() {
-            return Err(StoreError::Unfinished { path: path.to_path_buf() });
+        for missing in ["index.parquet", "index.sha256"] {
+            if !path.join(missing).exists() {
+                return Err(StoreError::Unfinished { path: path.to_path_buf(), missing });
+            }
         }
+        let index_path = path.join("index.parquet");
         let mut records = index::read(&index_path)?;
         records.sort_by_cached_key(SliceRecord::id);
         let mut cases = Vec::new();
@@ -181,5 +183,5 @@ fn checksum(info: &StoreInfo, records: &[SliceRecord]) -> String {
     for record in records {
         line(serde_json::to_vec(record));
     }
-    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    crate::hex(&hash.finalize())
 }

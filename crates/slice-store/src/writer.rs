@@ -147,6 +147,7 @@ impl StoreWriter {
         let path = self.path.join("index.parquet");
         let unchanged = path.exists() && index::read(&path).is_ok_and(|old| old == records);
         if !unchanged {
+            remove_if_there(&path)?;
             index::write(&path, &records)?;
         }
         Ok(records)
@@ -217,6 +218,8 @@ fn lock(store: &Path) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: store.to_path_buf() }),
+        // Some network file systems know no locks.
+        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(source)) => Err(StoreError::Io { action: "lock", path, source }),
     }
 }

@@ -230,3 +230,23 @@ fn a_repeated_finish_writes_nothing() {
     StoreWriter::create(directory.path(), info()).unwrap().finish().unwrap();
     assert_eq!(fs::metadata(&index).unwrap().modified().unwrap(), before);
 }
+
+#[test]
+fn every_changed_bit_of_the_index_is_found_before_it_is_parsed() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(finished(directory.path()));
+    let index = directory.path().join("index.parquet");
+    let whole = fs::read(&index).unwrap();
+    for at in (0..whole.len()).step_by(11) {
+        let mut rows = whole.clone();
+        rows[at] ^= 1 << (at % 8);
+        fs::write(&index, &rows).unwrap();
+        assert!(open_error(directory.path()).contains("index.parquet' is damaged: its SHA-256 is"));
+    }
+    fs::write(&index, &whole).unwrap();
+    assert!(SliceStore::open(directory.path()).is_ok());
+    fs::remove_file(directory.path().join("index.sha256")).unwrap();
+    assert!(open_error(directory.path()).contains("is unfinished: it has no index.sha256; run"));
+    StoreWriter::create(directory.path(), info()).unwrap().finish().unwrap();
+    assert!(SliceStore::open(directory.path()).is_ok());
+}
