@@ -13,6 +13,8 @@ pub fn weights(test: &str) -> Option<PathBuf> {
         PathBuf::from,
     );
     if path.exists() {
+        // Tests run beside each other already; libtorch's threads would only wait for one another.
+        tch::set_num_threads(1);
         return Some(path);
     }
     println!("skipped: {test} needs the LiteMedSAM weights (set SAM_MIX_WEIGHTS)");
