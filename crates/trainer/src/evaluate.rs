@@ -1,5 +1,5 @@
 //! Honest evaluation of a run: what counts are the CAM's own boxes over all slices of patients that training never saw.
-//! Results with true boxes are computed in [`oracle_box`] and stand apart.
+//! Results with true boxes are computed in `oracle_box` and stand apart.
 
 use crate::config::Config;
 use crate::files::write_json;
