@@ -63,9 +63,10 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, ReportError> {
 /// A JSON file as `T`; `None` where it does not exist.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
     let Some(text) = read_text(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| ReportError::Malformed {
-        path: path.to_owned(),
-        line: error.line().max(1),
-        message: error.to_string(),
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        // Its line is told before it.
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
+        ReportError::Malformed { path: path.to_owned(), line: error.line().max(1), message }
     })
 }

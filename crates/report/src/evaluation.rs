@@ -17,6 +17,8 @@ use crate::error::{ReportError, read, read_json};
 #[derive(Deserialize)]
 pub struct Evaluation {
     pub split: String,
+    /// Name of the data set.
+    pub dataset: Option<String>,
     /// The result that counts: prompts from the classifier's CAM.
     pub cam_box: Option<Prompted>,
     /// Prompts from ground truth.
@@ -65,6 +67,8 @@ pub struct Prompted {
 pub struct Untouched {
     #[serde(default)]
     pub oracle_dice_liver: Figure,
+    #[serde(default)]
+    pub whole_image_dice_liver: Figure,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +101,7 @@ pub struct Overlay {
     pub dice: Figure,
     #[serde(default)]
     pub presence: Figure,
+    #[serde(default)]
     pub note: Option<String>,
     /// The picture as a `data:` address; `None` where the file is missing.
     #[serde(skip)]

@@ -74,6 +74,14 @@ impl Metrics {
         phases
     }
 
+    /// Phase and values of `columns` of each row of `kind` in which one of them but the first has a value.
+    pub fn table(&self, kind: Kind, columns: &[&str]) -> Vec<(&str, Vec<Option<f64>>)> {
+        let columns: Vec<_> = columns.iter().map(|column| self.column(column)).collect();
+        let values = |row: &Row| columns.iter().map(|column| row.numbers[(*column)?]).collect::<Vec<_>>();
+        let rows = self.rows.iter().filter(|row| row.kind == kind).map(|row| (row.phase.as_str(), values(row)));
+        rows.filter(|(_, values)| values.iter().skip(1).any(Option::is_some)).collect()
+    }
+
     /// First and last step or epoch; (0, 0) without any row of `kind`.
     pub fn range(&self, kind: Kind) -> (f64, f64) {
         let position = |x: Option<(f64, &Row)>| x.map_or(0.0, |(x, _)| x);

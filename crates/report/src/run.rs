@@ -41,4 +41,9 @@ impl Run {
         let absolute = || self.path.canonicalize().ok();
         own.or_else(|| Some(absolute()?.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| "run".into())
     }
+
+    /// The organ that the run looks for, as the store's manifest has it.
+    pub fn target(&self) -> &str {
+        self.details.get("store").and_then(|store| store.get("target")?.as_str()).unwrap_or("liver")
+    }
 }

@@ -122,7 +122,7 @@ fn picture_from_outside_the_run_is_refused() {
     let overlays = r#"[{"file": "../../../secret.png", "slice": "a/0001", "group": "best"}]"#;
     let files =
         [("run.json", "{}"), ("evaluation/t.json", r#"{"split": "t"}"#), ("evaluation/t/overlays.json", overlays)];
-    insta::assert_snapshot!(error(&files), @"");
+    insta::assert_snapshot!(error(&files), @"cannot read 'RUN/evaluation/t/overlays.json', line 1: '../../../secret.png' is not the plain name of a file in overlays/");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What the evaluation found: one section per split, the legend once.
 
 use maud::{Markup, html};
-use serde_json::{Map, Value};
 
 use super::{details, evaluate, figure, not_there_yet};
 use crate::evaluation::{Counts, Evaluation, Figure, Group, Overlay, Prompted};
@@ -13,7 +12,7 @@ pub fn sections(run: &Run) -> Markup {
             section { h2 { "Results" } (not_there_yet(&evaluate(run))) }
         } @else {
             @for evaluation in &run.evaluations { (section(run, evaluation)) }
-            (legend())
+            (legend(run))
         }
     }
 }
@@ -21,25 +20,34 @@ pub fn sections(run: &Run) -> Markup {
 fn section(run: &Run, evaluation: &Evaluation) -> Markup {
     html! {
         section {
-            h2 { "Results: " (evaluation.split) }
-            (tiles(evaluation))
-            (verdict(evaluation))
+            h2 {
+                "Results: " (evaluation.split)
+                @if let Some(dataset) = &evaluation.dataset { span class="set" { " data set " (dataset) } }
+            }
+            (tiles(run, evaluation))
+            (verdict(run, evaluation))
             (table(run, evaluation))
-            (counts(evaluation))
-            (per_volume(&evaluation.per_volume))
+            (counts(run, evaluation))
+            @if !evaluation.per_volume.is_empty() {
+                details {
+                    summary { (evaluation.per_volume.len()) " volumes, one by one" }
+                    (details::table(&evaluation.per_volume))
+                }
+            }
             (overlays(run, evaluation))
         }
     }
 }
 
 /// The numbers that count, large.
-fn tiles(evaluation: &Evaluation) -> Markup {
+fn tiles(run: &Run, evaluation: &Evaluation) -> Markup {
     let Some(cam) = &evaluation.cam_box else { return html! {} };
+    let target = run.target();
     let tiles = [
-        ("Dice", "all slices", cam.dice_all, 3),
-        ("Dice", "liver slices", cam.dice_liver, 3),
-        ("Dice", "volumes", cam.dice_volume, 3),
-        ("HD95", "liver slices, pixels", cam.hd95_px, 1),
+        ("Dice", "all slices".to_owned(), cam.dice_all, 3),
+        ("Dice", format!("{target} slices"), cam.dice_liver, 3),
+        ("Dice", "volumes".to_owned(), cam.dice_volume, 3),
+        ("HD95", format!("{target} slices, pixels"), cam.hd95_px, 1),
     ];
     html! {
         div class="tiles" {
@@ -55,7 +63,7 @@ fn tiles(evaluation: &Evaluation) -> Markup {
 }
 
 /// A CAM that does not beat the whole image as box has not earned its cost.
-fn verdict(evaluation: &Evaluation) -> Markup {
+fn verdict(run: &Run, evaluation: &Evaluation) -> Markup {
     let dice = |prompted: Option<&Prompted>| prompted?.dice_liver.value();
     let whole = evaluation.control_whole_image.as_ref();
     let (Some(cam), Some(whole)) = (dice(evaluation.cam_box.as_ref()), dice(whole)) else {
@@ -64,7 +72,7 @@ fn verdict(evaluation: &Evaluation) -> Markup {
     html! {
         @if cam <= whole {
             p class="warning" {
-                "The CAM's boxes do not beat the whole image as box (Dice on liver slices " (format!("{cam:.3}")) " against "
+                "The CAM's boxes do not beat the whole image as box (Dice on " (run.target()) " slices " (format!("{cam:.3}")) " against "
                 (format!("{whole:.3}")) "): on this split the CAM has not earned its cost."
             }
         }
@@ -72,17 +80,19 @@ fn verdict(evaluation: &Evaluation) -> Markup {
 }
 
 fn table(run: &Run, evaluation: &Evaluation) -> Markup {
+    let target_slices = format!("{} slices", run.target());
     let columns = [
         ("Dice", "all slices"),
-        ("Dice", "liver slices"),
+        ("Dice", &target_slices),
         ("Dice", "volumes"),
-        ("HD", "px, liver slices"),
-        ("HD95", "px, liver slices"),
-        ("HD95", "mm, liver slices"),
-        ("Box IoU", "liver slices"),
+        ("HD", &format!("px, {target_slices}")),
+        ("HD95", &format!("px, {target_slices}")),
+        ("HD95", &format!("mm, {target_slices}")),
+        ("Box IoU", &target_slices),
     ];
-    let untouched = evaluation.untouched_weights.as_ref();
-    let untouched = untouched.map(|found| Prompted { dice_liver: found.oracle_dice_liver, ..Prompted::default() });
+    let untouched = |dice_liver| Prompted { dice_liver, ..Prompted::default() };
+    let untouched_oracle = evaluation.untouched_weights.as_ref().map(|found| untouched(found.oracle_dice_liver));
+    let untouched_whole = evaluation.untouched_weights.as_ref().map(|found| untouched(found.whole_image_dice_liver));
     let oracle = match evaluation.oracle_margin_px.value() {
         Some(margin) => format!("Oracle box (true box + {margin} px)"),
         None => "Oracle box (true box)".into(),
@@ -96,11 +106,14 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
                 tbody {
                     (row(run, "CAM box", evaluation.cam_box.as_ref(), "counts"))
                     (row(run, "Control: whole image as box", evaluation.control_whole_image.as_ref(), ""))
+                    @if untouched_whole.as_ref().is_some_and(|row| row.dice_liver != Figure::Absent) {
+                        (row(run, "Control: untouched weights, whole image as box", untouched_whole.as_ref(), ""))
+                    }
                 }
                 tbody class="oracle" {
                     tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
                     (row(run, &oracle, evaluation.oracle_box.as_ref(), ""))
-                    (row(run, "Control: untouched weights, oracle box", untouched.as_ref(), ""))
+                    (row(run, "Control: untouched weights, oracle box", untouched_oracle.as_ref(), ""))
                 }
             }
         }
@@ -129,53 +142,18 @@ fn row(run: &Run, name: &str, result: Option<&Prompted>, class: &str) -> Markup 
     }
 }
 
-fn counts(evaluation: &Evaluation) -> Markup {
+fn counts(run: &Run, evaluation: &Evaluation) -> Markup {
+    let target = run.target();
     html! {
         ul class="facts" {
             @if let Some(classifier) = &evaluation.classifier {
                 li { "Classifier: accuracy " b { (figure(classifier.accuracy, 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
             }
             @if let Some(Counts { slices, liver_slices, empty_cam, missed, false_positive }) = &evaluation.counts {
-                li { b { (slices) } " slices, " b { (liver_slices) } " of them with liver" }
-                @if let Some(missed) = missed { li { b { (missed) } " liver slices with an empty prediction" } }
-                @if let Some(found) = false_positive { li { b { (found) } " slices without liver, but with a prediction" } }
+                li { b { (slices) } " slices, " b { (liver_slices) } " of them with " (target) }
+                @if let Some(missed) = missed { li { b { (missed) } " " (target) " slices with an empty prediction" } }
+                @if let Some(found) = false_positive { li { b { (found) } " slices without " (target) ", but with a prediction" } }
                 @if let Some(empty) = empty_cam { li { b { (empty) } " empty CAMs (the central half of the image was the box)" } }
-            }
-        }
-    }
-}
-
-/// Rows of any keys: the columns are all keys in order of appearance.
-fn per_volume(volumes: &[Map<String, Value>]) -> Markup {
-    let rows: Vec<Vec<(String, &Value)>> = volumes.iter().map(details::flattened).collect();
-    let mut columns: Vec<&str> = Vec::new();
-    for (key, _) in rows.iter().flatten() {
-        if !columns.contains(&key.as_str()) {
-            columns.push(key);
-        }
-    }
-    let cell = |value: &Value| match value.as_f64() {
-        Some(number) if value.is_f64() => format!("{number:.3}"),
-        _ => details::text(value),
-    };
-    html! {
-        @if !rows.is_empty() {
-            details {
-                summary { (rows.len()) " volumes, one by one" }
-                div class="scroll" {
-                    table {
-                        thead { tr { @for column in &columns { th { (column) } } } }
-                        tbody {
-                            @for row in &rows {
-                                tr {
-                                    @for column in &columns {
-                                        td { @if let Some((_, value)) = row.iter().find(|(key, _)| key == column) { (cell(value)) } }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
             }
         }
     }
@@ -213,27 +191,28 @@ fn picture(overlay: &Overlay) -> Markup {
                 b { (overlay.slice) }
                 @if overlay.dice != Figure::Absent { span { "Dice " (figure(overlay.dice, 3)) } }
                 @if overlay.presence != Figure::Absent { span { "presence " (figure(overlay.presence, 2)) } }
-                @if let Some(note) = &overlay.note { span { (note) } }
+                @if let Some(note) = overlay.note.as_ref().filter(|note| !note.is_empty()) { span { (note) } }
             }
         }
     }
 }
 
-fn legend() -> Markup {
+fn legend(run: &Run) -> Markup {
+    let target = run.target();
     html! {
         section class="legend" {
             h2 { "How to read this" }
             dl class="colours" {
                 div { dt { span class="patch ct" {} "grey" } dd { "the CT slice, in its window" } }
-                div { dt { span class="patch heat" {} "heat" } dd { "CAM: where the classifier sees liver" } }
+                div { dt { span class="patch heat" {} "warm tint" } dd { "CAM: where the classifier sees " (target) } }
                 div { dt { span class="patch box" {} "yellow" } dd { "box around the CAM, the prompt" } }
                 div { dt { span class="patch mask" {} "green" } dd { "outline of the predicted mask" } }
                 div { dt { span class="patch truth" {} "red" } dd { "outline of the true mask" } }
             }
             ul {
                 li {
-                    b { "All slices" } ": every slice of the split's patients. An empty prediction on a slice without liver is "
-                    "Dice 1, any other prediction there is Dice 0. " b { "Liver slices" } ": those whose true mask is not empty. "
+                    b { "All slices" } ": every slice of the split's patients. An empty prediction on a slice without " (target)
+                    " is Dice 1, any other prediction there is Dice 0. " b { "Slices with " (target) } ": those whose true mask is not empty. "
                     b { "Volumes" } ": pixels of a whole volume counted together, then the mean over volumes."
                 }
                 li {
@@ -246,7 +225,7 @@ fn legend() -> Markup {
                     b { "oracle box" } " use the true mask for their prompt; they show what a perfect prompt would give."
                 }
                 li {
-                    sup { "†" } " " b { "n/a" } ": undefined (no liver slice, a single class) or not to be trusted (millimetres "
+                    sup { "†" } " " b { "n/a" } ": undefined (no slice with " (target) ", a single class) or not to be trusted (millimetres "
                     "where the volumes' spacing is nominal)."
                 }
             }

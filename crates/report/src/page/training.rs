@@ -60,7 +60,7 @@ fn charts(metrics: &Metrics) -> Vec<Chart> {
         VALIDATION.iter().filter_map(|column| line(Kind::Epoch, *column, Style::Points)).collect();
     let validation = (!validation.is_empty()).then(|| Chart {
         title: "Validation".into(),
-        x_label: "epoch",
+        x_label: "epoch, phases one after the other",
         y_label: "Dice, IoU, AUC",
         x_range: metrics.range(Kind::Epoch),
         y_range: YRange::Unit,
@@ -79,7 +79,7 @@ fn best_epoch(metrics: &Metrics) -> Option<(f64, f64, String)> {
     let dice = metrics.series(Kind::Epoch, "val_dice");
     // The first of equals: that is the one that training keeps.
     let best = dice.into_iter().reduce(|best, point| if point.1 > best.1 { point } else { best })?;
-    Some((best.0, best.1, format!("best Dice {:.3}, epoch {}", best.1, best.0)))
+    Some((best.0, best.1, format!("best Dice {:.3}", best.1)))
 }
 
 fn not_finite(metrics: &Metrics) -> Markup {
@@ -92,22 +92,23 @@ fn not_finite(metrics: &Metrics) -> Markup {
 }
 
 fn epoch_table(metrics: &Metrics) -> Markup {
-    let series = VALIDATION.map(|(column, _)| metrics.series(Kind::Epoch, column));
-    let mut epochs: Vec<f64> = series.iter().flatten().map(|(epoch, _)| *epoch).collect();
-    epochs.sort_unstable_by(f64::total_cmp);
-    epochs.dedup();
-    let value = |series: &[(f64, f64)], epoch: f64| {
-        series.iter().find(|point| point.0 == epoch).map_or_else(String::new, |point| format!("{:.3}", point.1))
-    };
+    let [dice, box_iou, auc] = VALIDATION.map(|(column, _)| column);
+    let rows = metrics.table(Kind::Epoch, &["epoch", dice, box_iou, auc]);
+    let number = |value: Option<f64>, decimals| value.map_or_else(String::new, |value| format!("{value:.decimals$}"));
     html! {
-        @if !epochs.is_empty() {
+        @if !rows.is_empty() {
             details {
                 summary { "Validation by epoch, as a table" }
                 table {
-                    thead { tr { th { "epoch" } @for (_, name) in VALIDATION { th { (name) } } } }
+                    thead { tr { th { "phase" } th { "epoch" } @for (_, name) in VALIDATION { th { (name) } } } }
                     tbody {
-                        @for epoch in epochs {
-                            tr { th { (epoch) } @for series in &series { td { (value(series, epoch)) } } }
+                        @for (phase, values) in &rows {
+                            tr {
+                                th { (phase) }
+                                @for (i, value) in values.iter().enumerate() {
+                                    td { (number(*value, if i == 0 { 0 } else { 3 })) }
+                                }
+                            }
                         }
                     }
                 }
