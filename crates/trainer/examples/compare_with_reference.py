@@ -25,7 +25,7 @@ def reference(hu, box):
     x = ((x - x.min()) / (x.max() - x.min())).repeat(1, 3, 1, 1)
     embedding = sam.image_encoder(x)
     sparse, dense = sam.prompt_encoder(points=None, boxes=torch.tensor(box)[None, None], masks=None)
-    logits = sam.mask_decoder(embedding[None], sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)[0]
+    logits = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)[0]
     return logits[0, 0].numpy() > 0
 
 
