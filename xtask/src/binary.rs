@@ -9,14 +9,14 @@ use crate::workspace::Workspace;
 /// A program of the workspace.
 pub struct Binary {
     pub name: &'static str,
-    /// First build on two cores, libtorch's bindings included, in minutes.
+    /// First build on two cores in minutes: polars, libtorch's bindings.
     first_build_minutes: u32,
 }
 
 pub const PHANTOM: Binary = Binary { name: "sam-mix-phantom", first_build_minutes: 1 };
-pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 4 };
-pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 8 };
-pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 2 };
+pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 8 };
+pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 12 };
+pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 1 };
 
 /// Arguments that belong to the started program.
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub fn build(workspace: &Workspace, binaries: &[&Binary]) -> Result<()> {
     let new: Vec<_> = binaries.iter().filter(|binary| !workspace.program(binary.name).exists()).collect();
     if let Some(minutes) = new.iter().map(|binary| binary.first_build_minutes).max() {
         let names: Vec<_> = new.iter().map(|binary| binary.name).collect();
-        eprintln!("building {} (first time: about {minutes} min)", names.join(", "));
+        eprintln!("building {} (first time: about {minutes} min on two cores)", names.join(", "));
     }
     let mut cargo = workspace.cargo();
     // `--workspace` resolves features as `cargo test --workspace` does: one build of each dependency serves both.

@@ -47,7 +47,7 @@ impl<'a> Chain<'a> {
 
     /// Runs a built program at the root of the checkout.
     pub fn program<S: AsRef<OsStr>>(&mut self, name: &'static str, binary: &Binary, arguments: &[S]) -> Result<()> {
-        let workspace = self.workspace;
+        let (workspace, resumed_by) = (self.workspace, self.resumed_by);
         self.part(name, || {
             let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
             eprintln!("\n> {} {}", binary.name, shown.join(" "));
@@ -56,10 +56,11 @@ impl<'a> Chain<'a> {
                 .current_dir(workspace.root())
                 .status()
                 .with_context(|| format!("cannot start {}", binary.name))?;
-            if !status.success() {
-                bail!("{} failed ({status}): its message is above", binary.name);
+            match status.code() {
+                Some(0) => Ok(()),
+                Some(_) => bail!("{} failed ({status}): its message is above", binary.name),
+                None => bail!("{} was killed ({status}); `{resumed_by}` goes on from there", binary.name),
             }
-            Ok(())
         })
     }
 
