@@ -12,14 +12,14 @@ pub enum IngestError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The operating system refused a file operation.
-    #[error("cannot {action} '{}': {source}", path.display())]
+    #[error("cannot {action} '{}': {reason}", path.display())]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The file is not a single-file NIfTI-1 volume.
     #[error("'{}' is not a NIfTI-1 file: {problem}", path.display())]
@@ -52,12 +52,12 @@ pub enum IngestError {
         expected: u64,
     },
     /// The compressed data are damaged.
-    #[error("'{}' can't be decompressed: {source}; copy or download it again", path.display())]
+    #[error("'{}' can't be decompressed: {reason}; copy or download it again", path.display())]
     Gzip {
         /// The file.
         path: PathBuf,
         /// The decoder's message.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The volume doesn't fit into memory.
     #[error("'{}' needs {bytes} bytes of memory for its voxels, which can't be had; use fewer --jobs", path.display())]
@@ -149,6 +149,6 @@ impl IngestError {
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { action, path, source }
+        move |reason| Self::Io { action, path, reason }
     }
 }

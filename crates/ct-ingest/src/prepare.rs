@@ -120,7 +120,7 @@ pub fn prepare(
     let pool = pool.map_err(|error| IngestError::Io {
         action: "start workers for",
         path: options.store.clone(),
-        source: std::io::Error::other(error),
+        reason: std::io::Error::other(error),
     })?;
     let outcomes: Vec<(String, Outcome)> = pool.install(|| {
         let one = |(files, bytes): (CaseFiles, u64)| {

@@ -299,13 +299,13 @@ impl<R: Read> Decoder<'_, R> {
 }
 
 /// Decoders of damaged gzip data say so by these kinds; everything else is the operating system's.
-fn read_error(path: &Path, source: io::Error) -> IngestError {
+fn read_error(path: &Path, reason: io::Error) -> IngestError {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     let path = path.to_path_buf();
-    if matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) {
-        IngestError::Gzip { path, source }
+    if matches!(reason.kind(), InvalidData | InvalidInput | UnexpectedEof) {
+        IngestError::Gzip { path, reason }
     } else {
-        IngestError::Io { action: "read", path, source }
+        IngestError::Io { action: "read", path, reason }
     }
 }
 

@@ -218,11 +218,11 @@ fn two_runs_give_the_same_bytes_whatever_the_number_of_workers() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
-    let scratch = Scratch::with_cases(24, [192, 192, 24]);
+    let scratch = Scratch::with_cases(14, [128, 128, 16]);
     scratch.prepared("whole", &[]);
     let mut interrupted = 0;
     // Slow beginnings and quick ends are both possible: several runs, each stopped after a few cases more.
-    for round in 0..4 {
+    for round in 0..3 {
         let mut child = scratch
             .command("stopped")
             .args(["--jobs", "2"])
@@ -270,6 +270,7 @@ fn a_full_disk_ends_in_a_clear_error_and_leaves_no_half_case() {
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
     assert!(message.contains("error: cannot write") && message.contains("free some space"), "{message}");
+    assert_eq!(message.matches("os error").count(), 1, "{message}");
     let left: Vec<PathBuf> = content(&scratch.store("store")).into_keys().collect();
     assert_eq!(left, [PathBuf::from("store.json")]);
     assert_eq!(scratch.prepared("store", &[]).records().len(), 27);

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum StoreError {
     /// The operating system refused a file operation.
-    #[error("cannot {action} '{}': {source}{}", path.display(), disk_advice(source))]
+    #[error("cannot {action} '{}': {reason}{}", path.display(), disk_advice(reason))]
     Io {
         /// What was tried, as a verb: "read", "write", …
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
     /// There is no `store.json`.
     #[error("'{}' is not a slice store: it has no store.json; `sam-mix-data prepare` makes one", path.display())]
@@ -42,12 +42,12 @@ pub enum StoreError {
         expected: u32,
     },
     /// A JSON file does not say what it should.
-    #[error("'{}' is not as expected: {source}", path.display())]
+    #[error("'{}' is not as expected: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        reason: serde_json::Error,
     },
     /// A file of the store contradicts its format or the index.
     #[error("'{}' is damaged: {problem}; delete the store and prepare it again", path.display())]
@@ -116,12 +116,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the disk (or a quota, or a file-size limit) is exhausted, so that trying other cases is pointless.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if disk_full(source))
+        matches!(self, Self::Io { reason, .. } if disk_full(reason))
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { action, path, source }
+        move |reason| Self::Io { action, path, reason }
     }
 
     pub(crate) fn damaged(path: &Path, problem: impl Into<String>) -> Self {
@@ -129,11 +129,11 @@ impl StoreError {
     }
 }
 
-fn disk_full(source: &io::Error) -> bool {
+fn disk_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-fn disk_advice(source: &io::Error) -> &'static str {
-    if disk_full(source) { "; free some space, then run the command again: it resumes" } else { "" }
+fn disk_advice(error: &io::Error) -> &'static str {
+    if disk_full(error) { "; free some space, then run the command again: it resumes" } else { "" }
 }

@@ -18,9 +18,9 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io:
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&temporary, path)
     };
-    attempt().map_err(|source| {
+    attempt().map_err(|reason| {
         let _ = fs::remove_file(&temporary);
-        StoreError::Io { action: "write", path: path.to_path_buf(), source }
+        StoreError::Io { action: "write", path: path.to_path_buf(), reason }
     })
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn replace_json(path: &Path, value: &impl serde::Serialize) -> Result
 /// Reads a JSON file; unknown and missing keys are errors of the type read.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let text = fs::read(path).map_err(StoreError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| StoreError::Json { path: path.to_path_buf(), source })
+    serde_json::from_slice(&text).map_err(|reason| StoreError::Json { path: path.to_path_buf(), reason })
 }
 
 /// Removes what an interrupted writer left in a directory.

@@ -132,7 +132,7 @@ pub(crate) fn read_info(store: &Path) -> Result<StoreInfo, StoreError> {
     if found != u64::from(FORMAT_VERSION) {
         return Err(StoreError::FormatVersion { path: store.to_path_buf(), found, expected: FORMAT_VERSION });
     }
-    let info: StoreInfo = serde_json::from_value(value).map_err(|source| StoreError::Json { path, source })?;
+    let info: StoreInfo = serde_json::from_value(value).map_err(|reason| StoreError::Json { path, reason })?;
     info.settings.check()?;
     Ok(info)
 }

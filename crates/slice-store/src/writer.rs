@@ -220,7 +220,7 @@ fn lock(store: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: store.to_path_buf() }),
         // Some network file systems know no locks.
         Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(source)) => Err(StoreError::Io { action: "lock", path, source }),
+        Err(TryLockError::Error(reason)) => Err(StoreError::Io { action: "lock", path, reason }),
     }
 }
 
