@@ -101,20 +101,18 @@ fn malformed_files_are_named_with_their_line() {
     let header = "kind,phase,epoch,step,loss_cls\n";
     let csv = |text: &str| error(&[("run.json", "{}"), ("metrics.csv", text)]);
     let json = |name, text| error(&[("run.json", "{}"), (name, text)]);
-    insta::assert_snapshot!(
-        [
-            error(&[]),
-            error(&[("run.json", "{\n  \"seed\": 7,\n}")]),
-            error(&[("run.json", "[1]")]),
-            csv("kind,phase,step\n"),
-            csv(&format!("{header}step,a,1,1,0.5\nstep,a,1,2\n")),
-            csv(&format!("{header}step,a,1,1,half\n")),
-            csv(&format!("{header}\nbatch,a,1,1,0.5\n")),
-            json("evaluation/test.json", "{\n\"cam_box\": {}\n}"),
-            json("evaluation/test.json", "{\"split\": \"test\",\n\"cam_box\": {\"hd_px\": \"far\"}}"),
-        ]
-        .join("\n")
-    );
+    let messages = [
+        error(&[]),
+        error(&[("run.json", "{\n  \"seed\": 7,\n}")]),
+        error(&[("run.json", "[1]")]),
+        csv("kind,phase,step\n"),
+        csv(&format!("{header}step,a,1,1,0.5\nstep,a,1,2\n")),
+        csv(&format!("{header}step,a,1,1,half\n")),
+        csv(&format!("{header}\nbatch,a,1,1,0.5\n")),
+        json("evaluation/test.json", "{\n\"cam_box\": {}\n}"),
+        json("evaluation/test.json", "{\"split\": \"test\",\n\"cam_box\": {\"hd_px\": \"far\"}}"),
+    ];
+    insta::assert_snapshot!(messages.join("\n"));
 }
 
 #[test]

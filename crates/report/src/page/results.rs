@@ -22,7 +22,7 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
         section {
             h2 {
                 "Results: " (evaluation.split)
-                @if let Some(dataset) = &evaluation.dataset { span class="set" { " data set " (dataset) } }
+                @if let Some(dataset) = evaluation.dataset.as_ref().filter(|name| **name != evaluation.split) { span class="set" { " data set " (dataset) } }
             }
             (tiles(run, evaluation))
             (verdict(run, evaluation))
@@ -30,7 +30,7 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
             (counts(run, evaluation))
             @if !evaluation.per_volume.is_empty() {
                 details {
-                    summary { (evaluation.per_volume.len()) " volumes, one by one" }
+                    summary { "Volumes, one by one (" (evaluation.per_volume.len()) ")" }
                     (details::table(&evaluation.per_volume))
                 }
             }
@@ -147,13 +147,13 @@ fn counts(run: &Run, evaluation: &Evaluation) -> Markup {
     html! {
         ul class="facts" {
             @if let Some(classifier) = &evaluation.classifier {
-                li { "Classifier: accuracy " b { (figure(classifier.accuracy, 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
+                li { "classifier: accuracy " b { (figure(classifier.accuracy, 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
             }
             @if let Some(Counts { slices, liver_slices, empty_cam, missed, false_positive }) = &evaluation.counts {
-                li { b { (slices) } " slices, " b { (liver_slices) } " of them with " (target) }
-                @if let Some(missed) = missed { li { b { (missed) } " " (target) " slices with an empty prediction" } }
-                @if let Some(found) = false_positive { li { b { (found) } " slices without " (target) ", but with a prediction" } }
-                @if let Some(empty) = empty_cam { li { b { (empty) } " empty CAMs (the central half of the image was the box)" } }
+                li { "slices: " b { (slices) } ", with " (target) ": " b { (liver_slices) } }
+                @if let Some(missed) = missed { li { (target) " slices with an empty prediction: " b { (missed) } } }
+                @if let Some(found) = false_positive { li { "slices without " (target) ", but with a prediction: " b { (found) } } }
+                @if let Some(empty) = empty_cam { li { "empty CAMs: " b { (empty) } " (the box was the central half of the image)" } }
             }
         }
     }
@@ -212,7 +212,7 @@ fn legend(run: &Run) -> Markup {
             ul {
                 li {
                     b { "All slices" } ": every slice of the split's patients. An empty prediction on a slice without " (target)
-                    " is Dice 1, any other prediction there is Dice 0. " b { "Slices with " (target) } ": those whose true mask is not empty. "
+                    " is Dice 1, any other prediction there is Dice 0. " "The " b { (target) " slices" } " are those whose true mask is not empty. "
                     b { "Volumes" } ": pixels of a whole volume counted together, then the mean over volumes."
                 }
                 li {

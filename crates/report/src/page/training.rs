@@ -86,7 +86,7 @@ fn not_finite(metrics: &Metrics) -> Markup {
     let columns = LOSSES.iter().map(|(column, name)| (name, metrics.not_finite(Kind::Step, column)));
     html! {
         @for (name, count) in columns.filter(|(_, count)| *count > 0) {
-            p class="warning" { (name) ": " (count) " values are not finite and are not drawn." }
+            p class="warning" { (name) ": values that are not finite, and not drawn: " (count) }
         }
     }
 }
