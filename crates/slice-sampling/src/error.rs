@@ -58,8 +58,11 @@ pub enum SamplingError {
         /// Its range.
         expected: String,
     },
-    /// A file that can't be read or written.
-    #[error("selection '{path}': {reason}")]
+    /// A file that can't be written.
+    #[error(transparent)]
+    Store(#[from] slice_store::StoreError),
+    /// A file that can't be read.
+    #[error("selection '{}': {reason}", path.display())]
     File {
         /// Where.
         path: PathBuf,

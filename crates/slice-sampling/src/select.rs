@@ -99,16 +99,10 @@ fn evenly<'a>(records: &[&'a SliceRecord], count: usize) -> Vec<&'a SliceRecord>
 impl Selection {
     /// Writes it as JSON, whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), SamplingError> {
-        let write = || -> std::io::Result<()> {
-            let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(|e| SamplingError::File { path: path.into(), reason: e.to_string() })
+        Ok(slice_store::replace_file(path, |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        })?)
     }
 
     /// Reads what [`Self::save`] wrote.

@@ -1,21 +1,17 @@
-//! Files that are whole or not there: written under a temporary name in the same directory, synced, renamed.
+//! Files that are whole or not there, as the slice store writes them.
 
 use anyhow::{Context, Result};
+use slice_store::replace_file;
 use std::io::Write;
 use std::path::Path;
 
-/// Replaces `path` by `bytes`, or leaves it as it was.
+/// Replaces `path` by `bytes`, or leaves it as it was. Missing folders are made.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write '{}'", path.display()))
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make the folder of '{}'", path.display()))?;
+    }
+    Ok(replace_file(path, |file| file.write_all(bytes))?)
 }
 
 /// As [`write_whole`], indented JSON.
