@@ -21,8 +21,8 @@ pub enum IngestError {
         /// Why it failed.
         reason: io::Error,
     },
-    /// The file is not a single-file NIfTI-1 volume.
-    #[error("'{}' is not a NIfTI-1 file: {problem}", path.display())]
+    /// The file is no NIfTI volume, nor any other that can be read.
+    #[error("'{}' is not a NIfTI, NRRD or MetaImage file: {problem}", path.display())]
     NotNifti {
         /// The file.
         path: PathBuf,
@@ -74,6 +74,44 @@ pub enum IngestError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A NIfTI file has two affines that mean different places.
+    #[error(
+        "'{}' has two affines that are {voxels:.1} voxels apart: sform {sform}, qform {qform}; \
+         look which is right, then say `affine` = \"sform\" or \"qform\" (in the manifest, or --affine of predict)",
+        path.display()
+    )]
+    AffinesDisagree {
+        /// The file.
+        path: PathBuf,
+        /// The largest distance of a corner.
+        voxels: f64,
+        /// The one.
+        sform: String,
+        /// The other.
+        qform: String,
+    },
+    /// The values can't be those of a CT.
+    #[error("'{}' {problem}", path.display())]
+    Intensity {
+        /// The file.
+        path: PathBuf,
+        /// What they are, what was expected and what to do.
+        problem: String,
+    },
+    /// A slice doesn't fit into a store of native size.
+    #[error(
+        "'{}' has slices of {} x {} pixels, which do not fit into the store's {size} x {size}; prepare the data set anew \
+         (--redo), or give a --size that scales",
+        path.display(), slice[0], slice[1]
+    )]
+    SliceTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Rows and columns.
+        slice: [usize; 2],
+        /// The store's side.
+        size: usize,
     },
     /// An image and a mask don't lie on the same grid.
     #[error(

@@ -1,11 +1,17 @@
 //! Where a volume lies in the patient, and whether two volumes lie in the same place.
 
 use crate::{IngestError, Orientation};
-use nifti::NiftiHeader;
+use std::fmt;
 use std::path::Path;
 
 /// Two volumes are in the same place if their corners are, to this part of a voxel.
 const TOLERANCE_VOXELS: f64 = 1e-3;
+
+/// Rows and columns of a slice may be this far from a right angle, in degrees.
+const LARGEST_SHEAR_DEGREES: f64 = 0.5;
+
+/// The slice axis may be this far from the slices' normal, in degrees: gantries tilt by 30 at most.
+const LARGEST_TILT_DEGREES: f64 = 35.0;
 
 /// Which part of the header the affine came from, in the order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +22,10 @@ pub enum AffineKind {
     Qform,
     /// Neither is set: voxel sizes only; the orientation is a convention (LAS, as nibabel assumes).
     VoxelSizes,
+    /// The positions and directions of DICOM slices.
+    Dicom,
+    /// The directions and the origin of an NRRD or MetaImage header.
+    Directions,
     /// The manifest states the orientation.
     Stated,
 }
@@ -37,30 +47,63 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of a header: its sform, else its qform, else its voxel sizes.
-    pub(crate) fn of_header(header: &NiftiHeader, shape: [usize; 3], path: &Path) -> Result<Self, IngestError> {
-        let (affine, kind) = if header.sform_code > 0 {
-            (sform(header), AffineKind::Sform)
-        } else if header.qform_code > 0 {
-            (qform(header), AffineKind::Qform)
-        } else {
-            (voxel_sizes(header, shape), AffineKind::VoxelSizes)
-        };
-        Self::of_affine(affine, kind).ok_or_else(|| IngestError::Geometry {
-            path: path.to_path_buf(),
-            problem: format!("its {} gives the affine {affine:?}, which flattens space", kind.name()),
-        })
-    }
-
-    /// `None` where the affine is flat or not finite.
-    fn of_affine(affine: [[f64; 4]; 4], affine_kind: AffineKind) -> Option<Self> {
-        let orientation = Orientation::of_affine(&affine)?;
+    /// The geometry that an affine means.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub(crate) fn of_affine(affine: [[f64; 4]; 4], affine_kind: AffineKind) -> Result<Self, String> {
         let spacing_mm = std::array::from_fn(|voxel| column_norm(&affine, voxel));
         let finite = affine.iter().flatten().all(|value| value.is_finite());
         let sensible = spacing_mm.iter().all(|mm: &f64| (1e-4..1e4).contains(mm));
+        let orientation = Orientation::of_affine(&affine).filter(|_| finite && sensible);
+        let Some(orientation) = orientation else { return Err("which flattens space".to_owned()) };
         let spacing_valid = !is_identity(&affine, affine_kind);
         let geometry = Self { affine, spacing_mm, orientation, affine_kind, spacing_valid };
-        (finite && sensible).then_some(geometry)
+        let [shear, tilt] = geometry.shear_degrees();
+        if shear > LARGEST_SHEAR_DEGREES {
+            let rest = format!("expected a right angle within {LARGEST_SHEAR_DEGREES} degrees");
+            return Err(format!("whose rows and columns are {:.2} degrees apart, {rest}", 90.0 - shear));
+        }
+        if tilt > LARGEST_TILT_DEGREES {
+            let rest = format!("expected at most {LARGEST_TILT_DEGREES}, a gantry's tilt");
+            return Err(format!("whose slice axis is {tilt:.1} degrees from the slices' normal, {rest}"));
+        }
+        Ok(geometry)
+    }
+
+    /// How far, in degrees, rows and columns of the slices are from a right angle, and the slice axis from their normal.
+    pub fn shear_degrees(&self) -> [f64; 2] {
+        let unit = |world: usize| {
+            let axis = (0..3).find(|&axis| self.orientation.0[axis].world().0 == world).unwrap_or_default();
+            [0, 1, 2].map(|row| self.affine[row][axis] / self.spacing_mm[axis])
+        };
+        let (slice, row, column) = (unit(2), unit(1), unit(0));
+        let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+        let normal = [
+            row[1] * column[2] - row[2] * column[1],
+            row[2] * column[0] - row[0] * column[2],
+            row[0] * column[1] - row[1] * column[0],
+        ];
+        // The arc tangent keeps its precision where the angle is small.
+        let along = dot(slice, normal).abs();
+        let across = (dot(slice, slice) * dot(normal, normal) - along * along).max(0.0).sqrt();
+        [dot(row, column).abs().asin().to_degrees(), across.atan2(along).to_degrees()]
+    }
+
+    /// The largest distance of a corner of the volume from where `other` puts it, in voxels along the axis that it
+    /// differs most on.
+    pub(crate) fn largest_distance_voxels(&self, other: &Self, shape: [usize; 3]) -> f64 {
+        let corner = |corner: usize| {
+            let index = std::array::from_fn(|i| if corner >> i & 1 == 1 { (shape[i] - 1) as f64 } else { 0.0 });
+            let (p, q) = (self.to_mm(index), other.to_mm(index));
+            let apart = [q[0] - p[0], q[1] - p[1], q[2] - p[2]];
+            // Projections on the axes: exact where they are at right angles.
+            (0..3).map(move |axis| {
+                let along: f64 = (0..3).map(|row| apart[row] * self.affine[row][axis]).sum();
+                along.abs() / self.spacing_mm[axis].powi(2)
+            })
+        };
+        (0..8).flat_map(corner).fold(0.0, f64::max)
     }
 
     /// The same voxels with another orientation, as a manifest states it: the spacing is kept, the origin is lost.
@@ -88,6 +131,8 @@ impl AffineKind {
             Self::Sform => "sform",
             Self::Qform => "qform",
             Self::VoxelSizes => "voxel sizes",
+            Self::Dicom => "DICOM slice positions",
+            Self::Directions => "directions",
             Self::Stated => "stated",
         }
     }
@@ -128,26 +173,32 @@ pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>) -> Result<(), Ingest
         (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt() > TOLERANCE_VOXELS * voxel
     });
     if far_apart {
-        return mismatch("affine", show(a), show(b));
+        return mismatch("affine", a.to_string(), b.to_string());
     }
     Ok(())
 }
 
-fn show(geometry: &Geometry) -> String {
-    let [x, y, z, _] = geometry.affine;
-    format!("{x:?} {y:?} {z:?} ({} from the {})", geometry.orientation, geometry.affine_kind.name())
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z, _] = self.affine;
+        write!(f, "{x:?} {y:?} {z:?} ({} from the {})", self.orientation, self.affine_kind.name())
+    }
 }
 
-fn sform(header: &NiftiHeader) -> [[f64; 4]; 4] {
-    [header.srow_x.map(f64::from), header.srow_y.map(f64::from), header.srow_z.map(f64::from), [0.0, 0.0, 0.0, 1.0]]
+/// A rotation and an offset as NIfTI's qform has them.
+pub(crate) struct Quaternion {
+    pub bcd: [f64; 3],
+    pub offset: [f64; 3],
+    /// The precision of the numbers.
+    pub rounding: f64,
 }
 
 /// The quaternion's rotation times the voxel sizes (nifti1.h, "method 2").
-fn qform(header: &NiftiHeader) -> [[f64; 4]; 4] {
-    let [b, c, d] = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
+pub(crate) fn qform_affine(quaternion: &Quaternion, pixdim: &[f64; 8]) -> [[f64; 4]; 4] {
+    let [b, c, d] = quaternion.bcd;
     let rest = 1.0 - (b * b + c * c + d * d);
-    // Half turns, the commonest rotation of all, have a = 0: rounding of b, c, d to f32 must not turn into an angle.
-    let a = if rest < 3.0 * f64::from(f32::EPSILON) { 0.0 } else { rest.sqrt() };
+    // Half turns, the commonest rotation of all, have a = 0: rounding of b, c, d must not turn into an angle.
+    let a = if rest < 3.0 * quaternion.rounding { 0.0 } else { rest.sqrt() };
     let norm = (a * a + b * b + c * c + d * d).sqrt();
     let [a, b, c, d] = [a / norm, b / norm, c / norm, d / norm];
     let rotation = [
@@ -155,22 +206,22 @@ fn qform(header: &NiftiHeader) -> [[f64; 4]; 4] {
         [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
         [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ];
-    let mut size = [1, 2, 3].map(|i| f64::from(header.pixdim[i]).abs());
-    if header.pixdim[0] < 0.0 {
+    let mut size = [1, 2, 3].map(|i| pixdim[i].abs());
+    if pixdim[0] < 0.0 {
         size[2] = -size[2];
     }
-    let offset = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
+    let offset = quaternion.offset;
     let row = |i: usize| [rotation[i][0] * size[0], rotation[i][1] * size[1], rotation[i][2] * size[2], offset[i]];
     [row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]]
 }
 
 /// nibabel's base affine: the first axis runs to the left, the origin is in the middle.
-fn voxel_sizes(header: &NiftiHeader, shape: [usize; 3]) -> [[f64; 4]; 4] {
+pub(crate) fn voxel_size_affine(pixdim: &[f64; 8], shape: [usize; 3]) -> [[f64; 4]; 4] {
     let mut affine = [[0.0; 4]; 4];
     affine[3][3] = 1.0;
     for axis in 0..3 {
         let sign = if axis == 0 { -1.0 } else { 1.0 };
-        affine[axis][axis] = sign * f64::from(header.pixdim[axis + 1]).abs();
+        affine[axis][axis] = sign * pixdim[axis + 1].abs();
         affine[axis][3] = -affine[axis][axis] * (shape[axis] as f64 - 1.0) / 2.0;
     }
     affine

@@ -2,10 +2,12 @@
 //!
 //! Invariant: an image and a mask meet only after [`check_same_geometry`] has compared them.
 
+mod checksum;
 mod discover;
 mod error;
 mod geometry;
 mod inspect;
+mod intensity;
 mod manifest;
 mod montage;
 mod orientation;
@@ -19,10 +21,11 @@ pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
 pub use geometry::{AffineKind, Geometry, Grid, check_same_geometry};
 pub use inspect::{CaseSummary, StoreSummary, summarise};
+pub use intensity::{Intensity, ParseIntensityError};
 pub use manifest::{Manifest, PatientRule};
 pub use montage::{Tile, write_montage};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
 pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
-pub use volume::{Volume, Voxels, read_volume};
+pub use volume::{AffineChoice, ReadOptions, Scalar, Volume, Voxels, read_volume};
 pub use write::write_mask;

@@ -2,12 +2,11 @@
 //!
 //! Invariant: a worker holds one volume at a time, and a case is in the store whole or not at all.
 
-use crate::volume::{hex, sha256_of_file};
-use crate::{CaseFiles, IngestError, Manifest, Volume, Voxels};
+use crate::checksum::{combined, sha256_of_file};
+use crate::{CaseFiles, IngestError, Manifest, ReadOptions, Scalar, Volume};
 use crate::{check_same_geometry, discover, image_slices, mask_slices, read_volume};
 use rayon::prelude::*;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use slice_store::{CaseData, FORMAT_VERSION, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::HashSet;
 use std::fs;
@@ -212,22 +211,24 @@ impl CaseWork<'_> {
         let patient = manifest.patient_of(case)?;
 
         // The image's voxels are dropped before the mask's are read.
-        let mut volume = read_volume(image)?;
+        let mut volume = read_volume(image, &ReadOptions::default())?;
         if self.stopped() {
             return Ok(Outcome::Interrupted);
         }
         let file_geometry = volume.geometry.clone();
         self.correct(&mut volume);
-        let (images, plan) = image_slices(&volume, &self.options.settings);
+        let (images, plan) = image_slices(&volume, &self.options.settings)?;
         self.warn(&volume);
         let (shape, geometry, image_sha256) = (volume.shape, volume.geometry, volume.sha256);
         drop(volume.voxels);
         if self.stopped() {
             return Ok(Outcome::Interrupted);
         }
-        let mask_volume = read_volume(mask)?;
+        let mask_volume = read_volume(mask, &ReadOptions::default())?;
         check_same_geometry(crate::Grid { path: image, shape, geometry: &file_geometry }, mask_volume.grid())?;
-        let masks = mask_slices(&mask_volume, &plan, &manifest.known_labels(), &manifest.target_values())?;
+        let mask_volumes = [mask_volume];
+        let masks = mask_slices(&mask_volumes, &plan, &manifest.known_labels(), &manifest.target_values())?;
+        let [mask_volume] = mask_volumes;
         let mask_sha256 = mask_volume.sha256;
         drop(mask_volume.voxels);
 
@@ -302,8 +303,8 @@ impl CaseWork<'_> {
         } else if volume.geometry.affine_kind == crate::AffineKind::VoxelSizes {
             warn("its header has no orientation; LAS is assumed; if slices look wrong, state it in the manifest");
         }
-        if let Voxels::F32(values) = &volume.voxels {
-            let count = values.iter().filter(|value| value.is_nan()).count();
+        if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {
+            let count = volume.voxels.iter().filter(|value| value.is_nan()).count();
             if count > 0 {
                 warn(&format!("{count} voxels are not a number and became air"));
             }
@@ -336,5 +337,5 @@ impl Stamp {
 
 /// One checksum for a case's two files.
 fn source_sha256(image: &str, mask: &str) -> String {
-    hex(&Sha256::digest(format!("{image}\n{mask}\n")))
+    combined([image, mask])
 }

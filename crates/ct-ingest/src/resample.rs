@@ -3,6 +3,7 @@
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::F32;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use slice_store::MaskResize;
 
 /// Resizes planes of HU with the triangle filter, whose support grows with the reduction: PIL's `BILINEAR`.
 pub(crate) struct ImageResizer {
@@ -27,17 +28,30 @@ impl ImageResizer {
     }
 }
 
+/// Resizes a mask of zeros and ones.
+pub(crate) fn resize_mask(mask: &[u8], from: [usize; 2], to: [usize; 2], how: MaskResize) -> Vec<u8> {
+    assert_eq!(mask.len(), from[0] * from[1]);
+    match how {
+        _ if from == to => mask.to_vec(),
+        MaskResize::Area => resize_by_area(mask, from, to),
+        MaskResize::Nearest => resize_nearest(mask, from, to),
+    }
+}
+
+/// The old pixel in which a new one's centre lies, the later one where it lies between two: PIL's `NEAREST`.
+fn resize_nearest(mask: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
+    let source = |from: usize, to: usize| (0..to).map(move |new| (2 * new + 1) * from / (2 * to));
+    let columns: Vec<usize> = source(from[1], to[1]).collect();
+    source(from[0], to[0]).flat_map(|row| columns.iter().map(move |column| mask[row * from[1] + column])).collect()
+}
+
 /// Resizes a mask of zeros and ones: a pixel is 1 if more than half of its area is. Exact halves, which are common where
 /// 512 becomes 256, go to every other pixel in the manner of a chess-board, so that a mask neither moves nor grows.
 ///
 /// Measured on 120 liver slices, 512 to 256: nearest-neighbour sampling moves the centroid by 0.25 pixel against the
 /// image in both directions (whichever neighbour it takes), this by less than 0.01; going back to 512, the Dice with the
 /// original is 0.989 instead of 0.987.
-pub(crate) fn resize_mask(mask: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
-    assert_eq!(mask.len(), from[0] * from[1]);
-    if from == to {
-        return mask.to_vec();
-    }
+fn resize_by_area(mask: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
     let (rows, columns) = (shares(from[0], to[0]), shares(from[1], to[1]));
     // In units in which a new pixel's area is from[0] * from[1].
     let mut narrowed = vec![0_u32; from[0] * to[1]];
@@ -107,7 +121,7 @@ mod tests {
                 let image: Vec<F32> = mask.iter().map(|&m| F32::new(100.0 * f32::from(m))).collect();
                 let small = ImageResizer::new().resize(&image, [512, 512], [to, to]);
                 let image_at = centroid(&small.iter().map(|p| f64::from(p.0)).collect::<Vec<_>>(), to);
-                let mask_at = centroid(&real(&resize_mask(&mask, [512, 512], [to, to])), to);
+                let mask_at = centroid(&real(&resize_by_area(&mask, [512, 512], [to, to])), to);
                 let true_at = [row + 0.5, column + 0.5].map(|at| at * to as f64 / 512.0);
                 for axis in 0..2 {
                     assert!((image_at[axis] - true_at[axis]).abs() < 0.02, "image {to} {image_at:?} {true_at:?}");
@@ -121,7 +135,7 @@ mod tests {
     fn a_mask_keeps_its_area() {
         for to in [256, 300, 700] {
             let mask = disc(512, 250.2, 260.7, 83.0);
-            let kept: f64 = real(&resize_mask(&mask, [512, 512], [to, to])).iter().sum();
+            let kept: f64 = real(&resize_by_area(&mask, [512, 512], [to, to])).iter().sum();
             let expected = std::f64::consts::PI * 83.0 * 83.0 * (to as f64 / 512.0).powi(2);
             assert!((kept / expected - 1.0).abs() < 0.005, "{kept} {expected}");
         }
@@ -131,7 +145,7 @@ mod tests {
     fn halves_of_an_area_alternate() {
         // Two new pixels across, two down; each covers a left column of zeros and a right column of ones.
         let mask = [0, 1, 0, 1].repeat(4);
-        assert_eq!(resize_mask(&mask, [4, 4], [2, 2]), [0, 1, 1, 0]);
+        assert_eq!(resize_by_area(&mask, [4, 4], [2, 2]), [0, 1, 1, 0]);
     }
 
     proptest! {
@@ -141,14 +155,14 @@ mod tests {
         ) {
             let mask: Vec<u8> = (0..rows * columns).map(|i| (seed >> (i % 64) & 1) as u8).collect();
             let (small, large) = ([rows, columns], [rows * factor, columns * factor]);
-            prop_assert_eq!(resize_mask(&resize_mask(&mask, small, large), large, small), mask);
+            prop_assert_eq!(resize_by_area(&resize_by_area(&mask, small, large), large, small), mask);
         }
 
         #[test]
         fn full_masks_stay_full_and_empty_ones_empty(
             from in proptest::array::uniform2(1_usize..40), to in proptest::array::uniform2(1_usize..40), full in 0_u8..2,
         ) {
-            let resized = resize_mask(&vec![full; from[0] * from[1]], from, to);
+            let resized = resize_by_area(&vec![full; from[0] * from[1]], from, to);
             prop_assert_eq!(resized, vec![full; to[0] * to[1]]);
         }
     }

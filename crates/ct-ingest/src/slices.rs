@@ -3,9 +3,10 @@
 //! Display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
 
 use crate::resample::{ImageResizer, resize_mask};
-use crate::{Geometry, IngestError, Volume, Voxels};
+use crate::volume::PlaneWalk;
+use crate::{Geometry, IngestError, Volume};
 use fast_image_resize::pixels::F32;
-use slice_store::{StoreSettings, WindowAt};
+use slice_store::{MaskResize, Scale, StoreSettings, WindowAt};
 
 /// The way from a volume to its slices and exactly back: axis order and directions, scale, padding.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,7 @@ pub struct SlicePlan {
     columns: Walk,
     scaled: [usize; 2],
     size: usize,
+    mask_resize: MaskResize,
     positions: Vec<SlicePosition>,
 }
 
@@ -51,52 +53,100 @@ struct Walk {
 /// Voxels that are not a number count as air.
 ///
 /// Gives `[slices, size, size]` HU and the plan that led there.
-pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> (Vec<i16>, SlicePlan) {
-    let plan = SlicePlan::new(&volume.geometry, volume.shape, settings.slice_size);
+///
+/// # Errors
+/// Values that can't be a CT's (see [`crate::Intensity`]), or a slice larger than a store that doesn't scale.
+pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i16>, SlicePlan), IngestError> {
+    let plan = SlicePlan::for_volume(volume, settings)?;
     let [low, high] = hu_range(settings);
     let (native, scaled, size) = (plan.native_size(), plan.scaled, plan.size);
     let mut images = vec![low.round() as i16; plan.slices.length * size * size];
     let mut resizer = ImageResizer::new();
+    let mut values = vec![0.0; native[0] * native[1]];
+    let mut plane = vec![F32::new(0.0); values.len()];
+    let mut found = [f32::INFINITY, f32::NEG_INFINITY];
     for (slice, image) in images.chunks_exact_mut(size * size).enumerate() {
-        // Where a voxel is NaN, max() gives its other operand: air.
-        let hu = |index: usize| F32::new(volume.voxels.get(index).max(low).min(high));
-        let plane: Vec<F32> = plan.plane(slice).map(hu).collect();
-        let plane = if native == scaled { plane } else { resizer.resize(&plane, native, scaled) };
-        for (to, from) in image.chunks_exact_mut(size).zip(plane.chunks_exact(scaled[1])) {
+        volume.voxels.plane(plan.walk(slice), &mut values);
+        // min() and max() give their other operand where one is NaN: it widens no range and becomes air.
+        found = values.iter().fold(found, |[least, most], &v| [least.min(v), most.max(v)]);
+        for (to, value) in plane.iter_mut().zip(&values) {
+            *to = F32::new(value.max(low).min(high));
+        }
+        let resized = if native == scaled { None } else { Some(resizer.resize(&plane, native, scaled)) };
+        let lines = resized.as_ref().unwrap_or(&plane).chunks_exact(scaled[1]);
+        for (to, from) in image.chunks_exact_mut(size).zip(lines) {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = from.0.round() as i16;
+                *to = nearest_integer(from.0);
             }
         }
     }
-    (images, plan)
+    volume.intensity.check_range(volume, found[0], found[1])?;
+    Ok((images, plan))
 }
 
-/// Cuts a mask along the plan of its image: 1 where a voxel has one of the `target` labels, resized by area (see
-/// `SlicePlan::restore_mask` for the way back), `[slices, size, size]`.
+/// Rounds half away from zero, as `f32::round` does; that is a function call where the processor's instruction is not assumed.
+fn nearest_integer(value: f32) -> i16 {
+    (value + 0.5_f32.copysign(value)) as i16
+}
+
+/// Cuts masks along the plan of their image: 1 where a voxel has one of the `target` labels in any of the `masks`, resized
+/// as the settings say (see [`SlicePlan::restore_mask`] for the way back), `[slices, size, size]`.
 ///
 /// # Errors
 /// A voxel that is not one of the `known` labels, or a mask whose shape is not the plan's (compare geometries first).
-pub fn mask_slices(mask: &Volume, plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
-    let labels = Labels { mask, known, target };
-    let binary = labels.binary()?;
-    if mask.shape != plan.shape() {
-        let (found, expected) = (format!("a shape of {:?}", mask.shape), "its image's shape");
-        return Err(IngestError::Unsupported { path: mask.path.clone(), found, expected });
+pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
+    for mask in masks {
+        if mask.shape != plan.shape() {
+            let (found, expected) = (format!("a shape of {:?}", mask.shape), "its image's shape");
+            return Err(IngestError::Unsupported { path: mask.path.clone(), found, expected });
+        }
     }
+    let labels = Labels::new(known, target);
     let size = plan.size;
-    let mut masks = vec![0; plan.slices.length * size * size];
-    for (slice, stored) in masks.chunks_exact_mut(size * size).enumerate() {
-        let plane: Vec<u8> = plan.plane(slice).map(|index| binary[index]).collect();
-        let plane = resize_mask(&plane, plan.native_size(), plan.scaled);
+    let native = plan.native_size();
+    let mut slices = vec![0; plan.slices.length * size * size];
+    let mut reader = LabelReader { labels: &labels, bytes: vec![0; native[0] * native[1]], values: Vec::new() };
+    let mut plane = vec![0; native[0] * native[1]];
+    for (slice, stored) in slices.chunks_exact_mut(size * size).enumerate() {
+        plane.fill(0);
+        let mut any = false;
+        for mask in masks {
+            any |= reader.add(mask, plan.walk(slice), &mut plane)?;
+        }
+        if !any {
+            continue;
+        }
+        let plane = resize_mask(&plane, native, plan.scaled, plan.mask_resize);
         for (to, from) in stored.chunks_exact_mut(size).zip(plane.chunks_exact(plan.scaled[1])) {
             to[..from.len()].copy_from_slice(from);
         }
     }
-    Ok(masks)
+    Ok(slices)
 }
 
 impl SlicePlan {
-    /// The plan for a volume of that geometry and shape.
+    /// The plan for a volume.
+    ///
+    /// # Errors
+    /// A slice larger than a store that doesn't scale.
+    pub fn for_volume(volume: &Volume, settings: &StoreSettings) -> Result<Self, IngestError> {
+        let mut plan = Self::new(&volume.geometry, volume.shape, settings.slice_size);
+        plan.mask_resize = settings.mask_resize;
+        if settings.scale == Scale::Native {
+            plan.scaled = plan.native_size();
+            if plan.scaled.iter().any(|&length| length > settings.slice_size) {
+                return Err(IngestError::SliceTooLarge {
+                    path: volume.path.clone(),
+                    slice: plan.scaled,
+                    size: settings.slice_size,
+                });
+            }
+            plan.positions = plan.positions_in(&volume.geometry);
+        }
+        Ok(plan)
+    }
+
+    /// The plan for a volume of that geometry and shape, whose longer side fills a slice.
     pub fn new(geometry: &Geometry, shape: [usize; 3], size: usize) -> Self {
         let strides = [1, shape[0], shape[0] * shape[1]];
         // Superior, posterior and left in world coordinates, where right, anterior and superior are positive.
@@ -114,8 +164,9 @@ impl SlicePlan {
         let longest = rows.length.max(columns.length);
         let scale = |length: usize| ((length * size + longest / 2) / longest).max(1);
         let scaled = [scale(rows.length), scale(columns.length)];
-        let mut plan = Self { slices, rows, columns, scaled, size, positions: Vec::new() };
-        plan.positions = plan.positions_in(geometry, shape);
+        let mask_resize = MaskResize::default();
+        let mut plan = Self { slices, rows, columns, scaled, size, mask_resize, positions: Vec::new() };
+        plan.positions = plan.positions_in(geometry);
         plan
     }
 
@@ -153,7 +204,7 @@ impl SlicePlan {
         for (slice, stored) in slices.chunks_exact(pixels).enumerate() {
             let used = stored.chunks_exact(self.size).take(self.scaled[0]).flat_map(|row| &row[..self.scaled[1]]);
             let plane: Vec<u8> = used.map(|&value| u8::from(value != 0)).collect();
-            let plane = resize_mask(&plane, self.scaled, self.native_size());
+            let plane = resize_mask(&plane, self.scaled, self.native_size(), MaskResize::Area);
             for (index, value) in self.plane(slice).zip(plane) {
                 restored[index] = value;
             }
@@ -167,7 +218,17 @@ impl SlicePlan {
         (0..rows.length).flat_map(move |row| (0..columns.length).map(move |c| start + rows.at(row) + columns.at(c)))
     }
 
-    fn positions_in(&self, geometry: &Geometry, shape: [usize; 3]) -> Vec<SlicePosition> {
+    /// The same as a walk that a reader of voxels follows.
+    fn walk(&self, slice: usize) -> PlaneWalk {
+        PlaneWalk {
+            start: self.slices.at(slice) + self.rows.start + self.columns.start,
+            rows: (self.rows.length, self.rows.stride),
+            columns: (self.columns.length, self.columns.stride),
+        }
+    }
+
+    fn positions_in(&self, geometry: &Geometry) -> Vec<SlicePosition> {
+        let shape = self.shape();
         let centre = |slice: usize| {
             let mut voxel = shape.map(|length| (length as f64 - 1.0) / 2.0);
             let flipped = self.slices.stride < 0;
@@ -217,33 +278,95 @@ fn hu_range(settings: &StoreSettings) -> [f32; 2] {
     }
 }
 
-/// A mask file's labels.
+/// What the values of a mask mean.
 struct Labels<'a> {
-    mask: &'a Volume,
     known: &'a [i32],
     target: &'a [i32],
+    /// For each byte: 0 or 1, or [`UNKNOWN`].
+    of_byte: [u8; 256],
 }
 
-impl Labels<'_> {
-    /// 1 where the target is, in the file's voxel order.
-    fn binary(&self) -> Result<Vec<u8>, IngestError> {
-        match &self.mask.voxels {
-            Voxels::I16(values) => values.iter().map(|&value| self.is_target(f32::from(value))).collect(),
-            Voxels::F32(values) => values.iter().map(|&value| self.is_target(value)).collect(),
-        }
+/// A value that is no label.
+const UNKNOWN: u8 = 2;
+
+impl<'a> Labels<'a> {
+    fn new(known: &'a [i32], target: &'a [i32]) -> Self {
+        let of_byte = std::array::from_fn(|byte| match byte as i32 {
+            label if target.contains(&label) => 1,
+            label if known.contains(&label) => 0,
+            _ => UNKNOWN,
+        });
+        Self { known, target, of_byte }
     }
 
     /// Labels are whole numbers, whatever type they are stored as.
-    fn is_target(&self, value: f32) -> Result<u8, IngestError> {
+    fn of_value(&self, value: f32) -> u8 {
         let label = value.round();
         // Scaling by the header may leave a rounding error.
         if (value - label).abs() < 1e-3 && self.known.contains(&(label as i32)) {
-            return Ok(u8::from(self.target.contains(&(label as i32))));
+            u8::from(self.target.contains(&(label as i32)))
+        } else {
+            UNKNOWN
         }
+    }
+}
+
+/// Reads the target of one plane after the other.
+struct LabelReader<'a> {
+    labels: &'a Labels<'a>,
+    bytes: Vec<u8>,
+    values: Vec<f32>,
+}
+
+impl LabelReader<'_> {
+    /// Sets `plane` to 1 where the mask has the target; whether it has it anywhere.
+    fn add(&mut self, mask: &Volume, walk: PlaneWalk, plane: &mut [u8]) -> Result<bool, IngestError> {
+        if !mask.voxels.byte_plane(walk, &mut self.bytes) {
+            self.values.resize(plane.len(), 0.0);
+            mask.voxels.plane(walk, &mut self.values);
+            for (to, &value) in self.bytes.iter_mut().zip(&self.values) {
+                // Small whole numbers, which masks have, are looked up like bytes; anything else goes the long way.
+                let byte = value as u8;
+                *to = if f32::from(byte) == value { byte } else { 255 };
+            }
+            let odd = |value: &&f32| f32::from(**value as u8) != **value || **value == 255.0;
+            if self.values.iter().any(|value| odd(&value)) {
+                return self.add_odd(mask, plane);
+            }
+        }
+        let mut found = 0;
+        for (to, &byte) in plane.iter_mut().zip(&self.bytes) {
+            let label = self.labels.of_byte[usize::from(byte)];
+            found |= label;
+            *to |= label;
+        }
+        if found & UNKNOWN != 0 {
+            let wrong = self.bytes.iter().find(|&&byte| self.labels.of_byte[usize::from(byte)] == UNKNOWN);
+            return Err(self.unknown(mask, f32::from(wrong.copied().unwrap_or_default())));
+        }
+        Ok(found != 0)
+    }
+
+    /// Values that are not all bytes.
+    fn add_odd(&self, mask: &Volume, plane: &mut [u8]) -> Result<bool, IngestError> {
+        let mut found = false;
+        for (to, &value) in plane.iter_mut().zip(&self.values) {
+            match self.labels.of_value(value) {
+                UNKNOWN => return Err(self.unknown(mask, value)),
+                label => {
+                    *to |= label;
+                    found |= label == 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn unknown(&self, mask: &Volume, value: f32) -> IngestError {
         let expected = format!(
             "expected one of the manifest's labels {:?}; correct `labels` in the manifest, or the mask",
-            self.known
+            self.labels.known
         );
-        Err(IngestError::MaskValue { path: self.mask.path.clone(), value: f64::from(value), expected })
+        IngestError::MaskValue { path: mask.path.clone(), value: f64::from(value), expected }
     }
 }

@@ -1,6 +1,6 @@
 //! Volumes against what nibabel and PIL make of them (`fixtures/make_fixtures.py`).
 
-use ct_ingest::{Volume, check_same_geometry, image_slices, mask_slices, read_volume};
+use ct_ingest::{ReadOptions, Volume, check_same_geometry, image_slices, mask_slices, read_volume};
 use serde::Deserialize;
 use slice_store::StoreSettings;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(name: &str) -> Volume {
-    read_volume(&fixture(name)).unwrap()
+    read_volume(&fixture(name), &ReadOptions::default()).unwrap()
 }
 
 fn settings(slice_size: usize) -> StoreSettings {
@@ -67,7 +67,7 @@ fn every_orientation_and_type_gives_the_slices_that_nibabel_gives() {
         }
         assert!(volume.geometry.spacing_valid);
 
-        let (images, plan) = image_slices(&volume, &settings(size));
+        let (images, plan) = image_slices(&volume, &settings(size)).unwrap();
         assert_eq!((plan.native_size(), plan.scaled_size()), ([rows, columns], [rows, columns]), "{file}");
         for (slice, image) in images.chunks_exact(size * size).enumerate() {
             for (row, pixels) in image.chunks_exact(size).enumerate() {
@@ -94,15 +94,15 @@ fn files_of_one_anatomy_along_other_axes_are_not_the_same_grid() {
 #[test]
 fn positions_run_along_the_slices_normal_to_superior() {
     for file in ["sform_LPS.nii.gz", "sform_AIR.nii.gz", "sform_SPL.nii.gz"] {
-        let (_, plan) = image_slices(&read(file), &settings(10));
+        let (_, plan) = image_slices(&read(file), &settings(10)).unwrap();
         let positions: Vec<f32> = plan.positions().iter().map(|position| position.position_mm).collect();
         assert_eq!(positions, [-300.0, -297.5, -295.0], "{file}");
     }
     // Sheared by 0.35 in y per z: the normal of x and y stays z, the slices' distance too.
-    let (_, plan) = image_slices(&read("sform_gantry_tilt.nii.gz"), &settings(10));
+    let (_, plan) = image_slices(&read("sform_gantry_tilt.nii.gz"), &settings(10)).unwrap();
     assert!((plan.positions()[0].slice_spacing_mm - 2.5).abs() < 1e-5);
     // Turned as a whole: the distance of the slices is what it was.
-    let (_, plan) = image_slices(&read("qform_oblique.nii.gz"), &settings(10));
+    let (_, plan) = image_slices(&read("qform_oblique.nii.gz"), &settings(10)).unwrap();
     let between = plan.positions()[1].position_mm - plan.positions()[0].position_mm;
     assert!((between - 2.5).abs() < 1e-3 && (plan.positions()[0].slice_spacing_mm - 2.5).abs() < 1e-5);
 }
@@ -111,7 +111,7 @@ fn positions_run_along_the_slices_normal_to_superior() {
 fn resizing_is_pils_antialiased_bilinear_to_half_a_hounsfield_unit() {
     let volume = read("resize.nii.gz");
     for Resized { size, rows, columns, hu, .. } in expected().resized {
-        let (images, plan) = image_slices(&volume, &settings(size));
+        let (images, plan) = image_slices(&volume, &settings(size)).unwrap();
         assert_eq!(plan.scaled_size(), [rows, columns]);
         for (slice, image) in images.chunks_exact(size * size).enumerate() {
             for (row, pixels) in image.chunks_exact(size).enumerate() {
@@ -132,12 +132,12 @@ fn resizing_is_pils_antialiased_bilinear_to_half_a_hounsfield_unit() {
 
 #[test]
 fn a_stored_pixel_is_target_if_more_than_half_of_its_area_is_by_pils_box_filter() {
-    let (_, plan) = image_slices(&read("resize.nii.gz"), &settings(8));
+    let (_, plan) = image_slices(&read("resize.nii.gz"), &settings(8)).unwrap();
     assert_eq!(plan.native_size(), [14, 20]);
     for Resized { size, share, .. } in expected().resized {
         let Some(share) = share else { continue };
-        let (_, plan) = image_slices(&read("resize.nii.gz"), &settings(size));
-        let masks = mask_slices(&read("resize_mask.nii.gz"), &plan, &[0, 1], &[1]).unwrap();
+        let (_, plan) = image_slices(&read("resize.nii.gz"), &settings(size)).unwrap();
+        let masks = mask_slices(&[read("resize_mask.nii.gz")], &plan, &[0, 1], &[1]).unwrap();
         for (slice, mask) in masks.chunks_exact(size * size).enumerate() {
             for (row, pixels) in mask.chunks_exact(size).enumerate() {
                 for (column, &pixel) in pixels.iter().enumerate() {

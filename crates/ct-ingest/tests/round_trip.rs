@@ -3,7 +3,7 @@
 mod common;
 
 use common::Nifti;
-use ct_ingest::{Orientation, SlicePlan, Volume, image_slices, mask_slices, read_volume, write_mask};
+use ct_ingest::{Orientation, ReadOptions, SlicePlan, Volume, image_slices, mask_slices, read_volume, write_mask};
 use proptest::prelude::*;
 use slice_store::{StoreSettings, Window, WindowAt};
 use std::path::Path;
@@ -27,7 +27,7 @@ fn affine(orientation: Orientation, spacing: [f32; 3]) -> [[f32; 4]; 3] {
 fn read(directory: &Path, file: &Nifti) -> Volume {
     let path = directory.join("volume.nii");
     file.save(&path);
-    read_volume(&path).unwrap()
+    read_volume(&path, &ReadOptions::default()).unwrap()
 }
 
 fn orientations() -> impl Strategy<Value = Orientation> {
@@ -46,12 +46,12 @@ fn at_its_own_size_a_mask_comes_back_exactly_in_all_48_orientations() {
         let plan = SlicePlan::new(&volume.geometry, shape, 7);
         // The longest side fills the slice: only those with the axis of seven in the slice keep their own size.
         if plan.scaled_size() == plan.native_size() {
-            let slices = mask_slices(&volume, &plan, &[0, 1], &[1]).unwrap();
+            let slices = mask_slices(std::slice::from_ref(&volume), &plan, &[0, 1], &[1]).unwrap();
             assert_eq!(plan.restore_mask(&slices), file.data, "{orientation}");
         }
         let largest = *plan.native_size().iter().max().unwrap();
         let plan = SlicePlan::new(&volume.geometry, shape, largest);
-        let slices = mask_slices(&volume, &plan, &[0, 1], &[1]).unwrap();
+        let slices = mask_slices(std::slice::from_ref(&volume), &plan, &[0, 1], &[1]).unwrap();
         assert_eq!(plan.restore_mask(&slices), file.data, "{orientation}");
     }
 }
@@ -69,7 +69,7 @@ proptest! {
         let volume = read(directory.path(), &file);
         let native = SlicePlan::new(&volume.geometry, shape, 8).native_size();
         let plan = SlicePlan::new(&volume.geometry, shape, factor * native[0].max(native[1]));
-        let slices = mask_slices(&volume, &plan, &[0, 1], &[1]).unwrap();
+        let slices = mask_slices(std::slice::from_ref(&volume), &plan, &[0, 1], &[1]).unwrap();
         prop_assert_eq!(plan.shape(), shape);
         prop_assert_eq!(plan.restore_mask(&slices), file.data);
     }
@@ -85,8 +85,8 @@ proptest! {
         let mut mask = Nifti::uint8(shape, |x, y, z| here(x, y, z).into());
         mask.affine = image.affine;
         let settings = StoreSettings { slice_size: 9, ..StoreSettings::default() };
-        let (images, plan) = image_slices(&read(directory.path(), &image), &settings);
-        let masks = mask_slices(&read(directory.path(), &mask), &plan, &[0, 1], &[1]).unwrap();
+        let (images, plan) = image_slices(&read(directory.path(), &image), &settings).unwrap();
+        let masks = mask_slices(&[read(directory.path(), &mask)], &plan, &[0, 1], &[1]).unwrap();
         let bright: Vec<u8> = images.iter().map(|&hu| u8::from(hu == 1000)).collect();
         prop_assert_eq!(bright, masks);
     }
@@ -102,7 +102,7 @@ fn a_written_mask_has_the_volumes_geometry_and_the_rest_of_its_header() {
     for name in ["my.case.nii", "my.case.nii.gz"] {
         let path = directory.path().join(name);
         write_mask(&path, &mask, &volume).unwrap();
-        let written = read_volume(&path).unwrap();
+        let written = read_volume(&path, &ReadOptions::default()).unwrap();
         assert_eq!(written.geometry, volume.geometry);
         assert_eq!(written.shape, volume.shape);
         let values: Vec<u8> = (0..24).map(|i| written.voxels.get(i) as u8).collect();
@@ -119,13 +119,14 @@ fn a_written_mask_has_the_volumes_geometry_and_the_rest_of_its_header() {
 
 #[test]
 fn a_mask_of_a_big_endian_volume_is_written_big_endian() {
-    let like = read_volume(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/type_float32_big.nii.gz")));
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/type_float32_big.nii.gz"));
+    let like = read_volume(path, &ReadOptions::default());
     let like = like.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("m.nii");
     write_mask(&path, &[1; 210], &like).unwrap();
     assert_eq!(std::fs::read(&path).unwrap()[..4], 348_i32.to_be_bytes());
-    assert_eq!(read_volume(&path).unwrap().geometry, like.geometry);
+    assert_eq!(read_volume(&path, &ReadOptions::default()).unwrap().geometry, like.geometry);
 }
 
 #[test]
@@ -135,9 +136,9 @@ fn intensities_are_clipped_to_the_stored_range_and_not_a_number_is_air() {
     let file = Nifti::float64([3, 3, 1], |x, y, _| values[3 * y + x]);
     let settings = StoreSettings { slice_size: 3, ..StoreSettings::default() };
     let volume = read(directory.path(), &file);
-    assert_eq!(image_slices(&volume, &settings).0, [-1024, -1024, -1024, -1024, 40, 41, 3071, 3071, 3071]);
+    assert_eq!(image_slices(&volume, &settings).unwrap().0, [-1024, -1024, -1024, -1024, 40, 41, 3071, 3071, 3071]);
     let settings = StoreSettings { window_at: WindowAt::Prepare, window: Window::default(), ..settings };
-    assert_eq!(image_slices(&volume, &settings).0, [-160, -160, -160, -160, 40, 41, 240, 240, 240]);
+    assert_eq!(image_slices(&volume, &settings).unwrap().0, [-160, -160, -160, -160, 40, 41, 240, 240, 240]);
 }
 
 #[test]
@@ -148,6 +149,6 @@ fn the_window_before_the_resize_is_not_the_window_after_it() {
     let volume = read(directory.path(), &file);
     let load = StoreSettings { slice_size: 8, ..StoreSettings::default() };
     let prepare = StoreSettings { window_at: WindowAt::Prepare, ..load.clone() };
-    assert_eq!(image_slices(&volume, &load).0[4], -380);
-    assert_eq!(image_slices(&volume, &prepare).0[4], 40);
+    assert_eq!(image_slices(&volume, &load).unwrap().0[4], -380);
+    assert_eq!(image_slices(&volume, &prepare).unwrap().0[4], 40);
 }

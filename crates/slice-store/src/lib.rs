@@ -28,9 +28,10 @@ mod writer;
 
 pub use error::StoreError;
 pub use files::replace_file;
+pub use mmap::map_file;
 pub use natural::natural_order;
 pub use record::{SliceId, SliceRecord};
-pub use settings::{FORMAT_VERSION, StoreInfo, StoreSettings, Window, WindowAt};
+pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
 pub use store::SliceStore;
 pub use writer::{CaseData, StoreWriter};
 

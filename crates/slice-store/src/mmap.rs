@@ -1,4 +1,4 @@
-//! Memory-mapped `.npy` files.
+//! Memory-mapped files.
 //!
 //! Invariant: the only `unsafe` of this crate is here; what a [`MappedArray`] gives out was checked against the file's length.
 #![allow(unsafe_code)]
@@ -9,6 +9,13 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::path::Path;
+
+/// Maps a file that is read once and at once, such as an uncompressed volume; an empty file gives an empty map.
+pub fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is read-only. Nothing here writes to source files; if another program shortens one while it is
+    // read, the system ends this process (SIGBUS), which leaves a store whole, as any other end does.
+    unsafe { Mmap::map(file) }
+}
 
 /// An array `[slices, size, size]` that is paged in from its file as it is touched.
 pub(crate) struct MappedArray<T> {

@@ -17,6 +17,28 @@ pub enum WindowAt {
     Prepare,
 }
 
+/// How a volume's slices get the store's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    /// The longer side fills the slice.
+    #[default]
+    Fit,
+    /// Not at all: smaller slices are padded, larger ones are refused.
+    Native,
+}
+
+/// How a mask gets another size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskResize {
+    /// A pixel is the target if more than half of its area is: the mask stays where its image is.
+    #[default]
+    Area,
+    /// The pixel in which the new one's centre lies, as PIL's `NEAREST`.
+    Nearest,
+}
+
 /// A CT display window in HU.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,12 +85,29 @@ pub struct StoreSettings {
     pub window_at: WindowAt,
     /// The window; it has an effect on the store only with [`WindowAt::Prepare`].
     pub window: Window,
+    /// How slices get the store's size.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scale: Scale,
+    /// How masks are resized.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mask_resize: MaskResize,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for StoreSettings {
     /// 256 pixels, HU in `[-1024, 3071]` (12 bits), windowed by the loader.
     fn default() -> Self {
-        Self { slice_size: 256, stored_hu: [-1024, 3071], window_at: WindowAt::default(), window: Window::default() }
+        Self {
+            slice_size: 256,
+            stored_hu: [-1024, 3071],
+            window_at: WindowAt::default(),
+            window: Window::default(),
+            scale: Scale::default(),
+            mask_resize: MaskResize::default(),
+        }
     }
 }
 

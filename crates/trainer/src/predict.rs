@@ -23,7 +23,7 @@ pub fn volume(
     output: &Path,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    let volume = ct_ingest::read_volume(input)?;
+    let volume = ct_ingest::read_volume(input, &ct_ingest::ReadOptions::default())?;
     if let Some(folder) = output.parent() {
         // Before the work, so that a place that can't be written is known at once.
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of '{}'", output.display()))?;

@@ -86,7 +86,10 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     std::fs::create_dir_all(output.parent().unwrap()).unwrap();
     let predicted = sam_mix(&["predict", "--run", text(&run), "--input", text(&input), "--output", text(&output)]);
     assert!(predicted.status.success(), "{}", error_of(&predicted));
-    let (image, mask) = (ct_ingest::read_volume(&input).unwrap(), ct_ingest::read_volume(&output).unwrap());
+    let (image, mask) = (
+        ct_ingest::read_volume(&input, &ct_ingest::ReadOptions::default()).unwrap(),
+        ct_ingest::read_volume(&output, &ct_ingest::ReadOptions::default()).unwrap(),
+    );
     assert_eq!(image.shape, mask.shape);
     assert_eq!(image.geometry.affine, mask.geometry.affine);
 }

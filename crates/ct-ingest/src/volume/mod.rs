@@ -1,0 +1,74 @@
+//! Volumes of every format that can be read, behind one type.
+//!
+//! Formats are recognised by content, not by name. Each has a module that turns a header into a [`Geometry`] and the place
+//! and type of its voxels; none converts voxels.
+
+mod content;
+mod nifti;
+mod voxels;
+
+pub(crate) use nifti::NiftiHeaderBytes;
+pub(crate) use voxels::{PlaneWalk, Scaling};
+pub use voxels::{Scalar, Voxels};
+
+use crate::{Geometry, IngestError, Intensity};
+use content::Source;
+use std::path::{Path, PathBuf};
+
+pub use nifti::AffineChoice;
+
+/// A volume in the voxel order of its file: the first axis runs fastest.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// The file, or the folder of a DICOM series.
+    pub path: PathBuf,
+    /// Voxels along each axis.
+    pub shape: [usize; 3],
+    /// Values after the header's scaling: HU for a CT, labels for a mask.
+    pub voxels: Voxels,
+    /// Where the voxels are.
+    pub geometry: Geometry,
+    /// SHA-256 (hexadecimal) of the file as it is on disk; of several files, of the lines of their checksums.
+    pub sha256: String,
+    /// What the values mean.
+    pub intensity: Intensity,
+    /// What a person should know of it: doubtful, but no error.
+    pub warnings: Vec<String>,
+    /// A NIfTI-1 header's bytes, so that a mask can be written with the same geometry, whatever else it says.
+    pub(crate) nifti_header: Option<NiftiHeaderBytes>,
+}
+
+/// How a file is to be understood where it doesn't say so itself, or says it wrongly.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadOptions {
+    /// What the voxels' values mean; it applies to images, not to masks.
+    pub intensity: Intensity,
+    /// Which of a NIfTI file's two affines counts where they disagree.
+    pub affine: Option<AffineChoice>,
+    /// The DICOM series (its instance UID) where a folder has several.
+    pub series: Option<String>,
+}
+
+impl Volume {
+    /// What is compared before two volumes meet.
+    pub fn grid(&self) -> crate::Grid<'_> {
+        crate::Grid { path: &self.path, shape: self.shape, geometry: &self.geometry }
+    }
+}
+
+/// Reads a three-dimensional volume of real numbers.
+///
+/// # Errors
+/// What can't be read has an error that says what it is: colours, complex numbers, time series, files that end too early,
+/// damaged compression, an affine that flattens or shears space.
+pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
+    let mut volume = read_any(path, options)?;
+    volume.intensity = options.intensity;
+    volume.voxels.rescale(options.intensity.scaling());
+    Ok(volume)
+}
+
+fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
+    let source = Source::open(path)?;
+    nifti::read(path, source, options)
+}
