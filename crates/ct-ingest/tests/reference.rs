@@ -1,6 +1,6 @@
 //! Volumes against what nibabel and PIL make of them (`fixtures/make_fixtures.py`).
 
-use ct_ingest::{ReadOptions, Volume, check_same_geometry, image_slices, mask_slices, read_volume};
+use ct_ingest::{AffineChoice, ReadOptions, Volume, check_same_geometry, image_slices, mask_slices, read_volume};
 use serde::Deserialize;
 use slice_store::StoreSettings;
 use std::path::PathBuf;
@@ -44,11 +44,22 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(name: &str) -> Volume {
-    read_volume(&fixture(name), &ReadOptions::default()).unwrap()
+    // That file's two affines disagree, which is an error until somebody has chosen.
+    let affine = name.starts_with("sform_wins").then_some(AffineChoice::Sform);
+    read_volume(&fixture(name), &ReadOptions { affine, ..ReadOptions::default() }).unwrap()
 }
 
 fn settings(slice_size: usize) -> StoreSettings {
     StoreSettings { slice_size, ..StoreSettings::default() }
+}
+
+#[test]
+fn two_affines_that_disagree_are_an_error_until_one_is_chosen() {
+    let path = fixture("sform_wins_RAS.nii.gz");
+    let message = read_volume(&path, &ReadOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("two affines that are 9.0 voxels apart: sform [0.75") && message.contains("--affine"));
+    let options = ReadOptions { affine: Some(AffineChoice::Qform), ..ReadOptions::default() };
+    assert_eq!(read_volume(&path, &options).unwrap().geometry.orientation.to_string(), "LPS");
 }
 
 #[test]

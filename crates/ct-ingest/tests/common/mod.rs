@@ -83,7 +83,7 @@ pub fn lps(spacing: [f32; 3]) -> [[f32; 4]; 3] {
     [[-spacing[0], 0.0, 0.0, 100.0], [0.0, -spacing[1], 0.0, 90.0], [0.0, 0.0, spacing[2], -400.0]]
 }
 
-/// A slab of soft tissue with a bright "liver" whose mask is 1, with a lesion of 2 in it.
+/// A slab of soft tissue, air at its right, with a bright "liver" whose mask is 1, with a lesion of 2 in it.
 pub fn patient(shape: [usize; 3], seed: usize) -> [Nifti; 2] {
     let [nx, ny, nz] = shape;
     let liver = move |x: usize, y: usize, z: usize| {
@@ -92,7 +92,10 @@ pub fn patient(shape: [usize; 3], seed: usize) -> [Nifti; 2] {
     };
     let image = Nifti::int16(shape, |x, y, z| {
         let noise = ((x * 7919 + y * 104_729 + z * 1_299_709 + seed * 15_485_863) % 41) as i16 - 20;
-        noise + if liver(x, y, z) { 110 } else { 20 }
+        match x {
+            0 => -1000,
+            _ => noise + if liver(x, y, z) { 110 } else { 20 },
+        }
     });
     let mask =
         Nifti::uint8(shape, |x, y, z| u8::from(liver(x, y, z)) * (1 + u8::from(x == nx * 3 / 10 && y == ny * 9 / 20)));
