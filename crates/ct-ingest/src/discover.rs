@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 const DEEPEST: usize = 6;
 
 /// A path below the data directory: `{case}` stands for the case's name (within one name, in one or more of the path's
-/// parts), `**/` at the beginning for any directory, `[.gz]` at the end for both `.nii` and `.nii.gz`.
+/// parts), `**/` at the beginning for any directory, `[.gz]` at the end for both `.nii` and `.nii.gz`, `/` at the end for a
+/// folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern {
     anywhere: bool,
+    folder: bool,
     parts: Vec<Part>,
 }
 
@@ -29,18 +31,18 @@ struct Part {
 /// A case's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaseFiles {
-    /// The case's name.
+    /// The case's name on disk.
     pub case: String,
-    /// Its CT volume.
+    /// Its CT volume: a file, or the folder of a DICOM series.
     pub image: PathBuf,
-    /// Its mask.
-    pub mask: PathBuf,
+    /// Its masks, one at least.
+    pub masks: Vec<PathBuf>,
 }
 
 /// What a data directory holds: cases in natural order, and those that can't be prepared, with the reason.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    /// Cases with one image and one mask.
+    /// Cases with one image and a mask for each of the manifest's patterns.
     pub cases: Vec<CaseFiles>,
     /// The others.
     pub unusable: Vec<(String, IngestError)>,
@@ -65,11 +67,14 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
             advice: if advice.is_empty() { String::new() } else { format!(". How to get the data: {advice}") },
         });
     }
-    let mut masks = pattern(&manifest.mask)?.find(data)?;
+    let mut masks = Vec::new();
+    for text in manifest.mask.as_slice() {
+        masks.push((text.as_str(), pattern(text)?.find(data)?));
+    }
     let mut found = Discovery::default();
     for (case, images) in images {
-        let masks = masks.remove(&case).unwrap_or_default();
-        match pair(&case, images, masks, &manifest.mask) {
+        let masks = masks.iter_mut().map(|(text, masks)| (*text, masks.remove(&case).unwrap_or_default())).collect();
+        match join(&case, images, masks) {
             Ok(files) => found.cases.push(files),
             Err(error) => found.unusable.push((case, error)),
         }
@@ -79,23 +84,25 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
     Ok(found)
 }
 
-/// A case has exactly one image and one mask.
-fn pair(
-    case: &str,
-    mut images: Vec<PathBuf>,
-    mut masks: Vec<PathBuf>,
-    pattern: &str,
-) -> Result<CaseFiles, IngestError> {
-    let error = |problem| Err(IngestError::Case { case: case.to_owned(), problem });
-    for (kind, files) in [("images", &images), ("masks", &masks)] {
-        if let [first, second, ..] = files.as_slice() {
-            return error(format!("it has two {kind}: '{}' and '{}'", first.display(), second.display()));
+/// A case has exactly one image, and exactly one mask for each pattern.
+fn join(case: &str, images: Vec<PathBuf>, masks: Vec<(&str, Vec<PathBuf>)>) -> Result<CaseFiles, IngestError> {
+    let only = |kind: &str, mut files: Vec<PathBuf>| match (files.pop(), files.first()) {
+        (Some(file), None) => Ok(Some(file)),
+        (None, _) => Ok(None),
+        (Some(second), Some(first)) => {
+            let problem = format!("it has two {kind}: '{}' and '{}'", first.display(), second.display());
+            Err(IngestError::Case { case: case.to_owned(), problem })
         }
+    };
+    let image = only("images", images)?.unwrap_or_default();
+    let mut found = Vec::new();
+    for (pattern, files) in masks {
+        found.push(only("masks", files)?.ok_or_else(|| {
+            let problem = format!("it has no mask, expected '{}'", pattern.replace("{case}", case));
+            IngestError::Case { case: case.to_owned(), problem }
+        })?);
     }
-    match (images.pop(), masks.pop()) {
-        (Some(image), Some(mask)) => Ok(CaseFiles { case: case.to_owned(), image, mask }),
-        _ => error(format!("it has no mask, expected '{}'", pattern.replace("{case}", case))),
-    }
+    Ok(CaseFiles { case: case.to_owned(), image, masks: found })
 }
 
 impl Pattern {
@@ -104,6 +111,10 @@ impl Pattern {
         let (anywhere, rest) = match text.strip_prefix("**/") {
             Some(rest) => (true, rest),
             None => (false, text),
+        };
+        let (rest, folder) = match rest.strip_suffix('/') {
+            Some(rest) => (rest, true),
+            None => (rest, false),
         };
         let (rest, optional_gz) = match rest.strip_suffix("[.gz]") {
             Some(rest) => (rest, true),
@@ -116,7 +127,12 @@ impl Pattern {
         if let Some(last) = parts.last_mut() {
             last.optional_gz = optional_gz;
         }
-        Ok(Self { anywhere, parts })
+        Ok(Self { anywhere, folder, parts })
+    }
+
+    /// Whether it is about folders.
+    pub fn is_folder(&self) -> bool {
+        self.folder
     }
 
     /// All files that match, by case.
@@ -124,7 +140,7 @@ impl Pattern {
         let mut found = BTreeMap::new();
         let mut directories = vec![(data.to_path_buf(), 0)];
         while let Some((directory, depth)) = directories.pop() {
-            find_below(&directory, &self.parts, None, &mut found)?;
+            self.find_below(&directory, &self.parts, None, &mut found)?;
             if self.anywhere && depth < DEEPEST {
                 let entries = entries(&directory)?;
                 directories
@@ -136,32 +152,33 @@ impl Pattern {
         }
         Ok(found)
     }
-}
 
-/// Follows the parts of a pattern down from a directory; `case` is what earlier parts called the case.
-fn find_below(
-    directory: &Path,
-    parts: &[Part],
-    case: Option<&str>,
-    found: &mut BTreeMap<String, Vec<PathBuf>>,
-) -> Result<(), IngestError> {
-    let Some((part, rest)) = parts.split_first() else { return Ok(()) };
-    for (path, name) in part.candidates(directory)? {
-        let case = match (part.matches(&name), case) {
-            (Match::No, _) => continue,
-            (Match::Case(here), Some(earlier)) if here != earlier => continue,
-            (Match::Case(here), _) => Some(here),
-            (Match::Fixed, earlier) => earlier,
-        };
-        if !rest.is_empty() {
-            if path.is_dir() {
-                find_below(&path, rest, case, found)?;
+    /// Follows the parts of a pattern down from a directory; `case` is what earlier parts called the case.
+    fn find_below(
+        &self,
+        directory: &Path,
+        parts: &[Part],
+        case: Option<&str>,
+        found: &mut BTreeMap<String, Vec<PathBuf>>,
+    ) -> Result<(), IngestError> {
+        let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+        for (path, name) in part.candidates(directory)? {
+            let case = match (part.matches(&name), case) {
+                (Match::No, _) => continue,
+                (Match::Case(here), Some(earlier)) if here != earlier => continue,
+                (Match::Case(here), _) => Some(here),
+                (Match::Fixed, earlier) => earlier,
+            };
+            if !rest.is_empty() {
+                if path.is_dir() {
+                    self.find_below(&path, rest, case, found)?;
+                }
+            } else if let (Some(case), true) = (case, if self.folder { path.is_dir() } else { path.is_file() }) {
+                found.entry(case.to_owned()).or_default().push(path.clone());
             }
-        } else if let (Some(case), true) = (case, path.is_file()) {
-            found.entry(case.to_owned()).or_default().push(path.clone());
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What a name says to a part of a pattern.
@@ -298,8 +315,26 @@ mod tests {
     }
 
     #[test]
+    fn a_slash_at_the_end_means_folders_and_several_masks_must_all_be_there() {
+        let mut manifest = manifest("totalsegmentator");
+        manifest.image = "{case}/".to_owned();
+        let patterns = ["masks/{case}_liver.nii", "masks/{case}_tumour.nii"].map(str::to_owned);
+        manifest.mask = crate::manifest::OneOrMore::More(patterns.to_vec());
+        let files = ["a/1.dcm", "b/1.dcm", "c.dcm", "masks/a_liver.nii", "masks/a_tumour.nii", "masks/b_liver.nii"];
+        let directory = tree(&files);
+        let found = discover(directory.path(), &manifest).unwrap();
+        assert_eq!(found.cases.len(), 1);
+        assert_eq!((found.cases[0].case.as_str(), found.cases[0].masks.len()), ("a", 2));
+        assert!(found.cases[0].image.ends_with("a"));
+        let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
+        assert_eq!(reasons[0], "case 'b': it has no mask, expected 'masks/b_tumour.nii'");
+    }
+
+    #[test]
     fn patterns_that_are_not_understood_are_refused() {
-        for text in ["a.nii", "", "{case}{case}.nii", "*/{case}.nii", "../{case}.nii", "{cas}.nii", "{case}/[a].nii"] {
+        for text in
+            ["a.nii", "", "{case}{case}.nii", "*/{case}.nii", "../{case}.nii", "{cas}.nii", "{case}/[a].nii", "/"]
+        {
             assert!(Pattern::parse(text).is_err(), "{text}");
         }
     }

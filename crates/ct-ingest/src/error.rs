@@ -169,6 +169,14 @@ pub enum IngestError {
         /// How to get the data, if the manifest says so.
         advice: String,
     },
+    /// A case can't be prepared, and nothing else is to be prepared then.
+    #[error("case '{case}' can't be prepared, and --strict stops at the first: {reason}")]
+    Strict {
+        /// The case.
+        case: String,
+        /// Why.
+        reason: String,
+    },
     /// A case can't be identified: no mask, or several files.
     #[error("case '{case}': {problem}")]
     Case {

@@ -2,6 +2,8 @@
 //!
 //! Invariant: an image and a mask meet only after [`check_same_geometry`] has compared them.
 
+mod case;
+mod check;
 mod checksum;
 mod discover;
 mod error;
@@ -14,18 +16,20 @@ mod orientation;
 mod prepare;
 mod resample;
 mod slices;
+mod source;
 mod volume;
 mod write;
 
+pub use check::{Check, CheckedCase, Found, Would, check};
 pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
 pub use geometry::{AffineKind, Geometry, Grid, check_same_geometry};
 pub use inspect::{CaseSummary, StoreSummary, summarise};
 pub use intensity::{Intensity, ParseIntensityError};
-pub use manifest::{Manifest, PatientRule};
+pub use manifest::{Manifest, OneOrMore, PatientRule};
 pub use montage::{Tile, write_montage};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
 pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
-pub use volume::{AffineChoice, ReadOptions, Scalar, Volume, Voxels, read_volume};
+pub use volume::{AffineChoice, ReadOptions, Scalar, Volume, Voxels, read_grid, read_volume};
 pub use write::write_mask;

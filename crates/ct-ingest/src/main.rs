@@ -1,14 +1,18 @@
 //! `sam-mix-data`: CT data sets into slice stores, and a look at what is in them. Needs no libtorch.
 
 mod progress;
+mod show;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ct_ingest::{Manifest, PrepareOptions, StoreSummary, Summary, prepare, summarise, write_montage};
+use ct_ingest::{
+    Check, Manifest, PrepareOptions, StoreSummary, Summary, Would, check, prepare, summarise, write_montage,
+};
 use serde_json::json;
-use slice_store::{SliceStore, StoreSettings, WindowAt};
+use slice_store::{MaskResize, Scale, SliceStore, StoreSettings, Window, WindowAt};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,13 +36,15 @@ enum Command {
 /// to posterior, columns to the patient's left, slices from inferior to superior), resized and written to the store in HU.
 /// An interrupted run is resumed by running it again; cases that are in the store already are left alone.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[command(
     args_override_self = true,
     after_long_help = "\
 Examples:
   sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits
   sam-mix-data prepare --manifest totalsegmentator --data ~/Totalsegmentator_dataset_v201 --store stores/total --jobs 4
-  sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size 512
+  sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size native
+  sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits --check     # look first, write nothing
 
 Exit status: 0 if every case is in the store, 1 if some could not be prepared (they are listed), 130 if interrupted."
 )]
@@ -52,12 +58,21 @@ struct PrepareArgs {
     /// The store's directory; it is made, or resumed
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Side of the stored slices in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = StoreSettings::default().slice_size)]
-    size: usize,
-    /// When intensities are clipped to the window (level 40, width 400)
+    /// Side of the stored slices in pixels, or `native`: no scaling, the largest slice of the data set decides
+    #[arg(long, value_name = "PIXELS|native", default_value = "256")]
+    size: Size,
+    /// HU that are stored, LOW:HIGH; what is outside is clipped
+    #[arg(long, value_name = "LOW:HIGH", default_value = "-1024:3071", allow_hyphen_values = true)]
+    hu: Pair<i16>,
+    /// When intensities are clipped to the window
     #[arg(long, value_enum, default_value_t = When::Load)]
     window_at: When,
+    /// The window of `--window-at prepare`, in HU
+    #[arg(long, value_name = "LEVEL:WIDTH", default_value = "40:400", allow_hyphen_values = true)]
+    window: Pair<f32>,
+    /// How masks are resized
+    #[arg(long, value_enum, default_value_t = Resize::Area)]
+    mask_resize: Resize,
     /// The headers' millimetres are nominal: mark them as not to be trusted
     ///
     /// Metrics in millimetres are then not given. The same as `"spacing_trusted": false` in the manifest.
@@ -66,6 +81,15 @@ struct PrepareArgs {
     /// Volumes to work on at the same time; each needs memory for a volume [default: processors, 8 at most]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// Read every case to its last byte, say what each is and what would be done, and write nothing
+    #[arg(long)]
+    check: bool,
+    /// Stop at the first case that can't be prepared
+    #[arg(long)]
+    strict: bool,
+    /// Prepare all cases again, in the place of whatever the store holds
+    #[arg(long)]
+    redo: bool,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +102,44 @@ enum When {
     Load,
     /// Before the resize, as the SAM-Mix authors' script does
     Prepare,
+}
+
+/// How masks are resized.
+#[derive(Clone, Copy, ValueEnum)]
+enum Resize {
+    /// A pixel is the target if more than half of its area is: masks stay where their images are
+    Area,
+    /// Nearest neighbour, as PIL and most Python scripts do: masks of half the size move by a quarter of a pixel
+    Nearest,
+}
+
+/// `PIXELS` or `native`.
+#[derive(Clone, Copy)]
+struct Size(Option<usize>);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "native" => Ok(Self(None)),
+            _ => text.parse().map(|size| Self(Some(size))).map_err(|_| "expected pixels or `native`".to_owned()),
+        }
+    }
+}
+
+/// Two numbers with a colon between.
+#[derive(Clone, Copy)]
+struct Pair<T>(T, T);
+
+impl<T: FromStr> FromStr for Pair<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || "expected two numbers with a colon between".to_owned();
+        let (first, second) = text.split_once(':').ok_or_else(error)?;
+        Ok(Self(first.parse().map_err(|_| error())?, second.parse().map_err(|_| error())?))
+    }
 }
 
 /// Show what is in a slice store
@@ -116,12 +178,27 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_on_interrupt()?;
     let options = prepare_options(args)?;
     let progress = progress::Progress::new();
+    if args.check {
+        let found = check(&options, &stop, &|event| progress.show(&event))?;
+        progress.finish();
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        } else {
+            show::check(&options, &found);
+        }
+        let refused = found.cases.iter().any(|case| matches!(case.would, Would::Refuse(_)));
+        return Ok(match (found.interrupted, refused) {
+            (true, _) => ExitCode::from(INTERRUPTED),
+            (false, true) => ExitCode::FAILURE,
+            (false, false) => ExitCode::SUCCESS,
+        });
+    }
     let summary = prepare(&options, &stop, &|event| progress.show(&event))?;
     progress.finish();
     if args.json {
-        println!("{:#}", prepare_json(&options, &summary));
+        println!("{:#}", show::prepare_json(&options, &summary));
     } else {
-        print_prepare(&options, &summary);
+        show::prepare(&options, &summary);
     }
     Ok(match summary {
         Summary { remaining: 1.., .. } => ExitCode::from(INTERRUPTED),
@@ -130,6 +207,7 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// From what was typed to what will be done.
 fn prepare_options(args: &PrepareArgs) -> anyhow::Result<PrepareOptions> {
     let here = std::env::current_dir().context("cannot find the working directory")?;
     let mut manifest = Manifest::load(&args.manifest, &here)?;
@@ -138,13 +216,29 @@ fn prepare_options(args: &PrepareArgs) -> anyhow::Result<PrepareOptions> {
         When::Load => WindowAt::Load,
         When::Prepare => WindowAt::Prepare,
     };
+    let mask_resize = match args.mask_resize {
+        Resize::Area => MaskResize::Area,
+        Resize::Nearest => MaskResize::Nearest,
+    };
+    let default = StoreSettings::default();
+    let settings = StoreSettings {
+        slice_size: args.size.0.unwrap_or(default.slice_size),
+        stored_hu: [args.hu.0, args.hu.1],
+        window_at,
+        window: Window { level: args.window.0, width: args.window.1 },
+        scale: if args.size.0.is_some() { Scale::Fit } else { Scale::Native },
+        mask_resize,
+    };
+    settings.check()?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(PrepareOptions {
         data: args.data.clone(),
         store: args.store.clone(),
         manifest,
-        settings: StoreSettings { slice_size: args.size, window_at, ..StoreSettings::default() },
+        settings,
         jobs: args.jobs.map_or(processors.min(8), usize::from),
+        strict: args.strict,
+        redo: args.redo,
     })
 }
 
@@ -162,49 +256,6 @@ fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn print_prepare(options: &PrepareOptions, summary: &Summary) {
-    let store = options.store.display();
-    for (case, reason) in &summary.failed {
-        eprintln!("failed: {case}: {reason}");
-    }
-    if summary.remaining > 0 {
-        println!(
-            "interrupted: {} cases are whole, {} are left; run the same command again to go on",
-            summary.prepared + summary.unchanged,
-            summary.remaining
-        );
-        return;
-    }
-    let [cases, patients, slices, target_slices] = summary.counts();
-    match (summary.prepared, summary.failed.len()) {
-        (0, 0) => println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged),
-        (prepared, 0) => println!("{prepared} cases prepared, {} unchanged", summary.unchanged),
-        (prepared, failed) => println!("{prepared} cases prepared, {} unchanged, {failed} failed", summary.unchanged),
-    }
-    println!(
-        "'{store}': {cases} cases of {patients} patients, {slices} slices, {target_slices} with {}",
-        options.manifest.target
-    );
-}
-
-fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::Value {
-    let [cases, patients, slices, target_slices] = summary.counts();
-    let failed: Vec<_> =
-        summary.failed.iter().map(|(case, reason)| json!({ "case": case, "reason": reason })).collect();
-    json!({
-        "store": options.store,
-        "finished": summary.remaining == 0,
-        "prepared": summary.prepared,
-        "unchanged": summary.unchanged,
-        "failed": failed,
-        "remaining": summary.remaining,
-        "cases": cases,
-        "patients": patients,
-        "slices": slices,
-        "target_slices": target_slices,
-    })
-}
-
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let store = SliceStore::open(&args.store)?;
     let summary = summarise(&store);
@@ -212,47 +263,10 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
-        print_summary(&summary);
+        show::summary(&summary);
         for tile in tiles.into_iter().flatten() {
             println!("montage row {}, column {}: {}", tile.row, tile.column, tile.slice);
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print_summary(summary: &StoreSummary) {
-    let StoreSummary { dataset, target, settings, .. } = summary;
-    println!("data set      {dataset} ({target}), prepared by version {}", summary.tool_version);
-    println!("checksum      {}", summary.checksum);
-    println!(
-        "slices        {0} x {0} pixels, HU {1} to {2}",
-        settings.slice_size, settings.stored_hu[0], settings.stored_hu[1]
-    );
-    match (settings.window_at, summary.hu_range) {
-        (_, None) => println!("              there are none"),
-        (WindowAt::Load, Some([low, high])) => println!("              found {low} to {high}"),
-        (WindowAt::Prepare, Some([low, high])) => {
-            println!("              windowed before the resize, found {low} to {high}");
-        }
-    }
-    println!(
-        "content       {} cases of {} patients, {} slices, {} with {target}",
-        summary.cases.len(),
-        summary.patients,
-        summary.slices,
-        summary.target_slices
-    );
-    println!();
-    println!(
-        "{:<16} {:<16} {:>6} {:>12} {:>14}  row, column, slice spacing (mm)",
-        "case", "patient", "slices", "with target", "target pixels"
-    );
-    for case in &summary.cases {
-        let [row, column, slice] = case.spacing_mm;
-        let trust = if case.spacing_valid { "" } else { "  not trusted" };
-        println!(
-            "{:<16} {:<16} {:>6} {:>12} {:>14}  {row:.3}, {column:.3}, {slice:.3}{trust}",
-            case.case, case.patient, case.slices, case.target_slices, case.target_pixels
-        );
-    }
 }

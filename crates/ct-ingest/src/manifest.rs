@@ -1,6 +1,7 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
-use crate::{IngestError, Orientation};
+use crate::checksum::sha256;
+use crate::{AffineChoice, IngestError, Intensity, Orientation, Pattern, ReadOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -23,19 +24,30 @@ pub struct Manifest {
     /// Where it comes from and how to lay it out.
     #[serde(default)]
     pub how_to_get: String,
-    /// Where images are, relative to the data directory: see [`crate::Pattern`].
+    /// Where images are, relative to the data directory: see [`Pattern`]. With a slash at its end: the folder of a DICOM
+    /// series.
     pub image: String,
-    /// Where masks are; `{case}` stands for the image's case.
-    pub mask: String,
+    /// Where masks are; `{case}` stands for the image's case. Several patterns: each case has a file of each, and what is
+    /// the target in any of them is the target.
+    pub mask: OneOrMore,
     /// The masks' values by name. A mask with any other value is refused.
     pub labels: BTreeMap<String, i32>,
     /// The organ that is looked for, for example `liver`.
     pub target: String,
     /// Names of the labels that are the target together.
     pub target_labels: Vec<String>,
-    /// Which patient a case belongs to.
-    #[serde(default)]
-    pub patient: PatientRule,
+    /// Which patient a case belongs to; by default each case is a patient. For folders of DICOM series it must be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<PatientRule>,
+    /// What the images' values mean.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub intensity: Intensity,
+    /// Which affine counts in NIfTI files whose two affines disagree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affine: Option<AffineChoice>,
+    /// The series (its instance UID) of cases whose folder has several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub series: BTreeMap<String, String>,
     /// The true orientation of cases whose header is wrong.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub orientation: BTreeMap<String, Orientation>,
@@ -44,7 +56,27 @@ pub struct Manifest {
     pub spacing_trusted: bool,
 }
 
-/// How a case's name tells its patient. The patient's key goes into the store, so it should not be a person's name.
+/// A pattern, or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Several.
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// The patterns.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(several) => several,
+        }
+    }
+}
+
+/// How a case tells its patient. The patient's key goes into the store, so it should not be a person's name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatientRule {
@@ -55,6 +87,17 @@ pub enum PatientRule {
     Before(String),
     /// A table from case to patient: `{"map": {"scan-a": "p1", "scan-b": "p1"}}`.
     Map(BTreeMap<String, String>),
+    /// `{"hash": "a secret"}`: case and patient are called by hashes, salted with this secret, of the case's name and of the
+    /// DICOM patient ID (of the case's name where there is none). Neither the secret nor a path goes into the store or
+    /// into messages.
+    Hash(String),
+}
+
+/// The secret of the manifest that comes with the project: known to everybody.
+pub(crate) const SHIPPED_SALT: &str = "replace this by a secret of your own";
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn trusted() -> bool {
@@ -108,10 +151,33 @@ impl Manifest {
         self.target_labels.iter().filter_map(|name| self.labels.get(name)).copied().collect()
     }
 
-    /// The patient's key of a case.
-    pub fn patient_of(&self, case: &str) -> Result<String, IngestError> {
-        let error = |problem: String| IngestError::Case { case: case.to_owned(), problem };
+    /// How a case's image is to be read.
+    pub fn image_options(&self, case: &str) -> ReadOptions {
+        ReadOptions { intensity: self.intensity, affine: self.affine, series: self.series.get(case).cloned() }
+    }
+
+    /// How its masks are to be read.
+    pub fn mask_options(&self) -> ReadOptions {
+        ReadOptions { affine: self.affine, ..ReadOptions::default() }
+    }
+
+    /// Whether names of files and folders may tell who a patient is.
+    pub fn hides_names(&self) -> bool {
+        matches!(self.patient, Some(PatientRule::Hash(_)))
+    }
+
+    /// What the store calls a case that is called so on disk.
+    pub fn stored_case(&self, case: &str) -> String {
         match &self.patient {
+            Some(PatientRule::Hash(salt)) => salted(salt, "case", case),
+            _ => case.to_owned(),
+        }
+    }
+
+    /// The patient's key of a case; `patient_id` is DICOM's.
+    pub fn patient_of(&self, case: &str, patient_id: Option<&str>) -> Result<String, IngestError> {
+        let error = |problem: String| IngestError::Case { case: case.to_owned(), problem };
+        match self.patient.as_ref().unwrap_or(&PatientRule::Case) {
             PatientRule::Case => Ok(case.to_owned()),
             PatientRule::Before(mark) => match case.split_once(mark.as_str()) {
                 Some((patient, _)) if !patient.is_empty() => Ok(patient.to_owned()),
@@ -121,16 +187,46 @@ impl Manifest {
                 .get(case)
                 .cloned()
                 .ok_or_else(|| error("it isn't in the manifest's `patient.map`; add it there".to_owned())),
+            PatientRule::Hash(salt) => {
+                Ok(patient_id.map_or_else(|| self.stored_case(case), |id| salted(salt, "patient", id)))
+            }
         }
+    }
+
+    /// As the store remembers it: a secret is replaced by its checksum, so that another secret is still noticed.
+    pub(crate) fn without_secret(&self) -> Self {
+        let mut manifest = self.clone();
+        if let Some(PatientRule::Hash(salt)) = &mut manifest.patient {
+            *salt = sha256(salt.as_bytes());
+            // Their keys are names on disk.
+            manifest.series = self.series.iter().map(|(case, uid)| (self.stored_case(case), uid.clone())).collect();
+            manifest.orientation =
+                self.orientation.iter().map(|(case, code)| (self.stored_case(case), *code)).collect();
+        }
+        manifest
     }
 
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() {
             return Err("`name` is empty".to_owned());
         }
-        for (key, pattern) in [("image", &self.image), ("mask", &self.mask)] {
-            crate::Pattern::parse(pattern).map_err(|problem| format!("`{key}` is '{pattern}': {problem}"))?;
+        let parse =
+            |key: &str, text: &str| Pattern::parse(text).map_err(|problem| format!("`{key}` is '{text}': {problem}"));
+        let image = parse("image", &self.image)?;
+        if self.mask.as_slice().is_empty() {
+            return Err("`mask` is empty, expected a pattern or several".to_owned());
         }
+        for mask in self.mask.as_slice() {
+            if parse("mask", mask)?.is_folder() {
+                return Err(format!("`mask` is '{mask}', a folder; expected files"));
+            }
+        }
+        if image.is_folder() && self.patient.is_none() {
+            return Err("`patient` is missing, and folders of DICOM series may be named after people: expected \
+                        {\"hash\": \"a secret of yours\"}, or \"case\" if the folders' names are no secret"
+                .to_owned());
+        }
+        self.intensity.check()?;
         if self.target_labels.is_empty() {
             return Err("`target_labels` is empty, expected at least one name of `labels`".to_owned());
         }
@@ -150,6 +246,13 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of salt, kind and text.
+fn salted(salt: &str, kind: &str, text: &str) -> String {
+    let mut hash = sha256(format!("{salt}\n{kind}\n{text}").as_bytes());
+    hash.truncate(16);
+    hash
 }
 
 /// Names of the manifests in a directory, in order.
@@ -203,14 +306,14 @@ mod tests {
 
     #[test]
     fn shipped_manifests_are_named_as_their_files_and_find_the_liver() {
-        for name in ["phantom", "lits", "msd-task03-liver", "totalsegmentator", "nnunet"] {
+        for name in ["phantom", "lits", "msd-task03-liver", "totalsegmentator", "nnunet", "dicom"] {
             // From a directory below, as `cargo test` runs in the crate's own.
             let manifest = Manifest::load(name, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
             assert_eq!((manifest.name.as_str(), manifest.target.as_str()), (name, "liver"));
             assert!(manifest.target_values().contains(&1));
             assert!(!manifest.licence.is_empty() && !manifest.how_to_get.is_empty());
         }
-        assert_eq!(names_in(&shipped()).len(), 5);
+        assert_eq!(names_in(&shipped()).len(), 6);
     }
 
     #[test]
@@ -253,12 +356,39 @@ mod tests {
     #[test]
     fn patients_follow_their_rule() {
         let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
-        assert_eq!(manifest.patient_of("7").unwrap(), "7");
-        manifest.patient = PatientRule::Before("_".to_owned());
-        assert_eq!(manifest.patient_of("p1_scan2").unwrap(), "p1");
-        assert!(manifest.patient_of("p1").is_err());
-        manifest.patient = PatientRule::Map([("a".to_owned(), "p1".to_owned())].into());
-        assert_eq!(manifest.patient_of("a").unwrap(), "p1");
-        assert!(manifest.patient_of("b").unwrap_err().to_string().contains("`patient.map`"));
+        assert_eq!(manifest.patient_of("7", None).unwrap(), "7");
+        manifest.patient = Some(PatientRule::Before("_".to_owned()));
+        assert_eq!(manifest.patient_of("p1_scan2", None).unwrap(), "p1");
+        assert!(manifest.patient_of("p1", None).is_err());
+        manifest.patient = Some(PatientRule::Map([("a".to_owned(), "p1".to_owned())].into()));
+        assert_eq!(manifest.patient_of("a", None).unwrap(), "p1");
+        assert!(manifest.patient_of("b", None).unwrap_err().to_string().contains("`patient.map`"));
+    }
+
+    #[test]
+    fn hashed_patients_depend_on_the_secret_and_the_secret_is_not_stored() {
+        let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
+        manifest.patient = Some(PatientRule::Hash("s3cret".to_owned()));
+        let of = |manifest: &Manifest, id| manifest.patient_of("DOE_JANE", id).unwrap();
+        assert_eq!(of(&manifest, Some("123")).len(), 16);
+        assert_eq!(of(&manifest, Some("123")), manifest.patient_of("another scan", Some("123")).unwrap());
+        assert_ne!(of(&manifest, Some("123")), of(&manifest, None));
+        assert_eq!(of(&manifest, None), manifest.stored_case("DOE_JANE"));
+        let stored = serde_json::to_string(&manifest.without_secret()).unwrap();
+        assert!(!stored.contains("s3cret") && stored.contains("\"hash\""));
+        let before = of(&manifest, Some("123"));
+        manifest.patient = Some(PatientRule::Hash("other".to_owned()));
+        assert_ne!(of(&manifest, Some("123")), before);
+    }
+
+    #[test]
+    fn folders_of_dicom_series_must_say_how_patients_are_called() {
+        let message = refusal(|value| {
+            value["image"] = "{case}/".into();
+            value.as_object_mut().unwrap().remove("patient");
+        });
+        assert!(message.contains("`patient` is missing") && message.contains("\"hash\""), "{message}");
+        assert!(refusal(|value| value["mask"] = "{case}/".into()).contains("a folder; expected files"));
+        assert!(refusal(|value| value["mask"] = serde_json::json!([])).contains("`mask` is empty"));
     }
 }

@@ -1,19 +1,16 @@
 //! Preparing a data set: every case of a directory into a slice store, in parallel and resumably.
 //!
-//! Invariant: a worker holds one volume at a time, and a case is in the store whole or not at all.
+//! Invariant: a worker holds the volumes of one case at a time, and a case is in the store whole or not at all.
 
-use crate::checksum::{combined, sha256_of_file};
-use crate::{CaseFiles, IngestError, Manifest, ReadOptions, Scalar, Volume};
-use crate::{check_same_geometry, discover, image_slices, mask_slices, read_volume};
+use crate::case::{CaseWork, Known};
+use crate::source::Stamp;
+use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, discover, read_grid};
 use rayon::prelude::*;
-use serde_json::json;
-use slice_store::{CaseData, FORMAT_VERSION, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{FORMAT_VERSION, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::HashSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::UNIX_EPOCH;
 
 /// What is to be prepared, from where, to where and how.
 #[derive(Clone, Debug)]
@@ -24,10 +21,15 @@ pub struct PrepareOptions {
     pub store: PathBuf,
     /// What the data set looks like.
     pub manifest: Manifest,
-    /// How slices are made.
+    /// How slices are made. With [`Scale::Native`] the size is that of the data set's largest slice, or of the store
+    /// that is there already.
     pub settings: StoreSettings,
     /// Cases that are worked on at the same time; memory grows with it.
     pub jobs: usize,
+    /// Whether the first case that can't be prepared stops the others.
+    pub strict: bool,
+    /// Whether all cases are prepared again, whatever the store holds.
+    pub redo: bool,
 }
 
 /// What happens while a data set is prepared.
@@ -46,6 +48,13 @@ pub enum Event<'a> {
         case: &'a str,
         /// What.
         text: &'a str,
+    },
+    /// A case was read to its end, in a check.
+    Looked {
+        /// Its name.
+        case: &'a str,
+        /// Of its image and masks.
+        bytes: u64,
     },
     /// A case is dealt with.
     Done {
@@ -71,7 +80,7 @@ pub enum Outcome {
     /// It is in the store already, from the same files.
     Unchanged,
     /// It can't be prepared.
-    Failed(IngestError),
+    Failed(String),
     /// The user stopped before it was done.
     Interrupted,
 }
@@ -91,7 +100,7 @@ pub struct Summary {
     pub records: Vec<SliceRecord>,
 }
 
-/// Prepares a data set. A case that can't be prepared doesn't stop the others. `stop` is looked at between the steps of a
+/// Prepares a data set. A case that can't be prepared doesn't stop the others, unless the options are strict. `stop` is looked at between the steps of a
 /// case: once it is true, no case is begun and none is left half written.
 ///
 /// # Errors
@@ -103,49 +112,66 @@ pub fn prepare(
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Summary, IngestError> {
     let found = discover(&options.data, &options.manifest)?;
-    let writer = StoreWriter::create(&options.store, store_info(options))?;
-    let work: Vec<(CaseFiles, u64)> = found
-        .cases
-        .into_iter()
-        .map(|files| {
-            let bytes = size_of(&files);
-            (files, bytes)
-        })
-        .collect();
-    report(Event::Found { cases: work.len(), bytes: work.iter().map(|(_, bytes)| bytes).sum() });
+    let hidden = HiddenNames::of(options);
+    let mut summary = Summary::default();
+    let unusable = found.unusable.iter().map(|(case, error)| (hidden.case(case), hidden.text(&error.to_string())));
+    summary.failed.extend(unusable);
+    if let (true, Some((case, reason))) = (options.strict, summary.failed.first()) {
+        return Err(IngestError::Strict { case: case.clone(), reason: reason.clone() });
+    }
+    let pool = pool(options)?;
+    let info = store_info(options, pool.install(|| settings(options, &found))?);
+    let writer = if options.redo {
+        StoreWriter::replace(&options.store, info)
+    } else {
+        StoreWriter::create(&options.store, info)
+    }?;
+    if hidden.known_secret() {
+        let text = "the manifest's secret is the one that everybody has; replace it in a copy of the manifest";
+        report(Event::Warning { case: "patient", text });
+    }
+    let work: Vec<(u64, CaseFiles)> = found.cases.into_iter().map(|files| (Stamp::bytes_of(&files), files)).collect();
+    report(Event::Found { cases: work.len(), bytes: work.iter().map(|(bytes, _)| bytes).sum() });
 
-    let disk_full = Mutex::new(None);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build();
-    let pool = pool.map_err(|error| IngestError::Io {
-        action: "start workers for",
-        path: options.store.clone(),
-        reason: std::io::Error::other(error),
-    })?;
+    let fatal = Mutex::new(None);
     let outcomes: Vec<(String, Outcome)> = pool.install(|| {
-        let one = |(files, bytes): (CaseFiles, u64)| {
-            let mut outcome = CaseWork { options, writer: &writer, stop, report, files: &files }.run();
-            if matches!(&outcome, Outcome::Failed(error) if error.is_disk_full()) {
-                stop.store(true, Ordering::Relaxed);
-                if let Outcome::Failed(error) = std::mem::replace(&mut outcome, Outcome::Interrupted) {
-                    disk_full.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+        let one = |(bytes, files): (u64, CaseFiles)| {
+            let case = options.manifest.stored_case(&files.case);
+            let outcome = match one_case(options, &writer, &files, &case, stop, report) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    let reason = hidden.text(&error.to_string());
+                    let error = if error.is_disk_full() {
+                        Some(error)
+                    } else if options.strict {
+                        Some(IngestError::Strict { case: case.clone(), reason: reason.clone() })
+                    } else {
+                        None
+                    };
+                    match error {
+                        None => Outcome::Failed(reason),
+                        Some(error) => {
+                            stop.store(true, Ordering::Relaxed);
+                            fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                            Outcome::Interrupted
+                        }
+                    }
                 }
-            }
-            report(Event::Done { case: &files.case, bytes, outcome: &outcome });
-            (files.case, outcome)
+            };
+            report(Event::Done { case: &case, bytes, outcome: &outcome });
+            (case, outcome)
         };
         work.into_par_iter().with_max_len(1).map(one).collect()
     });
-    if let Some(error) = disk_full.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    if let Some(error) = fatal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         return Err(error);
     }
 
-    let mut summary = Summary::default();
-    summary.failed.extend(found.unusable.into_iter().map(|(case, error)| (case, error.to_string())));
     for (case, outcome) in outcomes {
         match outcome {
             Outcome::Prepared { .. } => summary.prepared += 1,
             Outcome::Unchanged => summary.unchanged += 1,
-            Outcome::Failed(error) => summary.failed.push((case, error.to_string())),
+            Outcome::Failed(reason) => summary.failed.push((case, reason)),
             Outcome::Interrupted => summary.remaining += 1,
         }
     }
@@ -165,177 +191,103 @@ impl Summary {
     }
 }
 
-fn store_info(options: &PrepareOptions) -> StoreInfo {
+fn one_case(
+    options: &PrepareOptions,
+    writer: &StoreWriter,
+    files: &CaseFiles,
+    case: &str,
+    stop: &AtomicBool,
+    report: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Outcome, IngestError> {
+    let work = CaseWork { manifest: &options.manifest, settings: &writer.info().settings, files, case, stop };
+    if work.stopped() {
+        return Ok(Outcome::Interrupted);
+    }
+    let known = writer.provenance(case).map(|(source, provenance)| Known { source, provenance });
+    if known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false)) {
+        return Ok(Outcome::Unchanged);
+    }
+    let Some(cut) = work.cut()? else { return Ok(Outcome::Interrupted) };
+    for text in &cut.warnings {
+        report(Event::Warning { case, text });
+    }
+    let (slices, target_slices) = cut.counts();
+    writer.write_case(cut.data(case))?;
+    Ok(Outcome::Prepared { slices, target_slices })
+}
+
+pub(crate) fn pool(options: &PrepareOptions) -> Result<rayon::ThreadPool, IngestError> {
+    rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build().map_err(|error| IngestError::Io {
+        action: "start workers for",
+        path: options.store.clone(),
+        reason: std::io::Error::other(error),
+    })
+}
+
+pub(crate) fn store_info(options: &PrepareOptions, settings: StoreSettings) -> StoreInfo {
     StoreInfo {
         format_version: FORMAT_VERSION,
         dataset: options.manifest.name.clone(),
         target: options.manifest.target.clone(),
         has_masks: true,
-        settings: options.settings.clone(),
+        settings,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        manifest: serde_json::to_value(&options.manifest).unwrap_or_default(),
+        manifest: serde_json::to_value(options.manifest.without_secret()).unwrap_or_default(),
     }
 }
 
-fn size_of(files: &CaseFiles) -> u64 {
-    [&files.image, &files.mask].iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
+/// The settings, with the size that a store of native size has.
+pub(crate) fn settings(options: &PrepareOptions, found: &Discovery) -> Result<StoreSettings, IngestError> {
+    let mut settings = options.settings.clone();
+    if settings.scale != Scale::Native {
+        return Ok(settings);
+    }
+    let there = if options.redo { None } else { slice_store::settings_of(&options.store)? };
+    if let Some(there) = there.filter(|there| there.scale == Scale::Native) {
+        settings.slice_size = there.slice_size;
+        return Ok(settings);
+    }
+    let longest = |files: &CaseFiles| {
+        // What can't be read is found again, and reported, when the case is prepared.
+        let (shape, geometry) = read_grid(&files.image, &options.manifest.image_options(&files.case)).ok()?;
+        let [rows, columns] = SlicePlan::new(&geometry, shape, 1).native_size();
+        Some(rows.max(columns))
+    };
+    let sizes: Vec<usize> = found.cases.par_iter().filter_map(longest).collect();
+    settings.slice_size = sizes.into_iter().max().unwrap_or(settings.slice_size);
+    Ok(settings)
 }
 
-/// A case and all that is needed to prepare it.
-struct CaseWork<'a> {
-    options: &'a PrepareOptions,
-    writer: &'a StoreWriter,
-    stop: &'a AtomicBool,
-    report: &'a (dyn Fn(Event<'_>) + Sync),
-    files: &'a CaseFiles,
+/// Keeps names on disk out of messages where they may tell who a patient is.
+pub(crate) struct HiddenNames<'a> {
+    manifest: &'a Manifest,
+    data: String,
 }
 
-impl CaseWork<'_> {
-    fn run(&self) -> Outcome {
-        match self.prepare() {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Failed(error),
-        }
+impl<'a> HiddenNames<'a> {
+    pub fn of(options: &'a PrepareOptions) -> Self {
+        Self { manifest: &options.manifest, data: options.data.display().to_string() }
     }
 
-    fn prepare(&self) -> Result<Outcome, IngestError> {
-        if self.stopped() {
-            return Ok(Outcome::Interrupted);
-        }
-        let CaseFiles { case, image, mask } = self.files;
-        let stamps = [Stamp::of(image)?, Stamp::of(mask)?];
-        if self.is_unchanged(&stamps)? {
-            return Ok(Outcome::Unchanged);
-        }
-        let manifest = &self.options.manifest;
-        let patient = manifest.patient_of(case)?;
+    /// Whether the secret is the shipped one.
+    pub fn known_secret(&self) -> bool {
+        self.manifest.patient == Some(crate::PatientRule::Hash(crate::manifest::SHIPPED_SALT.to_owned()))
+    }
 
-        // The image's voxels are dropped before the mask's are read.
-        let mut volume = read_volume(image, &ReadOptions::default())?;
-        if self.stopped() {
-            return Ok(Outcome::Interrupted);
-        }
-        let file_geometry = volume.geometry.clone();
-        self.correct(&mut volume);
-        let (images, plan) = image_slices(&volume, &self.options.settings)?;
-        self.warn(&volume);
-        let (shape, geometry, image_sha256) = (volume.shape, volume.geometry, volume.sha256);
-        drop(volume.voxels);
-        if self.stopped() {
-            return Ok(Outcome::Interrupted);
-        }
-        let mask_volume = read_volume(mask, &ReadOptions::default())?;
-        check_same_geometry(crate::Grid { path: image, shape, geometry: &file_geometry }, mask_volume.grid())?;
-        let mask_volumes = [mask_volume];
-        let masks = mask_slices(&mask_volumes, &plan, &manifest.known_labels(), &manifest.target_values())?;
-        let [mask_volume] = mask_volumes;
-        let mask_sha256 = mask_volume.sha256;
-        drop(mask_volume.voxels);
+    /// A case as the store calls it.
+    pub fn case(&self, case: &str) -> String {
+        self.manifest.stored_case(case)
+    }
 
-        let source_sha256 = source_sha256(&image_sha256, &mask_sha256);
-        let pixels = self.options.settings.slice_size.pow(2);
-        let record = |(index, (position, mask)): (usize, (&crate::SlicePosition, &[u8]))| SliceRecord {
-            case: case.clone(),
-            patient: patient.clone(),
-            index: index as u32,
-            position_mm: position.position_mm,
-            row_spacing_mm: position.row_spacing_mm,
-            column_spacing_mm: position.column_spacing_mm,
-            slice_spacing_mm: position.slice_spacing_mm,
-            spacing_valid: position.spacing_valid && manifest.spacing_trusted,
-            target_pixels: mask.iter().map(|&value| u32::from(value)).sum(),
-            source_sha256: source_sha256.clone(),
+    /// A message without the paths below the data directory: paths stand between quotation marks.
+    pub fn text(&self, message: &str) -> String {
+        if !self.manifest.hides_names() {
+            return message.to_owned();
+        }
+        let quoted = |(index, part): (usize, &str)| match index % 2 {
+            1 if part.starts_with(&self.data) || !part.contains(' ') => "…".to_owned(),
+            _ => part.to_owned(),
         };
-        let records: Vec<SliceRecord> =
-            plan.positions().iter().zip(masks.chunks_exact(pixels)).enumerate().map(record).collect();
-        let (slices, target_slices) = (records.len(), records.iter().filter(|record| record.has_target()).count());
-        let provenance = json!({
-            "image": stamps[0].json(&image_sha256),
-            "mask": stamps[1].json(&mask_sha256),
-            "shape": shape,
-            "spacing_mm": geometry.spacing_mm,
-            "orientation": geometry.orientation,
-            "affine_from": geometry.affine_kind.name(),
-            "native_size": plan.native_size(),
-            "scaled_size": plan.scaled_size(),
-        });
-        if self.stopped() {
-            return Ok(Outcome::Interrupted);
-        }
-        self.writer.write_case(CaseData {
-            case,
-            patient: &patient,
-            images: &images,
-            masks: &masks,
-            records,
-            provenance,
-        })?;
-        Ok(Outcome::Prepared { slices, target_slices })
+        message.split('\'').enumerate().map(quoted).collect::<Vec<_>>().join("'")
     }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Size and time of the files, as the store remembers them, spare reading them; else their content decides.
-    fn is_unchanged(&self, stamps: &[Stamp; 2]) -> Result<bool, IngestError> {
-        let CaseFiles { case, image, mask } = self.files;
-        let Some((source, provenance)) = self.writer.provenance(case) else { return Ok(false) };
-        if stamps[0].agrees(&provenance["image"]) && stamps[1].agrees(&provenance["mask"]) {
-            return Ok(true);
-        }
-        Ok(source == source_sha256(&sha256_of_file(image)?, &sha256_of_file(mask)?))
-    }
-
-    /// Puts the orientation that the manifest states in the place of the header's.
-    fn correct(&self, volume: &mut Volume) {
-        if let Some(orientation) = self.options.manifest.orientation.get(&self.files.case) {
-            volume.geometry = volume.geometry.with_orientation(*orientation);
-        }
-    }
-
-    fn warn(&self, volume: &Volume) {
-        let warn = |text: &str| (self.report)(Event::Warning { case: &self.files.case, text });
-        if !volume.geometry.spacing_valid {
-            warn(
-                "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest",
-            );
-        } else if volume.geometry.affine_kind == crate::AffineKind::VoxelSizes {
-            warn("its header has no orientation; LAS is assumed; if slices look wrong, state it in the manifest");
-        }
-        if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {
-            let count = volume.voxels.iter().filter(|value| value.is_nan()).count();
-            if count > 0 {
-                warn(&format!("{count} voxels are not a number and became air"));
-            }
-        }
-    }
-}
-
-/// A file's size and time of change: enough to see that nobody has touched it.
-struct Stamp {
-    bytes: u64,
-    modified_unix_ns: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Result<Self, IngestError> {
-        let file = fs::metadata(path).map_err(IngestError::io("read", path))?;
-        let modified = file.modified().map_err(IngestError::io("read", path))?;
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { bytes: file.len(), modified_unix_ns: since.as_nanos() as u64 })
-    }
-
-    fn json(&self, sha256: &str) -> serde_json::Value {
-        json!({ "bytes": self.bytes, "modified_unix_ns": self.modified_unix_ns, "sha256": sha256 })
-    }
-
-    fn agrees(&self, remembered: &serde_json::Value) -> bool {
-        remembered["bytes"] == self.bytes && remembered["modified_unix_ns"] == self.modified_unix_ns
-    }
-}
-
-/// One checksum for a case's two files.
-fn source_sha256(image: &str, mask: &str) -> String {
-    combined([image, mask])
 }

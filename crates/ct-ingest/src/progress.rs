@@ -33,6 +33,9 @@ impl Progress {
                 self.bar.set_message(format!("0/{cases} cases"));
             }
             Event::Warning { case, text } => self.line(&format!("warning: {case}: {text}")),
+            Event::Looked { bytes, .. } => {
+                self.count(*bytes);
+            }
             Event::Done { case, bytes, outcome } => self.done(case, *bytes, outcome),
         }
     }
@@ -45,10 +48,7 @@ impl Progress {
         if matches!(outcome, Outcome::Interrupted) {
             return;
         }
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let cases = self.cases.load(Ordering::Relaxed);
-        self.bar.inc(bytes);
-        self.bar.set_message(format!("{done}/{cases} cases"));
+        let (done, cases) = self.count(bytes);
         let text = match outcome {
             Outcome::Prepared { slices, target_slices } => format!("{slices} slices, {target_slices} with the target"),
             Outcome::Failed(error) => format!("failed: {error}"),
@@ -57,6 +57,15 @@ impl Progress {
         if !self.terminal || matches!(outcome, Outcome::Failed(_)) {
             self.line(&format!("[{done}/{cases}] {case}: {text}"));
         }
+    }
+
+    /// One case more; how many are done, and of how many.
+    fn count(&self, bytes: u64) -> (usize, usize) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let cases = self.cases.load(Ordering::Relaxed);
+        self.bar.inc(bytes);
+        self.bar.set_message(format!("{done}/{cases} cases"));
+        (done, cases)
     }
 
     fn line(&self, text: &str) {

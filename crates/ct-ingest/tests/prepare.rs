@@ -276,6 +276,189 @@ fn a_full_disk_ends_in_a_clear_error_and_leaves_no_half_case() {
     assert_eq!(scratch.prepared("store", &[]).records().len(), 27);
 }
 
+/// The LiTS manifest, changed.
+fn manifest(scratch: &Scratch, name: &str, change: impl FnOnce(&mut Value)) -> String {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data-manifests/lits.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(shipped).unwrap()).unwrap();
+    change(&mut manifest);
+    let path = scratch.directory.path().join(format!("{name}.json"));
+    fs::write(&path, manifest.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_check_reads_everything_writes_nothing_and_says_what_would_be_done() {
+    let scratch = Scratch::with_cases(4, SHAPE);
+    scratch.prepared("store", &[]);
+    Nifti::uint8(SHAPE, |x, _, _| u8::from(x < 4)).save(&scratch.data().join("segmentation-1.nii.gz"));
+    let mut packed = fs::read(scratch.data().join("segmentation-2.nii.gz")).unwrap();
+    let checksum = packed.len() - 6;
+    packed[checksum] ^= 1;
+    fs::write(scratch.data().join("segmentation-2.nii.gz"), packed).unwrap();
+    fs::remove_file(scratch.data().join("segmentation-3.nii.gz")).unwrap();
+    let before = content(&scratch.store("store"));
+    let output = scratch.prepare("store", &["--check", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["cases"][0]["would"], "keep");
+    assert_eq!(found["cases"][0]["found"]["shape"], serde_json::json!(SHAPE));
+    assert_eq!(
+        (&found["cases"][0]["found"]["orientation"], &found["cases"][0]["found"]["slices"]),
+        (&"LPS".into(), &9.into())
+    );
+    assert_eq!(found["cases"][1]["would"], "prepare");
+    assert!(found["cases"][2]["would"]["refuse"].as_str().unwrap().contains("can't be decompressed"));
+    assert!(found["cases"][3]["would"]["refuse"].as_str().unwrap().contains("it has no mask"));
+    let words = text(&scratch.prepare("store", &["--check"]).stdout);
+    assert!(words.contains("1 to prepare, 1 to keep, 2 to refuse"), "{words}");
+    let words = text(&scratch.prepare("store", &["--check", "--size", "64"]).stdout);
+    assert!(
+        words.contains("`settings.slice_size` = 32, now 64") && words.contains("2 to prepare, 0 to keep"),
+        "{words}"
+    );
+    assert_eq!(content(&scratch.store("store")), before);
+    assert!(!scratch.store("new").exists() && scratch.prepare("new", &["--check"]).status.code() == Some(1));
+    assert!(!scratch.store("new").exists());
+}
+
+#[test]
+fn strict_stops_at_the_first_bad_case_and_a_later_run_goes_on() {
+    let scratch = Scratch::with_cases(3, SHAPE);
+    fs::write(scratch.data().join("volume-1.nii"), b"not a volume").unwrap();
+    let output = scratch.prepare("store", &["--strict", "--jobs", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("case '1' can't be prepared, and --strict stops"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(SliceStore::open(&scratch.store("store")).is_err());
+    patient(SHAPE, 1)[0].save(&scratch.data().join("volume-1.nii"));
+    assert_eq!(scratch.prepared("store", &["--strict"]).records().len(), 27);
+}
+
+#[test]
+fn redo_replaces_a_store_of_other_settings_as_if_it_were_new() {
+    let scratch = Scratch::with_cases(3, SHAPE);
+    scratch.prepared("new", &["--size", "24"]);
+    scratch.prepared("old", &[]);
+    let message = text(&scratch.prepare("old", &["--size", "24"]).stderr);
+    assert!(message.contains("all 3 cases would be prepared again: --redo does so"), "{message}");
+    scratch.prepared("old", &["--size", "24", "--redo"]);
+    assert_eq!(content(&scratch.store("old")), content(&scratch.store("new")));
+}
+
+#[test]
+fn an_added_case_is_the_only_one_prepared() {
+    let scratch = Scratch::with_cases(2, SHAPE);
+    scratch.prepared("store", &[]);
+    let before = content(&scratch.store("store"));
+    data_set(&scratch.data(), 3, SHAPE);
+    let summary: Value = serde_json::from_slice(&scratch.prepare("store", &["--json"]).stdout).unwrap();
+    assert_eq!((&summary["prepared"], &summary["unchanged"]), (&1.into(), &2.into()));
+    let after = content(&scratch.store("store"));
+    let kept = |name: &&PathBuf| !name.starts_with("index.parquet") && !name.starts_with("index.sha256");
+    assert!(before.keys().filter(kept).all(|name| before[name] == after[name]));
+}
+
+#[test]
+fn native_size_is_that_of_the_largest_slice_and_nothing_is_scaled() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let [image, mask] = patient([52, 20, 4], 9);
+    image.save(&scratch.data().join("volume-1.nii"));
+    mask.save(&scratch.data().join("segmentation-1.nii"));
+    let store = scratch.prepared("store", &["--size", "native"]);
+    assert_eq!(store.slice_size(), 52);
+    assert_eq!((store.records()[0].row_spacing_mm, store.records()[0].column_spacing_mm), (0.8, 0.8));
+    let first: Vec<i16> = image.data.chunks_exact(2).take(52).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+    assert_eq!(store.image(9)[..52], first);
+    // A larger one that comes later doesn't fit; the store stays as it is.
+    let [image, mask] = patient([60, 20, 4], 9);
+    image.save(&scratch.data().join("volume-2.nii"));
+    mask.save(&scratch.data().join("segmentation-2.nii"));
+    let output = scratch.prepare("store", &["--size", "native"]);
+    assert!(text(&output.stderr).contains("do not fit into the store's 52 x 52"), "{}", text(&output.stderr));
+    assert_eq!(scratch.prepared("store", &["--size", "native", "--redo"]).slice_size(), 60);
+}
+
+#[test]
+fn several_masks_are_one_target() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    for (name, label) in [("liver", 1), ("lesion", 2)] {
+        let [_, mask] = patient(SHAPE, 0);
+        let data = mask.data.iter().map(|&value| u8::from(value == label)).collect();
+        Nifti { data, ..mask }.save(&scratch.data().join(format!("{name}-0.nii.gz")));
+    }
+    let manifest = manifest(&scratch, "several", |manifest| {
+        manifest["mask"] = serde_json::json!(["liver-{case}.nii.gz", "lesion-{case}.nii.gz"]);
+        manifest["labels"] = serde_json::json!({ "background": 0, "organ": 1 });
+        manifest["target_labels"] = serde_json::json!(["organ"]);
+    });
+    let one = scratch.prepared("one", &[]);
+    let several = scratch.prepared("several", &["--manifest", &manifest]);
+    for row in 0..9 {
+        assert_eq!(one.mask(row), several.mask(row));
+    }
+}
+
+#[test]
+fn grey_levels_are_refused_until_their_window_is_declared() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let [image, _] = patient(SHAPE, 0);
+    let hu = |bytes: &[u8]| f64::from(i16::from_le_bytes([bytes[0], bytes[1]])).clamp(-160.0, 240.0);
+    let grey: Vec<u8> = image.data.chunks_exact(2).map(|b| ((hu(b) + 160.0) / 400.0 * 255.0).round() as u8).collect();
+    let as_hu = scratch.prepared("hu", &["--window-at", "prepare"]);
+    Nifti { data_type: 2, bits: 8, data: grey, ..image }.save(&scratch.data().join("volume-0.nii"));
+    let message = text(&scratch.prepare("grey", &[]).stderr);
+    assert!(
+        message.contains("looks like 8-bit grey levels") && message.contains("--intensity grey8:40:400"),
+        "{message}"
+    );
+    let manifest = manifest(&scratch, "grey", |manifest| {
+        manifest["intensity"] = serde_json::json!({ "kind": "grey8", "level": 40, "width": 400 });
+    });
+    // A store without a case may still be made otherwise.
+    let store = scratch.prepared("grey", &["--manifest", &manifest, "--window-at", "prepare"]);
+    // A grey level is 1.57 HU.
+    let apart = |row: usize| store.image(row).iter().zip(as_hu.image(row)).map(|(a, b)| (a - b).abs()).max();
+    assert!((0..9).all(|row| apart(row).unwrap() <= 1));
+}
+
+#[test]
+fn hashed_cases_leave_no_name_in_the_store_or_in_any_message() {
+    let scratch = Scratch::with_cases(2, SHAPE);
+    let data = scratch.data();
+    for kind in ["volume-0.nii", "segmentation-0.nii.gz"] {
+        fs::rename(data.join(kind), data.join(kind.replace('0', "DOE^JANE"))).unwrap();
+    }
+    fs::rename(data.join("volume-1.nii"), data.join("volume-ROE^RICHARD.nii")).unwrap();
+    fs::write(data.join("segmentation-ROE^RICHARD.nii"), b"no mask").unwrap();
+    fs::write(data.join("volume-POE^PAUL.nii"), b"no mask of it").unwrap();
+    let secret = "a secret of the test";
+    let manifest = manifest(&scratch, "hashed", |manifest| {
+        manifest["patient"] = serde_json::json!({ "hash": secret });
+        manifest["orientation"] = serde_json::json!({ "DOE^JANE": "LPS" });
+    });
+    let hides = |what: &str, bytes: &[u8]| {
+        let text = text(bytes);
+        for name in ["DOE", "JANE", "ROE", "RICHARD", "POE", secret] {
+            assert!(!text.contains(name), "{what} tells {name}: {text}");
+        }
+    };
+    for more in [&[][..], &["--json"], &["--check"], &["--check", "--json"]] {
+        let output = scratch.prepare("store", &[&["--manifest", manifest.as_str()], more].concat());
+        assert_eq!(output.status.code(), Some(1));
+        hides("stdout", &output.stdout);
+        hides("stderr", &output.stderr);
+    }
+    for (name, bytes) in content(&scratch.store("store")) {
+        hides("a file's name", name.to_str().unwrap().as_bytes());
+        hides(name.to_str().unwrap(), &bytes);
+    }
+    let store = SliceStore::open(&scratch.store("store")).unwrap();
+    assert_eq!((store.records().len(), store.records()[0].case.len()), (9, 16));
+}
+
 #[test]
 fn an_unknown_manifest_and_an_empty_directory_say_what_to_do() {
     let scratch = Scratch::with_cases(0, SHAPE);

@@ -78,7 +78,7 @@ pub enum StoreError {
     /// The store was prepared with other settings.
     #[error(
         "the slice store '{}' was prepared with `{key}` = {found}, now it is {expected}; \
-         choose another store directory, or delete this one and prepare it again",
+         all {cases} cases would be prepared again: --redo does so; or choose another store directory",
         path.display()
     )]
     SettingsDiffer {
@@ -90,6 +90,8 @@ pub enum StoreError {
         found: String,
         /// The value that was asked for.
         expected: String,
+        /// Cases in the store.
+        cases: usize,
     },
     /// Another process is writing to the store.
     #[error("another process is writing to the slice store '{}'; wait for it to end", path.display())]

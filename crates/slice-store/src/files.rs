@@ -50,6 +50,20 @@ pub(crate) fn sweep_temporary_files(directory: &Path) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Removes a directory's files with that extension; other files stay.
+pub(crate) fn remove_files(directory: &Path, extension: &str) -> Result<(), StoreError> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(directory).map_err(StoreError::io("list", directory))? {
+        let path = entry.map_err(StoreError::io("list", directory))?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}{TEMPORARY}"))

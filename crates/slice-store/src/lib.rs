@@ -33,7 +33,7 @@ pub use natural::natural_order;
 pub use record::{SliceId, SliceRecord};
 pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
 pub use store::SliceStore;
-pub use writer::{CaseData, StoreWriter};
+pub use writer::{CaseData, StoreWriter, case_provenance, settings_difference, settings_of};
 
 #[cfg(target_endian = "big")]
 compile_error!("slice stores are little-endian and memory-mapped: big-endian machines can't read them");

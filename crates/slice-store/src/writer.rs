@@ -3,7 +3,7 @@
 //! Invariant: `cases/<case>.json` exists only while its case is whole, `index.parquet` only while the store is.
 
 use crate::store::{array_path, check_case_name, read_info};
-use crate::{FORMAT_VERSION, SliceRecord, StoreError, StoreInfo, files, index, npy};
+use crate::{FORMAT_VERSION, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, TryLockError};
@@ -66,13 +66,29 @@ impl StoreWriter {
             files::sweep_temporary_files(directory)?;
         }
         let info_path = path.join("store.json");
-        if info_path.exists() {
-            let found = read_info(path)?;
-            check_same_settings(path, &found, &info)?;
+        let cases = fs::read_dir(path.join("cases")).map_or(0, |cases| cases.flatten().count());
+        if info_path.exists() && cases > 0 {
+            if let Some((key, found, expected)) = settings_difference(path, &info)? {
+                return Err(StoreError::SettingsDiffer { path: path.to_path_buf(), key, found, expected, cases });
+            }
         } else {
             files::replace_json(&info_path, &info)?;
         }
         Ok(Self { path: path.to_path_buf(), info, _lock: lock })
+    }
+
+    /// Makes a store in the place of whatever store is there: all of its cases are removed first.
+    pub fn replace(path: &Path, info: StoreInfo) -> Result<Self, StoreError> {
+        if path.join("store.json").exists() {
+            let _lock = lock(path)?;
+            // The index first: from here on the store is unfinished, and every case is whole or gone.
+            remove_if_there(&path.join("index.parquet"))?;
+            for (directory, extension) in [("cases", "json"), ("images", "npy"), ("masks", "npy")] {
+                files::remove_files(&path.join(directory), extension)?;
+            }
+            remove_if_there(&path.join("store.json"))?;
+        }
+        Self::create(path, info)
     }
 
     /// What the store is made of and how.
@@ -82,12 +98,12 @@ impl StoreWriter {
 
     /// Whether a case is whole and was made from these source files.
     pub fn has_case(&self, case: &str, source_sha256: &str) -> bool {
-        self.read_case(case).is_some_and(|file| file.source_sha256 == source_sha256)
+        read_case(&self.path, &self.info, case).is_some_and(|file| file.source_sha256 == source_sha256)
     }
 
     /// The checksum of the source and the provenance of a case that is whole.
     pub fn provenance(&self, case: &str) -> Option<(String, Value)> {
-        self.read_case(case).map(|file| (file.source_sha256, file.provenance))
+        case_provenance(&self.path, &self.info, case)
     }
 
     /// Names of the whole cases, in natural order.
@@ -157,14 +173,6 @@ impl StoreWriter {
         self.path.join("cases").join(format!("{case}.json"))
     }
 
-    /// The case's file, if the case is whole: pixels of a plausible length are there too.
-    fn read_case(&self, case: &str) -> Option<CaseFile> {
-        let file: CaseFile = files::read_json(&self.case_path(case)).ok()?;
-        let pixels = (file.records.len() * self.info.settings.slice_size.pow(2)) as u64;
-        let holds = |kind, bytes| fs::metadata(array_path(&self.path, kind, case)).is_ok_and(|file| file.len() > bytes);
-        (holds("images", 2 * pixels) && (!self.info.has_masks || holds("masks", pixels))).then_some(file)
-    }
-
     /// Checks that images, masks and records agree; gives the checksum that all records share.
     fn check_case(&self, data: &CaseData<'_>) -> Result<String, StoreError> {
         check_case_name(data.case)?;
@@ -212,6 +220,29 @@ impl StoreWriter {
     }
 }
 
+/// The checksum of the source and the provenance of a case that is whole in the store at `path`.
+pub fn case_provenance(path: &Path, info: &StoreInfo, case: &str) -> Option<(String, Value)> {
+    read_case(path, info, case).map(|file| (file.source_sha256, file.provenance))
+}
+
+/// The case's file, if the case is whole: pixels of a plausible length are there too.
+fn read_case(path: &Path, info: &StoreInfo, case: &str) -> Option<CaseFile> {
+    let file: CaseFile = files::read_json(&path.join("cases").join(format!("{case}.json"))).ok()?;
+    let pixels = (file.records.len() * info.settings.slice_size.pow(2)) as u64;
+    let holds = |kind, bytes| fs::metadata(array_path(path, kind, case)).is_ok_and(|file| file.len() > bytes);
+    (holds("images", 2 * pixels) && (!info.has_masks || holds("masks", pixels))).then_some(file)
+}
+
+/// The settings of the store at `path`; `None` if there is no store.
+pub fn settings_of(path: &Path) -> Result<Option<StoreSettings>, StoreError> {
+    if path.join("store.json").exists() { read_info(path).map(|info| Some(info.settings)) } else { Ok(None) }
+}
+
+/// The first key in which the store at `path` was made otherwise than `info` says, and both values.
+pub fn settings_difference(path: &Path, info: &StoreInfo) -> Result<Option<(String, String, String)>, StoreError> {
+    Ok(difference(&read_info(path)?, info))
+}
+
 fn lock(store: &Path) -> Result<File, StoreError> {
     let path = store.join(".lock");
     let file = File::create(&path).map_err(StoreError::io("create", &path))?;
@@ -231,8 +262,8 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Compares all that decides how slices are made.
-fn check_same_settings(path: &Path, found: &StoreInfo, expected: &StoreInfo) -> Result<(), StoreError> {
+/// The first difference in what decides how slices are made.
+fn difference(found: &StoreInfo, expected: &StoreInfo) -> Option<(String, String, String)> {
     let comparable = |info: &StoreInfo| {
         let mut value = serde_json::to_value(info).unwrap_or_default();
         if let Some(store) = value.as_object_mut() {
@@ -243,12 +274,7 @@ fn check_same_settings(path: &Path, found: &StoreInfo, expected: &StoreInfo) -> 
         }
         value
     };
-    match first_difference("", &comparable(found), &comparable(expected)) {
-        Some((key, found, expected)) => {
-            Err(StoreError::SettingsDiffer { path: path.to_path_buf(), key, found, expected })
-        }
-        None => Ok(()),
-    }
+    first_difference("", &comparable(found), &comparable(expected))
 }
 
 /// The dotted key and the two values of the first difference of two JSON values.

@@ -7,7 +7,7 @@ mod content;
 mod nifti;
 mod voxels;
 
-pub(crate) use nifti::NiftiHeaderBytes;
+pub(crate) use nifti::{NiftiHeaderBytes, image_of_pair};
 pub(crate) use voxels::{PlaneWalk, Scaling};
 pub use voxels::{Scalar, Voxels};
 
@@ -54,6 +54,11 @@ impl Volume {
     pub fn grid(&self) -> crate::Grid<'_> {
         crate::Grid { path: &self.path, shape: self.shape, geometry: &self.geometry }
     }
+
+    /// DICOM's patient ID. It may be a person's number: it never goes anywhere but into a salted hash.
+    pub(crate) fn patient_id(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Reads a three-dimensional volume of real numbers.
@@ -66,6 +71,16 @@ pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestE
     volume.intensity = options.intensity;
     volume.voxels.rescale(options.intensity.scaling());
     Ok(volume)
+}
+
+/// Shape and geometry of a volume; of NIfTI, only the header is read.
+pub fn read_grid(path: &Path, options: &ReadOptions) -> Result<([usize; 3], Geometry), IngestError> {
+    if !path.is_dir()
+        && let Some(grid) = nifti::grid(path, &Source::open(path)?, options)
+    {
+        return grid;
+    }
+    read_any(path, options).map(|volume| (volume.shape, volume.geometry))
 }
 
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {

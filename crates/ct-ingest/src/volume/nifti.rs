@@ -55,7 +55,7 @@ struct Header {
 /// Reads a volume whose header is at the head of `source`.
 pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Result<Volume, IngestError> {
     let error = Problem { path };
-    if is_image_of_pair(path) {
+    if stem(path, "img").is_some() {
         // The name of the voxels of a pair: the header beside it says what they are.
         let header = partner(path, "img", "hdr");
         if let Some(header) = header {
@@ -70,6 +70,26 @@ pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Re
         return read_pair(path, source, &image, options);
     }
     volume(path, source, None, options)
+}
+
+/// Shape and geometry of a file with a NIfTI header; `None` if it is something else.
+pub(super) fn grid(
+    path: &Path,
+    source: &Source<'_>,
+    options: &ReadOptions,
+) -> Option<Result<([usize; 3], Geometry), IngestError>> {
+    let error = Problem { path };
+    let (header, _) = parse(&error, source.head()).ok()?;
+    let grid = || {
+        let shape = shape(&error, &header)?;
+        Ok((shape, geometry(&error, &header, shape, options.affine)?.0))
+    };
+    Some(grid())
+}
+
+/// The file with the voxels of a pair, by the one with its header.
+pub(crate) fn image_of_pair(path: &Path) -> Option<PathBuf> {
+    partner(path, "hdr", "img")
 }
 
 fn read_pair(path: &Path, source: Source<'_>, image: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
@@ -304,10 +324,6 @@ fn voxels_at(error: &Problem<'_>, header: &Header) -> Result<u64, IngestError> {
         return Err(error.not_nifti(format!("its voxels begin at byte {offset}, expected {} or more", header.earliest)));
     }
     Ok(at as u64)
-}
-
-fn is_image_of_pair(path: &Path) -> bool {
-    stem(path, "img").is_some()
 }
 
 /// The other file of a pair: gzipped or not, in the case of letters that is there.

@@ -1,0 +1,195 @@
+//! One case: its image and masks read, compared and cut into slices.
+
+use crate::checksum::combined;
+use crate::source::{self, Stamp};
+use crate::{AffineKind, CaseFiles, Geometry, IngestError, Manifest, Scalar, Volume};
+use crate::{check_same_geometry, image_slices, mask_slices, read_volume};
+use serde_json::{Value, json};
+use slice_store::{CaseData, SliceRecord, StoreSettings, WindowAt};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A case and all that is needed to cut it.
+pub(crate) struct CaseWork<'a> {
+    pub manifest: &'a Manifest,
+    pub settings: &'a StoreSettings,
+    pub files: &'a CaseFiles,
+    /// As the store calls it.
+    pub case: &'a str,
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a store remembers of a case.
+pub(crate) struct Known {
+    pub source: String,
+    pub provenance: Value,
+}
+
+/// A case as it goes into a store.
+pub(crate) struct CutCase {
+    pub patient: String,
+    pub images: Vec<i16>,
+    pub masks: Vec<u8>,
+    pub records: Vec<SliceRecord>,
+    pub provenance: Value,
+    pub facts: CaseFacts,
+    pub warnings: Vec<String>,
+}
+
+/// What is known of a case's volume.
+pub(crate) struct CaseFacts {
+    pub shape: [usize; 3],
+    pub scalar: Scalar,
+    pub geometry: Geometry,
+}
+
+impl CaseWork<'_> {
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Size and time of the files, as the store remembers them, spare reading them; else their content decides.
+    pub fn is_unchanged(&self, known: &Known) -> Result<bool, IngestError> {
+        let CaseFiles { image, masks, .. } = self.files;
+        let remembered = known.provenance["masks"].as_array().map_or(&[][..], Vec::as_slice);
+        let agrees = |path, remembered| Stamp::of(path).map(|stamp| stamp.agrees(remembered));
+        let mut same = masks.len() == remembered.len() && agrees(image, &known.provenance["image"])?;
+        for (mask, remembered) in masks.iter().zip(remembered) {
+            same &= agrees(mask, remembered)?;
+        }
+        if same {
+            return Ok(true);
+        }
+        let sums =
+            std::iter::once(image).chain(masks).map(|path| source::sha256_of(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(known.source == combined(sums.iter().map(String::as_str)))
+    }
+
+    /// Reads and cuts the case; `None` if the user has stopped it.
+    pub fn cut(&self) -> Result<Option<CutCase>, IngestError> {
+        let CaseFiles { case, image, masks } = self.files;
+        // Taken before the files are read: a file that changes meanwhile is prepared again next time.
+        let image_stamp = Stamp::of(image)?;
+        let mask_stamps = masks.iter().map(|mask| Stamp::of(mask)).collect::<Result<Vec<_>, _>>()?;
+
+        let mut volume = read_volume(image, &self.manifest.image_options(case))?;
+        if self.stopped() {
+            return Ok(None);
+        }
+        let patient = self.manifest.patient_of(case, volume.patient_id())?;
+        let file_geometry = volume.geometry.clone();
+        self.correct(&mut volume);
+        let (images, plan) = image_slices(&volume, self.settings)?;
+        let warnings = doubts(&volume);
+        let facts = CaseFacts { shape: volume.shape, scalar: volume.voxels.scalar(), geometry: volume.geometry };
+        let image_sha256 = volume.sha256;
+        // The image's voxels are dropped before the masks' are read.
+        drop(volume.voxels);
+        if self.stopped() {
+            return Ok(None);
+        }
+        let mut mask_volumes = Vec::new();
+        for mask in masks {
+            let mut mask = read_volume(mask, &self.manifest.mask_options())?;
+            let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
+            check_same_geometry(image, mask.grid())?;
+            self.correct(&mut mask);
+            mask_volumes.push(mask);
+        }
+        let masks = mask_slices(&mask_volumes, &plan, &self.manifest.known_labels(), &self.manifest.target_values())?;
+        let mask_sha256: Vec<String> = mask_volumes.into_iter().map(|mask| mask.sha256).collect();
+        if self.stopped() {
+            return Ok(None);
+        }
+
+        let source_sha256 =
+            combined(std::iter::once(image_sha256.as_str()).chain(mask_sha256.iter().map(String::as_str)));
+        let pixels = self.settings.slice_size.pow(2);
+        let record = |(index, (position, mask)): (usize, (&crate::SlicePosition, &[u8]))| SliceRecord {
+            case: self.case.to_owned(),
+            patient: patient.clone(),
+            index: index as u32,
+            position_mm: position.position_mm,
+            row_spacing_mm: position.row_spacing_mm,
+            column_spacing_mm: position.column_spacing_mm,
+            slice_spacing_mm: position.slice_spacing_mm,
+            spacing_valid: position.spacing_valid && self.manifest.spacing_trusted,
+            target_pixels: mask.iter().map(|&value| u32::from(value)).sum(),
+            source_sha256: source_sha256.clone(),
+        };
+        let records: Vec<SliceRecord> =
+            plan.positions().iter().zip(masks.chunks_exact(pixels)).enumerate().map(record).collect();
+        let mask_stamps: Vec<Value> =
+            mask_stamps.iter().zip(&mask_sha256).map(|(stamp, sha256)| stamp.json(sha256)).collect();
+        let first = plan.positions().first();
+        let window = (self.settings.window_at == WindowAt::Prepare).then_some(self.settings.window);
+        let provenance = json!({
+            "image": image_stamp.json(&image_sha256),
+            "masks": mask_stamps,
+            "shape": facts.shape,
+            "voxel_type": format!("{:?}", facts.scalar).to_lowercase(),
+            "spacing_mm": facts.geometry.spacing_mm,
+            "affine": facts.geometry.affine[..3],
+            "affine_from": facts.geometry.affine_kind.name(),
+            "orientation": facts.geometry.orientation,
+            "native_size": plan.native_size(),
+            "scaled_size": plan.scaled_size(),
+            "stored_spacing_mm": first.map(|p| [p.row_spacing_mm, p.column_spacing_mm, p.slice_spacing_mm]),
+            "stored_orientation": "LPS",
+            "intensity": self.manifest.intensity,
+            "window": window,
+            "image_resize": if plan.native_size() == plan.scaled_size() { "none" } else { "antialiased bilinear" },
+            "mask_resize": self.settings.mask_resize,
+            "warnings": warnings,
+        });
+        Ok(Some(CutCase { patient, images, masks, records, provenance, facts, warnings }))
+    }
+
+    /// Puts the orientation that the manifest states in the place of the header's.
+    fn correct(&self, volume: &mut Volume) {
+        if let Some(orientation) = self.manifest.orientation.get(&self.files.case) {
+            volume.geometry = volume.geometry.with_orientation(*orientation);
+        }
+    }
+}
+
+impl CutCase {
+    /// Slices, and those that show the target.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.records.len(), self.records.iter().filter(|record| record.has_target()).count())
+    }
+
+    /// What a store's writer takes.
+    pub fn data<'a>(self: &'a CutCase, case: &'a str) -> CaseData<'a> {
+        CaseData {
+            case,
+            patient: &self.patient,
+            images: &self.images,
+            masks: &self.masks,
+            records: self.records.clone(),
+            provenance: self.provenance.clone(),
+        }
+    }
+}
+
+/// What a person should know of a volume.
+fn doubts(volume: &Volume) -> Vec<String> {
+    let mut warnings = volume.warnings.clone();
+    if !volume.geometry.spacing_valid {
+        warnings.push(
+            "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest"
+                .to_owned(),
+        );
+    } else if volume.geometry.affine_kind == AffineKind::VoxelSizes {
+        warnings.push(
+            "its header has no orientation; LAS is assumed; if slices look wrong, state it in the manifest".to_owned(),
+        );
+    }
+    if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {
+        let count = volume.voxels.iter().filter(|value| value.is_nan()).count();
+        if count > 0 {
+            warnings.push(format!("{count} voxels are not a number and became air"));
+        }
+    }
+    warnings
+}

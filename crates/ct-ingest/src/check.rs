@@ -1,0 +1,142 @@
+//! A look at a whole data set without writing anything: what every case is, and what a preparation would do with it.
+
+use crate::case::{CaseWork, Known};
+use crate::prepare::{HiddenNames, pool, settings, store_info};
+use crate::source::Stamp;
+use crate::{CaseFiles, Event, IngestError, PrepareOptions, discover};
+use rayon::prelude::*;
+use serde::Serialize;
+use slice_store::{StoreInfo, StoreSettings};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// What was found, and what would be done.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// How slices would be made.
+    pub settings: StoreSettings,
+    /// Why the store could not be resumed: the key that differs, with both values. Every case would have to be prepared
+    /// again (`--redo`).
+    pub settings_differ: Option<String>,
+    /// Every case, in natural order; those that can't be prepared come last.
+    pub cases: Vec<CheckedCase>,
+    /// Whether the user stopped before all were looked at.
+    pub interrupted: bool,
+}
+
+/// A case that was read to its last byte.
+#[derive(Debug, Serialize)]
+pub struct CheckedCase {
+    /// As the store would call it.
+    pub case: String,
+    /// What it is; `None` if it can't be prepared.
+    pub found: Option<Found>,
+    /// What would be done.
+    pub would: Would,
+}
+
+/// What a case is.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// The patient's key.
+    pub patient: String,
+    /// Voxels along each axis of the file.
+    pub shape: [usize; 3],
+    /// Their type.
+    pub voxel_type: String,
+    /// Their distances in mm.
+    pub spacing_mm: [f64; 3],
+    /// Where the axes run to, for example LPS.
+    pub orientation: String,
+    /// Slices.
+    pub slices: usize,
+    /// Those that show the target.
+    pub target_slices: usize,
+    /// What is doubtful.
+    pub warnings: Vec<String>,
+}
+
+/// What a preparation would do with a case.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Would {
+    /// It is not in the store, or from other files, or made otherwise.
+    Prepare,
+    /// It is in the store already.
+    Keep,
+    /// It can't be prepared: why.
+    Refuse(String),
+}
+
+/// Reads every case of a data set: headers, geometry, labels, checksums, values. Nothing is written.
+///
+/// # Errors
+/// No case is found, or the store's own file can't be read.
+pub fn check(
+    options: &PrepareOptions,
+    stop: &AtomicBool,
+    report: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Check, IngestError> {
+    let found = discover(&options.data, &options.manifest)?;
+    let hidden = HiddenNames::of(options);
+    let pool = pool(options)?;
+    let settings = pool.install(|| settings(options, &found))?;
+    let info = store_info(options, settings.clone());
+    let difference = if options.store.join("store.json").exists() {
+        slice_store::settings_difference(&options.store, &info)?
+    } else {
+        None
+    };
+    let comparable = !options.redo && difference.is_none() && options.store.join("store.json").exists();
+    let unusable = found.unusable.iter().map(|(case, error)| CheckedCase {
+        case: hidden.case(case),
+        found: None,
+        would: Would::Refuse(hidden.text(&error.to_string())),
+    });
+    let unusable: Vec<CheckedCase> = unusable.collect();
+    let work: Vec<(u64, CaseFiles)> = found.cases.into_iter().map(|files| (Stamp::bytes_of(&files), files)).collect();
+    report(Event::Found { cases: work.len(), bytes: work.iter().map(|(bytes, _)| bytes).sum() });
+    let store = comparable.then_some((options.store.as_path(), &info));
+    let one = |(bytes, files): (u64, CaseFiles)| {
+        let case = options.manifest.stored_case(&files.case);
+        let work = CaseWork { manifest: &options.manifest, settings: &settings, files: &files, case: &case, stop };
+        let checked = checked(&work, store, &hidden);
+        report(Event::Looked { case: &case, bytes });
+        checked
+    };
+    let cases: Vec<Option<CheckedCase>> = pool.install(|| work.into_par_iter().with_max_len(1).map(one).collect());
+    let interrupted = cases.iter().any(Option::is_none);
+    let settings_differ = difference.map(|(key, found, expected)| format!("`{key}` = {found}, now {expected}"));
+    Ok(Check { settings, settings_differ, cases: cases.into_iter().flatten().chain(unusable).collect(), interrupted })
+}
+
+/// `None` if the user has stopped it.
+fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &HiddenNames<'_>) -> Option<CheckedCase> {
+    if work.stopped() {
+        return None;
+    }
+    let case = work.case.to_owned();
+    let cut = match work.cut() {
+        Ok(cut) => cut?,
+        Err(error) => {
+            return Some(CheckedCase { case, found: None, would: Would::Refuse(hidden.text(&error.to_string())) });
+        }
+    };
+    let (slices, target_slices) = cut.counts();
+    let known = store.and_then(|(path, info)| slice_store::case_provenance(path, info, work.case));
+    let same = known.is_some_and(|(source, provenance)| {
+        let known = Known { source, provenance };
+        work.is_unchanged(&known).unwrap_or(false)
+    });
+    let found = Found {
+        patient: cut.patient,
+        shape: cut.facts.shape,
+        voxel_type: format!("{:?}", cut.facts.scalar).to_lowercase(),
+        spacing_mm: cut.facts.geometry.spacing_mm,
+        orientation: cut.facts.geometry.orientation.to_string(),
+        slices,
+        target_slices,
+        warnings: cut.warnings,
+    };
+    Some(CheckedCase { case, found: Some(found), would: if same { Would::Keep } else { Would::Prepare } })
+}

@@ -1,0 +1,141 @@
+//! Results as a person or a script reads them, on standard output.
+
+use ct_ingest::{Check, PrepareOptions, StoreSummary, Summary, Would};
+use serde_json::json;
+use slice_store::WindowAt;
+
+/// What became of a preparation.
+pub fn prepare(options: &PrepareOptions, summary: &Summary) {
+    let store = options.store.display();
+    for (case, reason) in &summary.failed {
+        eprintln!("failed: {case}: {reason}");
+    }
+    if summary.remaining > 0 {
+        println!(
+            "interrupted: {} cases are whole, {} are left; run the same command again to go on",
+            summary.prepared + summary.unchanged,
+            summary.remaining
+        );
+        return;
+    }
+    let [cases, patients, slices, target_slices] = summary.counts();
+    match (summary.prepared, summary.failed.len()) {
+        (0, 0) => println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged),
+        (prepared, 0) => println!("{prepared} cases prepared, {} unchanged", summary.unchanged),
+        (prepared, failed) => println!("{prepared} cases prepared, {} unchanged, {failed} failed", summary.unchanged),
+    }
+    println!(
+        "'{store}': {cases} cases of {patients} patients, {slices} slices, {target_slices} with {}",
+        options.manifest.target
+    );
+}
+
+/// A table of the cases, and what would be done.
+pub fn check(options: &PrepareOptions, found: &Check) {
+    println!(
+        "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {:>6} {:>11}  would",
+        "case", "patient", "shape", "type", "spacing (mm)", "axes", "slices", "with target"
+    );
+    for case in &found.cases {
+        let would = match &case.would {
+            Would::Prepare => "prepare it".to_owned(),
+            Would::Keep => "keep it".to_owned(),
+            Would::Refuse(reason) => format!("refuse it: {reason}"),
+        };
+        match &case.found {
+            None => println!("{:<18} {would}", case.case),
+            Some(volume) => {
+                let [x, y, z] = volume.shape;
+                let [dx, dy, dz] = volume.spacing_mm;
+                println!(
+                    "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {:>6} {:>11}  {would}",
+                    case.case,
+                    volume.patient,
+                    format!("{x}x{y}x{z}"),
+                    volume.voxel_type,
+                    format!("{dx:.3} {dy:.3} {dz:.3}"),
+                    volume.orientation,
+                    volume.slices,
+                    volume.target_slices
+                );
+                for warning in &volume.warnings {
+                    println!("    warning: {warning}");
+                }
+            }
+        }
+    }
+    let count = |would: fn(&Would) -> bool| found.cases.iter().filter(|case| would(&case.would)).count();
+    let size = found.settings.slice_size;
+    println!(
+        "{} to prepare, {} to keep, {} to refuse; slices of {size} x {size} into '{}'; nothing was written",
+        count(|would| matches!(would, Would::Prepare)),
+        count(|would| matches!(would, Would::Keep)),
+        count(|would| matches!(would, Would::Refuse(_))),
+        options.store.display()
+    );
+    if let Some(difference) = &found.settings_differ {
+        println!(
+            "the store was made otherwise ({difference}): every case would have to be prepared again, with --redo"
+        );
+    }
+    if found.interrupted {
+        println!("interrupted: not all cases were looked at");
+    }
+}
+
+/// The same as [`prepare`] for a script.
+pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::Value {
+    let [cases, patients, slices, target_slices] = summary.counts();
+    let failed: Vec<_> =
+        summary.failed.iter().map(|(case, reason)| json!({ "case": case, "reason": reason })).collect();
+    json!({
+        "store": options.store,
+        "finished": summary.remaining == 0,
+        "prepared": summary.prepared,
+        "unchanged": summary.unchanged,
+        "failed": failed,
+        "remaining": summary.remaining,
+        "cases": cases,
+        "patients": patients,
+        "slices": slices,
+        "target_slices": target_slices,
+    })
+}
+
+/// What is in a store.
+pub fn summary(summary: &StoreSummary) {
+    let StoreSummary { dataset, target, settings, .. } = summary;
+    println!("data set      {dataset} ({target}), prepared by version {}", summary.tool_version);
+    println!("checksum      {}", summary.checksum);
+    println!(
+        "slices        {0} x {0} pixels, HU {1} to {2}",
+        settings.slice_size, settings.stored_hu[0], settings.stored_hu[1]
+    );
+    match (settings.window_at, summary.hu_range) {
+        (_, None) => println!("              there are none"),
+        (WindowAt::Load, Some([low, high])) => println!("              found {low} to {high}"),
+        (WindowAt::Prepare, Some([low, high])) => {
+            println!("              windowed before the resize, found {low} to {high}");
+        }
+    }
+    println!(
+        "content       {} cases of {} patients, {} slices, {} with {target}",
+        summary.cases.len(),
+        summary.patients,
+        summary.slices,
+        summary.target_slices
+    );
+    println!();
+    println!(
+        "{:<16} {:<16} {:>6} {:>12} {:>14}  row, column, slice spacing (mm)",
+        "case", "patient", "slices", "with target", "target pixels"
+    );
+    for case in &summary.cases {
+        let [row, column, slice] = case.spacing_mm;
+        let trust = if case.spacing_valid { "" } else { "  not trusted" };
+        println!(
+            "{:<16} {:<16} {:>6} {:>12} {:>14}  {row:.3}, {column:.3}, {slice:.3}{trust}",
+            case.case, case.patient, case.slices, case.target_slices, case.target_pixels
+        );
+    }
+}
