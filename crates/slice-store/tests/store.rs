@@ -138,14 +138,17 @@ fn a_whole_case_is_known_by_its_source_and_half_a_case_is_not() {
 #[test]
 fn other_settings_are_refused_and_the_key_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    drop(StoreWriter::create(directory.path(), info()).unwrap());
     let refusal = |change: fn(&mut StoreInfo)| {
         let mut other = info();
         change(&mut other);
         StoreWriter::create(directory.path(), other).err().map(|error| error.to_string())
     };
+    // Without a case there is nothing that was made otherwise.
+    assert_eq!(refusal(|info| info.settings.slice_size = 16), None);
+    assert_eq!(refusal(|_| {}), None);
+    write_case(&StoreWriter::create(directory.path(), info()).unwrap(), "v1", 0, 3).unwrap();
     let message = refusal(|info| info.settings.slice_size = 16).unwrap();
-    assert!(message.contains("`settings.slice_size` = 8, now it is 16; choose another store directory"), "{message}");
+    assert!(message.contains("`settings.slice_size` = 8, now it is 16; all 1 cases would be prepared again: --redo"), "{message}");
     let message = refusal(|info| info.manifest["labels"]["liver"] = json!(2)).unwrap();
     assert!(message.contains("`manifest.labels.liver` = 1, now it is 2"), "{message}");
     let message = refusal(|info| info.manifest["labels"]["tumour"] = json!(2)).unwrap();
