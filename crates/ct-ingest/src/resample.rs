@@ -42,7 +42,12 @@ pub(crate) fn resize_mask(mask: &[u8], from: [usize; 2], to: [usize; 2], how: Ma
 fn resize_nearest(mask: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
     let source = |from: usize, to: usize| (0..to).map(move |new| (2 * new + 1) * from / (2 * to));
     let columns: Vec<usize> = source(from[1], to[1]).collect();
-    source(from[0], to[0]).flat_map(|row| columns.iter().map(move |column| mask[row * from[1] + column])).collect()
+    let mut resized = Vec::with_capacity(to[0] * to[1]);
+    for row in source(from[0], to[0]) {
+        let line = &mask[row * from[1]..(row + 1) * from[1]];
+        resized.extend(columns.iter().map(|&column| line[column]));
+    }
+    resized
 }
 
 /// Resizes a mask of zeros and ones: a pixel is 1 if more than half of its area is. Exact halves, which are common where

@@ -67,9 +67,9 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
     let mut found = [f32::INFINITY, f32::NEG_INFINITY];
     for (slice, image) in images.chunks_exact_mut(size * size).enumerate() {
         volume.voxels.plane(plan.walk(slice), &mut values);
-        // min() and max() give their other operand where one is NaN: it widens no range and becomes air.
-        found = values.iter().fold(found, |[least, most], &v| [least.min(v), most.max(v)]);
+        widen(&mut found, &values);
         for (to, value) in plane.iter_mut().zip(&values) {
+            // max() gives its other operand where one is NaN: it becomes air.
             *to = F32::new(value.max(low).min(high));
         }
         let resized = if native == scaled { None } else { Some(resizer.resize(&plane, native, scaled)) };
@@ -82,6 +82,24 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
     }
     volume.intensity.check_range(volume, found[0], found[1])?;
     Ok((images, plan))
+}
+
+/// Widens a range by values; NaN widens nothing. Lanes side by side, because one minimum after the other would wait for the
+/// one before: this was a quarter of all the time of a preparation.
+fn widen(range: &mut [f32; 2], values: &[f32]) {
+    const LANES: usize = 32;
+    let (mut least, mut most) = ([range[0]; LANES], [range[1]; LANES]);
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            let value = block[lane];
+            least[lane] = if value < least[lane] { value } else { least[lane] };
+            most[lane] = if value > most[lane] { value } else { most[lane] };
+        }
+    }
+    let least = least.iter().chain(rest).copied().fold(f32::INFINITY, f32::min);
+    let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    *range = [least, most];
 }
 
 /// Rounds half away from zero, as `f32::round` does; that is a function call where the processor's instruction is not assumed.
@@ -333,6 +351,10 @@ impl LabelReader<'_> {
             if self.values.iter().any(|value| odd(&value)) {
                 return self.add_odd(mask, plane);
             }
+        }
+        // Most planes of most masks are empty.
+        if self.labels.of_byte[0] == 0 && self.bytes.iter().fold(0, |any, &byte| any | byte) == 0 {
+            return Ok(false);
         }
         let mut found = 0;
         for (to, &byte) in plane.iter_mut().zip(&self.bytes) {

@@ -5,7 +5,7 @@
 
 use crate::StoreError;
 use crate::npy::{self, Element};
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::path::Path;
 pub fn map_file(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the mapping is read-only. Nothing here writes to source files; if another program shortens one while it is
     // read, the system ends this process (SIGBUS), which leaves a store whole, as any other end does.
-    unsafe { Mmap::map(file) }
+    unsafe { MmapOptions::new().populate().map(file) }
 }
 
 /// An array `[slices, size, size]` that is paged in from its file as it is touched.
