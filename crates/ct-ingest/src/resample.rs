@@ -60,14 +60,23 @@ fn resize_by_area(mask: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
     let (rows, columns) = (shares(from[0], to[0]), shares(from[1], to[1]));
     // In units in which a new pixel's area is from[0] * from[1].
     let mut narrowed = vec![0_u32; from[0] * to[1]];
-    for (line, row) in narrowed.chunks_exact_mut(to[1]).zip(mask.chunks_exact(from[1])) {
-        for (sum, column) in line.iter_mut().zip(&columns) {
-            *sum = column.iter().map(|&(source, share)| u32::from(row[source]) * share).sum();
+    // Livers leave most rows empty.
+    let mut empty = vec![true; from[0]];
+    for ((line, row), empty) in narrowed.chunks_exact_mut(to[1]).zip(mask.chunks_exact(from[1])).zip(&mut empty) {
+        *empty = row.iter().fold(0, |any, &value| any | value) == 0;
+        if !*empty {
+            for (sum, column) in line.iter_mut().zip(&columns) {
+                *sum = column.iter().map(|&(source, share)| u32::from(row[source]) * share).sum();
+            }
         }
     }
     let full = (from[0] * from[1]) as u64;
     let mut resized = Vec::with_capacity(to[0] * to[1]);
     for (r, row) in rows.iter().enumerate() {
+        if row.iter().all(|&(source, _)| empty[source]) {
+            resized.resize(resized.len() + to[1], 0);
+            continue;
+        }
         for c in 0..to[1] {
             let area: u64 =
                 row.iter().map(|&(source, share)| u64::from(narrowed[source * to[1] + c]) * u64::from(share)).sum();

@@ -218,14 +218,14 @@ fn two_runs_give_the_same_bytes_whatever_the_number_of_workers() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
-    let scratch = Scratch::with_cases(14, [128, 128, 16]);
+    let scratch = Scratch::with_cases(24, [192, 192, 24]);
     scratch.prepared("whole", &[]);
     let mut interrupted = 0;
     // Slow beginnings and quick ends are both possible: several runs, each stopped after a few cases more.
     for round in 0..3 {
         let mut child = scratch
             .command("stopped")
-            .args(["--jobs", "2"])
+            .args(["--jobs", "1"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -256,6 +256,32 @@ fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
     assert!(interrupted > 0, "no run was slow enough to be stopped");
     scratch.prepared("stopped", &[]);
     assert_eq!(content(&scratch.store("whole")), content(&scratch.store("stopped")));
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_at_any_moment_and_run_again_a_store_has_the_bytes_of_an_uninterrupted_one() {
+    let scratch = Scratch::with_cases(12, [160, 160, 24]);
+    let begun = std::time::Instant::now();
+    scratch.prepared("whole", &[]);
+    let whole = begun.elapsed();
+    let expected = content(&scratch.store("whole"));
+    let mut killed = 0;
+    for moment in 0..20_u32 {
+        let store = format!("killed-{moment}");
+        let mut child = scratch.command(&store).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Spread over the run, at steps that meet no rhythm of it.
+        std::thread::sleep(whole.mul_f64(f64::from(moment * 7 % 20) / 20.0 + 0.013));
+        child.kill().unwrap();
+        killed += usize::from(!child.wait().unwrap().success());
+        if SliceStore::open(&scratch.store(&store)).is_ok() {
+            assert_eq!(content(&scratch.store(&store)), expected, "a store that opens is whole");
+        }
+        scratch.prepared(&store, &[]);
+        assert_eq!(content(&scratch.store(&store)), expected, "killed at moment {moment}");
+        fs::remove_dir_all(scratch.store(&store)).unwrap();
+    }
+    assert!(killed >= 10, "only {killed} of 20 runs were killed before their end");
 }
 
 #[cfg(unix)]

@@ -148,7 +148,10 @@ fn other_settings_are_refused_and_the_key_is_named() {
     assert_eq!(refusal(|_| {}), None);
     write_case(&StoreWriter::create(directory.path(), info()).unwrap(), "v1", 0, 3).unwrap();
     let message = refusal(|info| info.settings.slice_size = 16).unwrap();
-    assert!(message.contains("`settings.slice_size` = 8, now it is 16; all 1 cases would be prepared again: --redo"), "{message}");
+    assert!(
+        message.contains("`settings.slice_size` = 8, now it is 16; all 1 cases would be prepared again: --redo"),
+        "{message}"
+    );
     let message = refusal(|info| info.manifest["labels"]["liver"] = json!(2)).unwrap();
     assert!(message.contains("`manifest.labels.liver` = 1, now it is 2"), "{message}");
     let message = refusal(|info| info.manifest["labels"]["tumour"] = json!(2)).unwrap();
