@@ -5,13 +5,17 @@ use clap::ValueEnum;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::binary::{self, DATA, PHANTOM};
+use crate::chain::Chain;
+use crate::prepare;
 use crate::workspace::Workspace;
 
 pub const ABOUT: &str = "Run a benchmark";
 
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench metrics";
+  cargo xtask bench metrics
+  cargo xtask bench prepare --python venv/bin/python";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,14 +31,32 @@ pub struct Args {
 enum Benchmark {
     /// Dice, Hausdorff distances and their like, per slice
     Metrics,
+    /// Preparing a data set: time, memory, growth, accuracy
+    Prepare,
 }
+
+/// Four volumes of full size.
+const FULL_SIZE: [&str; 8] = ["--output", PREPARE_DATA, "--patients", "4", "--slices", "200", "--size", "512"];
+const PREPARE_DATA: &str = "data/bench-prepare";
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let (package, example) = match args.name {
         Benchmark::Metrics => ("seg-metrics", "bench_metrics"),
+        Benchmark::Prepare => {
+            prepare_data(workspace)?;
+            ("ct-ingest", "bench_prepare")
+        }
     };
     let mut cargo = workspace.cargo();
     cargo.args(["run", "--release", "-p", package, "--example", example, "--"]).args(&args.arguments);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What `bench prepare` reads: full-size volumes, which take three minutes to make, and the quickstart's.
+fn prepare_data(workspace: &Workspace) -> Result<()> {
+    binary::build(workspace, &[&PHANTOM, &DATA])?;
+    let mut chain = Chain::begin(workspace, "cargo xtask bench prepare")?;
+    prepare::phantom(workspace, &mut chain)?;
+    chain.program("full-size volumes", &PHANTOM, &FULL_SIZE)
 }

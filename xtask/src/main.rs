@@ -6,6 +6,7 @@ mod binary;
 mod chain;
 mod doctor;
 mod evaluate;
+mod inspect;
 mod libtorch;
 mod predict;
 mod prepare;
@@ -47,6 +48,8 @@ enum Verb {
     Doctor(doctor::Args),
     #[command(about = prepare::ABOUT, after_help = prepare::EXAMPLES, disable_help_flag = true)]
     Prepare(Forwarded),
+    #[command(about = inspect::ABOUT, after_help = inspect::EXAMPLES, disable_help_flag = true)]
+    Inspect(Forwarded),
     #[command(about = train::ABOUT, after_help = train::EXAMPLES, disable_help_flag = true)]
     Train(Forwarded),
     #[command(about = evaluate::ABOUT, after_help = evaluate::EXAMPLES, disable_help_flag = true)]
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&workspace, &args),
         Verb::Doctor(args) => Ok(doctor::run(&workspace, &args)),
         Verb::Prepare(forwarded) => prepare::run(&workspace, &forwarded),
+        Verb::Inspect(forwarded) => inspect::run(&workspace, &forwarded),
         Verb::Train(forwarded) => train::run(&workspace, &forwarded),
         Verb::Evaluate(forwarded) => evaluate::run(&workspace, &forwarded),
         Verb::Predict(forwarded) => predict::run(&workspace, &forwarded),

@@ -5,10 +5,7 @@ mod show;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ct_ingest::{
-    Check, Manifest, PrepareOptions, StoreSummary, Summary, Would, check, prepare, summarise, write_montage,
-};
-use serde_json::json;
+use ct_ingest::{Manifest, PrepareOptions, Summary, Would, check, prepare, summarise, write_montage};
 use slice_store::{MaskResize, Scale, SliceStore, StoreSettings, Window, WindowAt};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use crate::run::{RunRecord, Status};
 use crate::train::{Outcome, Training, rows_of};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ct_ingest::{AffineChoice, Intensity, ReadOptions};
 use slice_sampling::Selection;
 use slice_store::SliceStore;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predict masks of CT volumes, in their own geometry, without any ground truth
     #[command(
-        after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/"
+        after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/\n  cargo xtask predict --run runs/lits-mini --input dicom-series/ --output mask.nii.gz"
     )]
     Predict(PredictArgs),
 }
@@ -118,12 +119,21 @@ struct PredictArgs {
     /// Run directory
     #[arg(long)]
     run: PathBuf,
-    /// CT volume (.nii, .nii.gz), or a folder of them
+    /// CT volume (NIfTI, NRRD, MetaImage, the folder of a DICOM series), or a folder of volumes
     #[arg(long)]
     input: PathBuf,
-    /// Mask to write, or a folder
+    /// Mask to write (.nii, .nii.gz), or a folder
     #[arg(long)]
     output: PathBuf,
+    /// What the voxels' values mean: hu, or grey8:LEVEL:WIDTH for 8-bit pictures of a window
+    #[arg(long)]
+    intensity: Option<Intensity>,
+    /// The affine that counts in a NIfTI file whose two disagree
+    #[arg(long, value_parser = ["sform", "qform"])]
+    affine: Option<String>,
+    /// The DICOM series, by its instance UID, where a folder has several
+    #[arg(long, value_name = "UID")]
+    series: Option<String>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -349,9 +359,17 @@ fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> R
     let pairs = crate::predict::pairs(&arguments.input, &arguments.output)?;
     let (device, _) = open(&arguments.compute)?;
     let model = Model::from_run(&arguments.run, Which::Best, &config, registry, device)?;
+    let options = ReadOptions {
+        intensity: arguments.intensity.unwrap_or_default(),
+        affine: arguments.affine.as_deref().map(|choice| match choice {
+            "qform" => AffineChoice::Qform,
+            _ => AffineChoice::Sform,
+        }),
+        series: arguments.series.clone(),
+    };
     let mut failed = Vec::new();
     for (input, output) in &pairs {
-        match crate::predict::volume(&model, &config, &record.store.settings, device, input, output, stop) {
+        match crate::predict::volume(&model, &config, &record.store.settings, device, (input, &options), output, stop) {
             Ok(true) => {}
             Ok(false) => {
                 eprintln!("stopped; '{}' was not written", output.display());

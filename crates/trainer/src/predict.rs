@@ -5,7 +5,8 @@ use crate::loader::Intensity;
 use crate::model::Model;
 use crate::progress::Ticker;
 use anyhow::{Context, Result, bail, ensure};
-use slice_store::StoreSettings;
+use ct_ingest::ReadOptions;
+use slice_store::{Scale, StoreSettings};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Tensor};
@@ -19,16 +20,23 @@ pub fn volume(
     config: &Config,
     settings: &StoreSettings,
     device: Device,
-    input: &Path,
+    (input, options): (&Path, &ReadOptions),
     output: &Path,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    let volume = ct_ingest::read_volume(input, &ct_ingest::ReadOptions::default())?;
+    let volume = ct_ingest::read_volume(input, options)?;
+    for warning in &volume.warnings {
+        eprintln!("warning: '{}': {warning}", input.display());
+    }
     if let Some(folder) = output.parent() {
         // Before the work, so that a place that can't be written is known at once.
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of '{}'", output.display()))?;
     }
-    let (images, plan) = ct_ingest::image_slices(&volume, settings);
+    // A run on slices of native size takes larger ones too: these are scaled down.
+    let fits = |settings: &StoreSettings| ct_ingest::SlicePlan::for_volume(&volume, settings).is_ok();
+    let scale = if fits(settings) { settings.scale } else { Scale::Fit };
+    let settings = &StoreSettings { scale, ..settings.clone() };
+    let (images, plan) = ct_ingest::image_slices(&volume, settings)?;
     let size = settings.slice_size;
     let count = images.len() / (size * size);
     let intensity = Intensity::new(&config.intensity);
@@ -54,29 +62,50 @@ pub fn volume(
     Ok(true)
 }
 
-/// The volumes of a folder, and where their masks go: under the same names.
+/// The volumes of a folder, and where their masks go: under the same names. A folder without volumes, but with other
+/// files, is taken for a DICOM series.
 pub fn pairs(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
-    if !input.is_dir() {
-        ensure!(input.exists(), "--input '{}' does not exist", input.display());
+    ensure!(input.exists(), "--input '{}' does not exist", input.display());
+    let volumes = if input.is_dir() { volumes_in(input)? } else { Vec::new() };
+    if volumes.is_empty() {
         ensure!(
             is_nifti(output) && !output.is_dir(),
-            "--output '{}' must be a file that ends in .nii or .nii.gz, because --input is a file",
-            output.display()
+            "--output '{}' must be a file that ends in .nii or .nii.gz, because --input is {}",
+            output.display(),
+            if input.is_dir() {
+                "a folder without .nii, .nii.gz, .nrrd or .mha files: a DICOM series"
+            } else {
+                "a file"
+            }
         );
         return Ok(vec![(input.into(), output.into())]);
     }
     ensure!(!output.is_file(), "--output '{}' is a file, but --input is a folder: name a folder", output.display());
     ensure!(input != output, "--output is the input's own folder: its volumes would be overwritten");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(input)
-        .with_context(|| format!("cannot list '{}'", input.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| is_nifti(path))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        bail!("'{}' holds no .nii or .nii.gz file", input.display());
+    Ok(volumes.into_iter().map(|(name, volume)| (volume, output.join(format!("{name}.nii.gz")))).collect())
+}
+
+/// Volumes of a folder with their names without extension.
+fn volumes_in(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list '{}'", folder.display()))?;
+    let named = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let lower = name.to_lowercase();
+        let stem = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr"]
+            .iter()
+            .find_map(|end| lower.strip_suffix(end))?;
+        (path.is_file() && !stem.is_empty()).then(|| (name[..stem.len()].to_owned(), path))
+    };
+    let mut volumes: Vec<_> = entries.filter_map(|entry| named(entry.ok()?.path())).collect();
+    volumes.sort();
+    if let Some(pair) = volumes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        bail!(
+            "'{}' and '{}' would have the same mask: move one of them away",
+            pair[0].1.display(),
+            pair[1].1.display()
+        );
     }
-    Ok(files.into_iter().map(|f| (f.clone(), output.join(f.file_name().unwrap_or_default()))).collect())
+    Ok(volumes)
 }
 
 fn is_nifti(path: &Path) -> bool {

@@ -46,6 +46,8 @@ pub fn store(directory: &Path) -> PathBuf {
         manifest: ct_ingest::Manifest::load("phantom", Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap(),
         settings: StoreSettings { slice_size: 64, ..StoreSettings::default() },
         jobs: 2,
+        strict: false,
+        redo: false,
     };
     let summary = ct_ingest::prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     assert_eq!(summary.prepared, 4);
