@@ -6,6 +6,7 @@ mod binary;
 mod chain;
 mod doctor;
 mod evaluate;
+mod fuzz;
 mod inspect;
 mod libtorch;
 mod predict;
@@ -62,6 +63,8 @@ enum Verb {
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
     Bench(bench::Args),
+    #[command(about = fuzz::ABOUT, after_help = fuzz::EXAMPLES)]
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Report(forwarded) => report::run(&workspace, &forwarded),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, &args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

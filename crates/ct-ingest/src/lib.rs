@@ -30,6 +30,7 @@ pub use manifest::{Manifest, OneOrMore, PatientRule};
 pub use montage::{Tile, write_montage};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
+pub use slice_store::StoreSettings;
 pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
 pub use volume::{AffineChoice, ReadOptions, Scalar, Volume, Voxels, read_grid, read_volume};
 pub use write::write_mask;
