@@ -4,7 +4,10 @@
 //! and type of its voxels; none converts voxels.
 
 mod content;
+mod metaimage;
 mod nifti;
+mod nrrd;
+mod raster;
 mod voxels;
 
 pub(crate) use nifti::NiftiHeaderBytes;
@@ -70,5 +73,9 @@ pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestE
 
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
     let source = Source::open(path)?;
-    nifti::read(path, source, options)
+    match source.head() {
+        head if nrrd::is_nrrd(head) => nrrd::read(path, source, options),
+        head if metaimage::is_metaimage(head) => metaimage::read(path, source, options),
+        _ => nifti::read(path, source, options),
+    }
 }
