@@ -383,7 +383,7 @@ fn headers_without_an_end_are_refused() {
     let comments = "# nothing\n".repeat(7000);
     let found = refusal(&scratch, "a.nrrd", &format!("NRRD0004\n{comments}"), &[]);
     assert!(found.1.contains("no empty line ends it within 65536 bytes"), "{found:?}");
-    let fields: String = (0..7000).map(|number| format!("Key{number} = nothing\n")).collect();
+    let fields = (0..7000).fold(String::new(), |text, number| text + &format!("Key{number} = nothing\n"));
     let found = refusal(&scratch, "a.mha", &format!("NDims = 3\n{fields}"), &[]);
     assert!(found.1.contains("no field 'ElementDataFile' ends it within 65536 bytes"), "{found:?}");
 }
