@@ -3,7 +3,7 @@
 //! Invariant: a worker holds one volume at a time, and a case is in the store whole or not at all.
 
 use crate::checksum::{combined, sha256_of_file};
-use crate::{CaseFiles, IngestError, Manifest, ReadOptions, Scalar, Volume};
+use crate::{CaseFiles, IngestError, Manifest, ReadOptions, Scalar, Volume, volume};
 use crate::{check_same_geometry, discover, image_slices, mask_slices, read_volume};
 use rayon::prelude::*;
 use serde_json::json;
@@ -300,9 +300,8 @@ impl CaseWork<'_> {
             warn(
                 "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest",
             );
-        } else if volume.geometry.affine_kind == crate::AffineKind::VoxelSizes {
-            warn("its header has no orientation; LAS is assumed; if slices look wrong, state it in the manifest");
         }
+        volume.warnings.iter().for_each(|text| warn(text));
         if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {
             let count = volume.voxels.iter().filter(|value| value.is_nan()).count();
             if count > 0 {
@@ -312,7 +311,7 @@ impl CaseWork<'_> {
     }
 }
 
-/// A file's size and time of change: enough to see that nobody has touched it.
+/// Size and time of change of a volume's files: enough to see that nobody has touched them.
 struct Stamp {
     bytes: u64,
     modified_unix_ns: u64,
@@ -320,10 +319,15 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Result<Self, IngestError> {
-        let file = fs::metadata(path).map_err(IngestError::io("read", path))?;
-        let modified = file.modified().map_err(IngestError::io("read", path))?;
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { bytes: file.len(), modified_unix_ns: since.as_nanos() as u64 })
+        let mut stamp = Self { bytes: 0, modified_unix_ns: 0 };
+        for path in &volume::files(path) {
+            let file = fs::metadata(path).map_err(IngestError::io("read", path))?;
+            let modified = file.modified().map_err(IngestError::io("read", path))?;
+            let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+            stamp.bytes += file.len();
+            stamp.modified_unix_ns = stamp.modified_unix_ns.max(since.as_nanos() as u64);
+        }
+        Ok(stamp)
     }
 
     fn json(&self, sha256: &str) -> serde_json::Value {

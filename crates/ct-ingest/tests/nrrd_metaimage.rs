@@ -67,8 +67,7 @@ fn every_type_encoding_order_and_direction_is_read_as_simpleitk_reads_it() {
         assert!(same_affine(&volume.geometry.affine, &affine, 1e-5), "{file}: {} {affine:?}", volume.geometry);
         assert_eq!(hex(volume.voxels.iter().flat_map(f64::to_le_bytes)), voxels, "{file}");
         let placed = volume.geometry.affine_kind.name() == "directions";
-        let assumed =
-            volume.warnings.iter().any(|warning| warning.contains("left, posterior and superior are assumed"));
+        let assumed = volume.warnings.iter().any(|warning| warning.contains("LPS is assumed"));
         assert_eq!(assumed, !placed, "{file}: {:?}", volume.warnings);
     }
 }

@@ -104,7 +104,7 @@ fn every_sample_is_read_as_nibabel_reads_it_or_refused_by_the_error_listed_here(
             }
         };
         // NRRD has a test of its own (`nrrd_metaimage.rs`).
-        if name.ends_with(".nrrd") {
+        if nibabel.sha256.is_none() && name.contains(".nrrd") {
             continue;
         }
         if let Some(refused) = &nibabel.refused {

@@ -11,6 +11,9 @@ use crate::{AffineKind, IngestError};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The format's name in messages.
+const FORMAT: &str = "MetaImage";
+
 /// Whether a file with this head is MetaImage: lines `Key = Value`, of which one of the first names the object or its rank.
 pub(super) fn is_metaimage(head: &[u8]) -> bool {
     for line in head.split(|&byte| byte == b'\n').take(16) {
@@ -26,9 +29,15 @@ pub(super) fn is_metaimage(head: &[u8]) -> bool {
 
 /// Reads a volume whose header is at the head of `source`.
 pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Result<Volume, IngestError> {
-    let error = Problem { path, format: "MetaImage" };
+    let error = Problem { path, format: FORMAT };
     let raster = Header::parse(error, source.head())?.raster()?;
     raster.read(error, source, options)
+}
+
+/// Where the voxels of the file with this head are.
+pub(super) fn place(path: &Path, head: &[u8]) -> Result<Place, IngestError> {
+    let header = Header::parse(Problem { path, format: FORMAT }, head)?;
+    Ok(header.place(header.packing()?)?.0)
 }
 
 /// The lines of a header.

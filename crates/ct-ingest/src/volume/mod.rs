@@ -16,6 +16,7 @@ pub use voxels::{Scalar, Voxels};
 
 use crate::{Geometry, IngestError, Intensity};
 use content::Source;
+use raster::Place;
 use std::path::{Path, PathBuf};
 
 pub use nifti::AffineChoice;
@@ -69,6 +70,20 @@ pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestE
     volume.intensity = options.intensity;
     volume.voxels.rescale(options.intensity.scaling());
     Ok(volume)
+}
+
+/// The files that a volume is read from, the header first. A file that can't be read stands for itself.
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
+    let place = Source::open(path).ok().and_then(|source| match source.head() {
+        head if nrrd::is_nrrd(head) => nrrd::place(path, head).ok(),
+        head if metaimage::is_metaimage(head) => metaimage::place(path, head).ok(),
+        _ => None,
+    });
+    match place {
+        Some(Place::Beside { data, .. }) => vec![path.to_path_buf(), data],
+        Some(Place::Behind(_)) => vec![path.to_path_buf()],
+        None => nifti::files(path),
+    }
 }
 
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {

@@ -76,6 +76,16 @@ fn read_pair(path: &Path, source: Source<'_>, image: &Path, options: &ReadOption
     volume(path, source, Some(image), options)
 }
 
+/// The files that a volume is read from, the header first; names alone decide.
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
+    let path_buf = path.to_path_buf();
+    match (partner(path, "img", "hdr"), partner(path, "hdr", "img")) {
+        (Some(header), _) => vec![header, path_buf],
+        (None, Some(image)) => vec![path_buf, image],
+        (None, None) => vec![path_buf],
+    }
+}
+
 /// `source` has the header, and the voxels too if there is no file for them.
 fn volume(path: &Path, source: Source<'_>, image: Option<&Path>, options: &ReadOptions) -> Result<Volume, IngestError> {
     let error = Problem { path };
@@ -292,7 +302,10 @@ fn geometry(
         (_, Some(affine), _) => (affine, AffineKind::Qform),
         (None, None, _) => (voxel_size_affine(&header.pixdim, shape), AffineKind::VoxelSizes),
     };
-    Ok((of(affine, kind)?, Vec::new()))
+    let geometry = of(affine, kind)?;
+    let assumed = format!("the header has no orientation: {} is assumed, as nibabel does", geometry.orientation);
+    let warnings = if kind == AffineKind::VoxelSizes { vec![assumed] } else { Vec::new() };
+    Ok((geometry, warnings))
 }
 
 /// Where the voxels of a single file begin in its content.

@@ -15,6 +15,9 @@ use std::path::Path;
 /// What every NRRD file begins with.
 const MAGIC: &[u8] = b"NRRD000";
 
+/// The format's name in messages.
+const FORMAT: &str = "NRRD";
+
 /// Whether a file with this head is NRRD.
 pub(super) fn is_nrrd(head: &[u8]) -> bool {
     head.starts_with(MAGIC)
@@ -22,9 +25,14 @@ pub(super) fn is_nrrd(head: &[u8]) -> bool {
 
 /// Reads a volume whose header is at the head of `source`.
 pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Result<Volume, IngestError> {
-    let error = Problem { path, format: "NRRD" };
+    let error = Problem { path, format: FORMAT };
     let raster = Header::parse(error, source.head())?.raster()?;
     raster.read(error, source, options)
+}
+
+/// Where the voxels of the file with this head are.
+pub(super) fn place(path: &Path, head: &[u8]) -> Result<Place, IngestError> {
+    Header::parse(Problem { path, format: FORMAT }, head)?.place()
 }
 
 /// The lines of a header.

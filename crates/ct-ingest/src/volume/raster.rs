@@ -172,7 +172,7 @@ pub(super) fn without_directions(
     origin: [f64; 3],
     warnings: &mut Vec<String>,
 ) -> Result<Geometry, IngestError> {
-    warnings.push("the header has no directions: left, posterior and superior are assumed".to_owned());
+    warnings.push("the header has no orientation: LPS is assumed, as ITK does".to_owned());
     let [x, y, z] = known_spacing(spacing, warnings);
     let axes = [[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, z]];
     let geometry = directions(error, axes, origin, AffineKind::VoxelSizes)?;
