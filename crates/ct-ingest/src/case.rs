@@ -2,7 +2,7 @@
 
 use crate::checksum::combined;
 use crate::source::{self, Stamp};
-use crate::{AffineKind, CaseFiles, Geometry, IngestError, Manifest, Scalar, Volume};
+use crate::{CaseFiles, Geometry, IngestError, Manifest, Scalar, Volume};
 use crate::{check_same_geometry, image_slices, mask_slices, read_volume};
 use serde_json::{Value, json};
 use slice_store::{CaseData, SliceRecord, StoreSettings, WindowAt};
@@ -179,10 +179,6 @@ fn doubts(volume: &Volume) -> Vec<String> {
         warnings.push(
             "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest"
                 .to_owned(),
-        );
-    } else if volume.geometry.affine_kind == AffineKind::VoxelSizes {
-        warnings.push(
-            "its header has no orientation; LAS is assumed; if slices look wrong, state it in the manifest".to_owned(),
         );
     }
     if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {

@@ -29,6 +29,16 @@ pub enum IngestError {
         /// What was found.
         problem: String,
     },
+    /// The text header of an NRRD or MetaImage file says too little, or what can't be.
+    #[error("the {format} header of '{}' can't be used: {problem}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// `NRRD` or `MetaImage`.
+        format: &'static str,
+        /// What was found and what was expected.
+        problem: String,
+    },
     /// The file is valid, but holds something that a CT volume or a mask is not.
     #[error("'{}' holds {found}, expected {expected}", path.display())]
     Unsupported {

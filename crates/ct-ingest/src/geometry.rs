@@ -20,7 +20,8 @@ pub enum AffineKind {
     Sform,
     /// The `qform` quaternion.
     Qform,
-    /// Neither is set: voxel sizes only; the orientation is a convention (LAS, as nibabel assumes).
+    /// None is set: voxel sizes only; the orientation is a convention (NIfTI: LAS, as nibabel assumes; NRRD and MetaImage:
+    /// LPS, as ITK assumes).
     VoxelSizes,
     /// The positions and directions of DICOM slices.
     Dicom,

@@ -1,8 +1,7 @@
 //! Where a volume comes from: one file, a pair, or a folder; and whether it has changed.
 
 use crate::checksum::{combined, sha256_of_file};
-use crate::volume::image_of_pair;
-use crate::{CaseFiles, IngestError};
+use crate::{CaseFiles, IngestError, volume};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ pub(crate) fn files_of(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
         files.sort();
         return Ok(files);
     }
-    Ok([Some(path.to_path_buf()), image_of_pair(path)].into_iter().flatten().collect())
+    Ok(volume::files(path))
 }
 
 fn below(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), IngestError> {

@@ -575,3 +575,43 @@ fn mean_column(store: &SliceStore) -> f64 {
     }
     sum / count
 }
+
+#[test]
+fn a_detached_volume_is_prepared_and_prepared_again_when_its_voxels_change() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let [image, mask] = patient(SHAPE, 7);
+    let folder = scratch.data();
+    let [x, y, z] = SHAPE;
+    let header = |kind: &str, name: &str| {
+        format!(
+            "NRRD0004\ntype: {kind}\ndimension: 3\nspace: LPS\nsizes: {x} {y} {z}\n\
+             space directions: (0.8,0,0) (0,0.8,0) (0,0,2)\nspace origin: (-100,-90,-400)\n\
+             endian: little\nencoding: raw\ndata file: {name}\n"
+        )
+    };
+    // A manifest asks for names; the content says what the files are.
+    fs::write(folder.join("volume-9.nii"), header("short", "image.raw")).unwrap();
+    fs::write(folder.join("segmentation-9.nii"), header("uchar", "mask.raw")).unwrap();
+    fs::write(folder.join("image.raw"), &image.data).unwrap();
+    fs::write(folder.join("mask.raw"), &mask.data).unwrap();
+    let store = scratch.prepared("store", &[]);
+    image.save(&folder.join("volume-9.nii"));
+    mask.save(&folder.join("segmentation-9.nii"));
+    let nifti = scratch.prepared("nifti", &[]);
+    assert!(images(&scratch.store("store")) == images(&scratch.store("nifti")), "the same slices from both formats");
+    drop((store, nifti));
+
+    fs::write(folder.join("volume-9.nii"), header("short", "image.raw")).unwrap();
+    fs::write(folder.join("segmentation-9.nii"), header("uchar", "mask.raw")).unwrap();
+    drop(scratch.prepared("again", &[]));
+    let before = images(&scratch.store("again"));
+    let [other, _] = patient(SHAPE, 8);
+    fs::write(folder.join("image.raw"), &other.data).unwrap();
+    drop(scratch.prepared("again", &[]));
+    assert!(images(&scratch.store("again")) != before, "the new voxels are in the store");
+}
+
+/// The stored images, whatever their volumes were.
+fn images(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    content(store).into_iter().filter(|(path, _)| path.starts_with("images")).collect()
+}

@@ -5,7 +5,7 @@
 use crate::IngestError;
 use crate::checksum::{HashingReader, sha256};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
-use libdeflater::Decompressor;
+use libdeflater::{DecompressionError, Decompressor};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -16,7 +16,7 @@ use std::path::Path;
 const HEAD_BYTES: u64 = 1 << 16;
 
 /// Deflate can't pack more than 1032 bytes into one.
-const MOST_COMPRESSION: u64 = 1032;
+pub(super) const MOST_COMPRESSION: u64 = 1032;
 
 /// What may follow the last voxel of a file that is inflated in one go.
 const LARGEST_TAIL: u64 = 1 << 20;
@@ -91,6 +91,18 @@ impl<'a> Source<'a> {
         Ok(Self { path, file, file_bytes, gzipped, head })
     }
 
+    /// Opens a file whose bytes mean what they are, even if they look like gzip.
+    pub fn open_as_it_is(path: &'a Path) -> Result<Self, IngestError> {
+        let file = File::open(path).map_err(IngestError::io("read", path))?;
+        let file_bytes = file.metadata().map_err(IngestError::io("read", path))?.len();
+        Ok(Self { path, file, file_bytes, gzipped: false, head: Vec::new() })
+    }
+
+    /// Whether the content is what a gzip file holds.
+    pub fn is_gzipped(&self) -> bool {
+        self.gzipped
+    }
+
     /// The first bytes of the content, 64 KiB at most.
     pub fn head(&self) -> &[u8] {
         &self.head
@@ -123,7 +135,7 @@ impl<'a> Source<'a> {
 
 impl Promise {
     /// The error for a content of `length` bytes.
-    fn broken(self, path: &Path, length: u64) -> IngestError {
+    pub(super) fn broken(self, path: &Path, length: u64) -> IngestError {
         let (part, found, expected) = ("voxels", length.saturating_sub(self.at), self.bytes);
         IngestError::Truncated { path: path.to_path_buf(), part, found, expected }
     }
@@ -149,10 +161,17 @@ pub(crate) fn inflate_gzip(path: &Path, packed: &[u8], promise: Promise) -> Resu
 /// Inflates a zlib stream that is in memory.
 pub(crate) fn inflate_zlib(path: &Path, packed: &[u8], promise: Promise) -> Result<Bytes, IngestError> {
     let mut bytes = memory(path, promise.length())?;
-    if Decompressor::new().zlib_decompress(packed, &mut bytes).is_ok_and(|written| written == bytes.len()) {
-        return Ok(Bytes::Inflated(bytes));
+    match Decompressor::new().zlib_decompress(packed, &mut bytes) {
+        Ok(written) if written == bytes.len() => Ok(Bytes::Inflated(bytes)),
+        // More than was promised, or less.
+        Ok(_) | Err(DecompressionError::InsufficientSpace) => inflate_stream(path, ZlibDecoder::new(packed), promise),
+        Err(DecompressionError::BadData) => {
+            inflate_stream(path, ZlibDecoder::new(packed), promise)?;
+            // The decoder of streams passes over a checksum that is not there.
+            let reason = io::Error::new(io::ErrorKind::UnexpectedEof, "the checksum at its end is missing");
+            Err(IngestError::Gzip { path: path.to_path_buf(), reason })
+        }
     }
-    inflate_stream(path, ZlibDecoder::new(packed), promise)
 }
 
 /// Inflates a stream to its end, because its checksum comes last; what follows the promise is dropped.

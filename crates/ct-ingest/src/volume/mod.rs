@@ -4,15 +4,19 @@
 //! and type of its voxels; none converts voxels.
 
 mod content;
+mod metaimage;
 mod nifti;
+mod nrrd;
+mod raster;
 mod voxels;
 
-pub(crate) use nifti::{NiftiHeaderBytes, image_of_pair};
+pub(crate) use nifti::NiftiHeaderBytes;
 pub(crate) use voxels::{PlaneWalk, Scaling};
 pub use voxels::{Scalar, Voxels};
 
 use crate::{Geometry, IngestError, Intensity};
 use content::Source;
+use raster::Place;
 use std::path::{Path, PathBuf};
 
 pub use nifti::AffineChoice;
@@ -83,7 +87,25 @@ pub fn read_grid(path: &Path, options: &ReadOptions) -> Result<([usize; 3], Geom
     read_any(path, options).map(|volume| (volume.shape, volume.geometry))
 }
 
+/// The files that a volume is read from, the header first. A file that can't be read stands for itself.
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
+    let place = Source::open(path).ok().and_then(|source| match source.head() {
+        head if nrrd::is_nrrd(head) => nrrd::place(path, head).ok(),
+        head if metaimage::is_metaimage(head) => metaimage::place(path, head).ok(),
+        _ => None,
+    });
+    match place {
+        Some(Place::Beside { data, .. }) => vec![path.to_path_buf(), data],
+        Some(Place::Behind(_)) => vec![path.to_path_buf()],
+        None => nifti::files(path),
+    }
+}
+
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
     let source = Source::open(path)?;
-    nifti::read(path, source, options)
+    match source.head() {
+        head if nrrd::is_nrrd(head) => nrrd::read(path, source, options),
+        head if metaimage::is_metaimage(head) => metaimage::read(path, source, options),
+        _ => nifti::read(path, source, options),
+    }
 }

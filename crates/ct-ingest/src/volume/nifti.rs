@@ -87,13 +87,18 @@ pub(super) fn grid(
     Some(grid())
 }
 
-/// The file with the voxels of a pair, by the one with its header.
-pub(crate) fn image_of_pair(path: &Path) -> Option<PathBuf> {
-    partner(path, "hdr", "img")
-}
-
 fn read_pair(path: &Path, source: Source<'_>, image: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
     volume(path, source, Some(image), options)
+}
+
+/// The files that a volume is read from, the header first; names alone decide.
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
+    let path_buf = path.to_path_buf();
+    match (partner(path, "img", "hdr"), partner(path, "hdr", "img")) {
+        (Some(header), _) => vec![header, path_buf],
+        (None, Some(image)) => vec![path_buf, image],
+        (None, None) => vec![path_buf],
+    }
 }
 
 /// `source` has the header, and the voxels too if there is no file for them.
@@ -312,7 +317,10 @@ fn geometry(
         (_, Some(affine), _) => (affine, AffineKind::Qform),
         (None, None, _) => (voxel_size_affine(&header.pixdim, shape), AffineKind::VoxelSizes),
     };
-    Ok((of(affine, kind)?, Vec::new()))
+    let geometry = of(affine, kind)?;
+    let assumed = format!("the header has no orientation: {} is assumed, as nibabel does", geometry.orientation);
+    let warnings = if kind == AffineKind::VoxelSizes { vec![assumed] } else { Vec::new() };
+    Ok((geometry, warnings))
 }
 
 /// Where the voxels of a single file begin in its content.
