@@ -7,7 +7,7 @@ use crate::{CaseFiles, Event, IngestError, PrepareOptions, discover};
 use rayon::prelude::*;
 use serde::Serialize;
 use slice_store::{StoreInfo, StoreSettings};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// What was found, and what would be done.
@@ -91,7 +91,7 @@ pub fn check(
     let unusable = found.unusable.iter().map(|(case, error)| CheckedCase {
         case: hidden.case(case),
         found: None,
-        would: Would::Refuse(hidden.text(&error.to_string())),
+        would: Would::Refuse(hidden.text(&error.to_string(), case, &[])),
     });
     let unusable: Vec<CheckedCase> = unusable.collect();
     let work: Vec<(u64, CaseFiles)> = found.cases.into_iter().map(|files| (Stamp::bytes_of(&files), files)).collect();
@@ -119,7 +119,9 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &Hid
     let cut = match work.cut() {
         Ok(cut) => cut?,
         Err(error) => {
-            return Some(CheckedCase { case, found: None, would: Would::Refuse(hidden.text(&error.to_string())) });
+            let sources: Vec<&PathBuf> = std::iter::once(&work.files.image).chain(&work.files.masks).collect();
+            let reason = hidden.text(&error.to_string(), &work.files.case, &sources);
+            return Some(CheckedCase { case, found: None, would: Would::Refuse(reason) });
         }
     };
     let (slices, target_slices) = cut.counts();

@@ -114,7 +114,8 @@ pub fn prepare(
     let found = discover(&options.data, &options.manifest)?;
     let hidden = HiddenNames::of(options);
     let mut summary = Summary::default();
-    let unusable = found.unusable.iter().map(|(case, error)| (hidden.case(case), hidden.text(&error.to_string())));
+    let unusable =
+        found.unusable.iter().map(|(case, error)| (hidden.case(case), hidden.text(&error.to_string(), case, &[])));
     summary.failed.extend(unusable);
     if let (true, Some((case, reason))) = (options.strict, summary.failed.first()) {
         return Err(IngestError::Strict { case: case.clone(), reason: reason.clone() });
@@ -140,7 +141,8 @@ pub fn prepare(
             let outcome = match one_case(options, &writer, &files, &case, stop, report) {
                 Ok(outcome) => outcome,
                 Err(error) => {
-                    let reason = hidden.text(&error.to_string());
+                    let sources: Vec<&PathBuf> = std::iter::once(&files.image).chain(&files.masks).collect();
+                    let reason = hidden.text(&error.to_string(), &files.case, &sources);
                     let error = if error.is_disk_full() {
                         Some(error)
                     } else if options.strict {
@@ -279,15 +281,19 @@ impl<'a> HiddenNames<'a> {
         self.manifest.stored_case(case)
     }
 
-    /// A message without the paths below the data directory: paths stand between quotation marks.
-    pub fn text(&self, message: &str) -> String {
+    /// A message without the names of the case's files, of the case, and of anything else below the data directory.
+    pub fn text(&self, message: &str, case: &str, files: &[&PathBuf]) -> String {
         if !self.manifest.hides_names() {
             return message.to_owned();
         }
-        let quoted = |(index, part): (usize, &str)| match index % 2 {
-            1 if part.starts_with(&self.data) || !part.contains(' ') => "…".to_owned(),
-            _ => part.to_owned(),
-        };
-        message.split('\'').enumerate().map(quoted).collect::<Vec<_>>().join("'")
+        // The longest first: a file's path begins with its folder's.
+        let mut paths: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+        paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        let message = paths.iter().fold(message.to_owned(), |message, path| message.replace(path, "…"));
+        let message = message.replace(case, &self.case(case));
+        // What is left of paths is in quotation marks.
+        let mut parts = message.split(self.data.as_str());
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| text + "…" + part.find('\'').map_or("", |end| &part[end..]))
     }
 }
