@@ -2,7 +2,7 @@
 //!
 //! Invariant: a worker holds one volume at a time, and a case is in the store whole or not at all.
 
-use crate::checksum::{combined, sha256_of_file};
+use crate::checksum::{combined, sha256_of_source};
 use crate::{CaseFiles, IngestError, Manifest, ReadOptions, Scalar, Volume};
 use crate::{check_same_geometry, discover, image_slices, mask_slices, read_volume};
 use rayon::prelude::*;
@@ -224,8 +224,13 @@ impl CaseWork<'_> {
         if self.stopped() {
             return Ok(Outcome::Interrupted);
         }
-        let mask_volume = read_volume(mask, &ReadOptions::default())?;
+        let mut mask_volume = read_volume(mask, &ReadOptions::default())?;
         check_same_geometry(crate::Grid { path: image, shape, geometry: &file_geometry }, mask_volume.grid())?;
+        if let Some(orientation) = manifest.orientation.get(case) {
+            // The mask lies where its image does, so its header is wrong in the same way.
+            let own = mask_volume.geometry.orientation.corrected(file_geometry.orientation, *orientation);
+            mask_volume.geometry = mask_volume.geometry.with_orientation(own);
+        }
         let mask_volumes = [mask_volume];
         let masks = mask_slices(&mask_volumes, &plan, &manifest.known_labels(), &manifest.target_values())?;
         let [mask_volume] = mask_volumes;
@@ -284,7 +289,7 @@ impl CaseWork<'_> {
         if stamps[0].agrees(&provenance["image"]) && stamps[1].agrees(&provenance["mask"]) {
             return Ok(true);
         }
-        Ok(source == source_sha256(&sha256_of_file(image)?, &sha256_of_file(mask)?))
+        Ok(source == source_sha256(&sha256_of_source(image)?, &sha256_of_source(mask)?))
     }
 
     /// Puts the orientation that the manifest states in the place of the header's.

@@ -173,7 +173,7 @@ fn inflate_stream(path: &Path, mut stream: impl Read, promise: Promise) -> Resul
 }
 
 /// Zeroed memory that goes back to the system as soon as it is dropped.
-fn memory(path: &Path, bytes: u64) -> Result<MmapMut, IngestError> {
+pub(crate) fn memory(path: &Path, bytes: u64) -> Result<MmapMut, IngestError> {
     let error = |_| IngestError::OutOfMemory { path: path.to_path_buf(), bytes };
     MmapMut::map_anon(bytes.max(1) as usize).map_err(error)
 }

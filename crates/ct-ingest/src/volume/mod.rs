@@ -4,6 +4,7 @@
 //! and type of its voxels; none converts voxels.
 
 mod content;
+mod dicom;
 mod nifti;
 mod voxels;
 
@@ -13,6 +14,7 @@ pub use voxels::{Scalar, Voxels};
 
 use crate::{Geometry, IngestError, Intensity};
 use content::Source;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use nifti::AffineChoice;
@@ -36,6 +38,19 @@ pub struct Volume {
     pub warnings: Vec<String>,
     /// A NIfTI-1 header's bytes, so that a mask can be written with the same geometry, whatever else it says.
     pub(crate) nifti_header: Option<NiftiHeaderBytes>,
+    /// Whose it is, where the format says so (DICOM).
+    #[allow(dead_code, reason = "a store's patient key will be made of it")]
+    pub(crate) patient_id: Option<PatientId>,
+}
+
+/// A patient's ID as DICOM has it. `Debug` doesn't show it, so that it gets into no log.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct PatientId(#[allow(dead_code, reason = "see `Volume`")] pub String);
+
+impl fmt::Debug for PatientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PatientId(..)")
+    }
 }
 
 /// How a file is to be understood where it doesn't say so itself, or says it wrongly.
@@ -56,11 +71,11 @@ impl Volume {
     }
 }
 
-/// Reads a three-dimensional volume of real numbers.
+/// Reads a three-dimensional volume of real numbers: a file, or a folder that holds a DICOM series of a CT.
 ///
 /// # Errors
 /// What can't be read has an error that says what it is: colours, complex numbers, time series, files that end too early,
-/// damaged compression, an affine that flattens or shears space.
+/// damaged compression, an affine that flattens or shears space, DICOM slices that are missing, doubled or uneven.
 pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
     let mut volume = read_any(path, options)?;
     volume.intensity = options.intensity;
@@ -69,6 +84,13 @@ pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestE
 }
 
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
+    if path.is_dir() {
+        return dicom::read(path, options);
+    }
     let source = Source::open(path)?;
+    // A NIfTI file has a number there; DICOM has a preamble that anything may be in, but hardly a NIfTI header.
+    if dicom::is_dicom(source.head()) && !nifti::is_nifti(source.head()) {
+        return Err(dicom::is_a_file(path));
+    }
     nifti::read(path, source, options)
 }
