@@ -1,6 +1,7 @@
 //! What is read of a slice's header, and what an image must be to be one slice of a CT.
 
 use super::codec::Coding;
+use super::lengths;
 use crate::volume::PatientId;
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::file::ReadPreamble;
@@ -43,7 +44,8 @@ pub(super) struct Image<P = Result<Plane, String>> {
     /// Never shown: it may be named after the patient.
     pub file: PathBuf,
     pub sha256: String,
-    pub series: Uid,
+    /// Anonymised files may have none.
+    pub series: Option<Uid>,
     pub instance: Option<Uid>,
     pub patient: Option<PatientId>,
     /// Where it lies and how its values are stored, or why it is no slice of a CT.
@@ -134,6 +136,9 @@ impl<P> Image<P> {
 /// All of a file up to the pixels, or with them. The reader's own messages quote what they stumble over, which may be the
 /// patient's name; so there is none.
 pub(super) fn parse(bytes: &[u8], pixels: bool) -> Option<DefaultDicomObject> {
+    if !lengths::fit(bytes, pixels) {
+        return None;
+    }
     let options = OpenFileOptions::new().read_preamble(ReadPreamble::Always);
     let options = if pixels { options.read_to(tags::PIXEL_DATA) } else { options.read_until(tags::PIXEL_DATA) };
     catch_unwind(AssertUnwindSafe(|| options.from_reader(bytes).ok())).ok().flatten()
@@ -169,9 +174,7 @@ pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
             false => Entry::Other(Other::NoSlice),
         };
     }
-    let Some(series) = header.uid(tags::SERIES_INSTANCE_UID) else {
-        return Entry::Broken { instance, reason: "it has no valid SeriesInstanceUID" };
-    };
+    let series = header.uid(tags::SERIES_INSTANCE_UID);
     let plane = if multi_frame {
         Err("is a multi-frame (enhanced) CT object, expected one slice a file; convert it to single-frame CT images or \
              to NIfTI"

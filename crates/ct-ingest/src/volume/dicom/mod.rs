@@ -5,6 +5,7 @@
 
 mod codec;
 mod header;
+mod lengths;
 mod pixels;
 mod place;
 mod scan;

@@ -50,8 +50,8 @@ pub(super) fn scan(folder: &Path) -> Result<Found, IngestError> {
     }
     let mut warnings = Vec::new();
     if empty > 0 {
-        let files = count(empty, "file is empty", "files are empty");
-        warnings.push(format!("{files} or end before anything is said: slices may be missing at an end of the series"));
+        let files = count(empty, "file is empty or ends", "files are empty or end");
+        warnings.push(format!("{files} before anything is said: slices may be missing at an end of the series"));
     }
     Ok(Found { images, sha256, warnings })
 }

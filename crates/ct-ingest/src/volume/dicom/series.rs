@@ -9,12 +9,12 @@ use std::path::Path;
 
 /// The images of the series that is wanted, or of the only one.
 pub(super) fn choose(folder: &Path, images: Vec<Image>, wanted: Option<&str>) -> Result<Vec<Image<Plane>>, IngestError> {
-    let mut all: BTreeMap<Uid, Vec<Image>> = BTreeMap::new();
+    let mut all: BTreeMap<Option<Uid>, Vec<Image>> = BTreeMap::new();
     for image in images {
         all.entry(image.series.clone()).or_default().push(image);
     }
     let chosen = match wanted {
-        Some(wanted) => Uid::parse(wanted).and_then(|uid| all.remove(&uid)),
+        Some(wanted) => Uid::parse(wanted).and_then(|uid| all.remove(&Some(uid))),
         None if all.len() == 1 => all.pop_first().map(|(_, images)| images),
         None => None,
     };
@@ -31,15 +31,22 @@ fn slice(folder: &Path, image: Image) -> Result<Image<Plane>, IngestError> {
     let Image { file, sha256, series, instance, patient, plane } = image;
     match plane {
         Ok(plane) => Ok(Image { file, sha256, series, instance, patient, plane }),
-        Err(what) => Err(super::problem(folder, format!("has an image in the series {series} that {what} ({name})"))),
+        Err(what) => {
+            let series = series_name(series.as_ref());
+            Err(super::problem(folder, format!("has an image in the series {series} that {what} ({name})")))
+        }
     }
 }
 
+fn series_name(uid: Option<&Uid>) -> String {
+    uid.map_or_else(|| "without a UID (put it into a folder of its own)".to_owned(), Uid::to_string)
+}
+
 /// A line for each series, the longest first.
-fn list(all: BTreeMap<Uid, Vec<Image>>) -> Vec<String> {
-    let mut all: Vec<(Uid, Vec<Image>)> = all.into_iter().collect();
+fn list(all: BTreeMap<Option<Uid>, Vec<Image>>) -> Vec<String> {
+    let mut all: Vec<(Option<Uid>, Vec<Image>)> = all.into_iter().collect();
     all.sort_by_key(|(_, images)| std::cmp::Reverse(images.len()));
-    all.iter().map(|(uid, images)| format!("{uid}: {}", describe(images))).collect()
+    all.iter().map(|(uid, images)| format!("{}: {}", series_name(uid.as_ref()), describe(images))).collect()
 }
 
 /// `20 slices of 512 x 512, 3 mm apart`.
