@@ -161,10 +161,8 @@ pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>) -> Result<(), Ingest
     };
     let ((a, a_shape), (b, b_shape)) = (image.in_display_order(), mask.in_display_order());
     // Numbers are shown as the files have them, unless the files' axes are not the same ones.
-    let (order, like_files) = match image.geometry.orientation == mask.geometry.orientation {
-        true => ("", true),
-        false => (" (columns, rows, slices)", false),
-    };
+    let like_files = image.geometry.orientation == mask.geometry.orientation;
+    let order = if like_files { "" } else { " (columns, rows, slices)" };
     if a_shape != b_shape {
         let [image, mask] = if like_files { [image.shape, mask.shape] } else { [a_shape, b_shape] };
         return mismatch("shape", format!("{image:?}{order}"), format!("{mask:?}{order}"));

@@ -200,7 +200,8 @@ fn neither_names_nor_instance_numbers_decide_the_order() {
         assert_eq!(hu(&read(folder(&slices).path())), truth, "{turn}");
     }
     // From superior to inferior along the normal: the columns run the other way.
-    let down = changed(|_, slice| set_numbers(slice, tags::IMAGE_ORIENTATION_PATIENT, &[1.0, 0.0, 0.0, 0.0, -1.0, 0.0]));
+    let down =
+        changed(|_, slice| set_numbers(slice, tags::IMAGE_ORIENTATION_PATIENT, &[1.0, 0.0, 0.0, 0.0, -1.0, 0.0]));
     let volume = read(down.path());
     assert_eq!(volume.geometry.orientation.to_string(), "LAI");
     let last_first: Vec<f64> = truth.chunks_exact(120).rev().flatten().copied().collect();
@@ -243,7 +244,8 @@ fn what_is_no_ct_slice_is_left_out_wherever_it_lies() {
 fn of_several_series_one_is_chosen_by_its_uid() {
     let folder = folder(&slices());
     for entry in std::fs::read_dir(fixture("rle")).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), folder.path().join("rle_".to_owned() + entry.file_name().to_str().unwrap())).unwrap();
+        std::fs::copy(entry.path(), folder.path().join("rle_".to_owned() + entry.file_name().to_str().unwrap()))
+            .unwrap();
     }
     let message = refusal(folder.path());
     let lines: Vec<&str> = message.lines().collect();
@@ -440,7 +442,9 @@ fn images_that_are_no_ct_slices_say_what_they_are() {
         let message = refusal_after(|_, slice| set(slice, tag, VR::LO, PrimitiveValue::from(value)));
         assert!(message.contains(expected), "{message}");
     }
-    let message = refusal_after(|_, slice| slice.update_meta(|meta| "1.2.840.10008.1.2.4.51".clone_into(&mut meta.transfer_syntax)));
+    let message = refusal_after(|_, slice| {
+        slice.update_meta(|meta| "1.2.840.10008.1.2.4.51".clone_into(&mut meta.transfer_syntax))
+    });
     assert!(message.contains("1.2.840.10008.1.2.4.51 (lossy JPEG), expected uncompressed"), "{message}");
 }
 
@@ -509,6 +513,7 @@ proptest! {
     fn no_damage_makes_the_reader_panic_or_show_the_patient(
         name in prop::sample::select(vec![
             "explicit_little", "implicit_little", "explicit_big", "deflated", "rle", "jpeg_lossless", "jpeg_ls",
+            "jpeg_2000", "jpeg_2000_lossy",
         ]),
         changes in prop::collection::vec((132_usize..1500, any::<u8>()), 1..6),
     ) {

@@ -28,7 +28,9 @@ impl Coding {
         let syntax = syntax.trim_matches([' ', '\0']);
         Ok(match syntax {
             // Implicit and explicit, little and big endian, deflated.
-            "1.2.840.10008.1.2" | "1.2.840.10008.1.2.1" | "1.2.840.10008.1.2.2" | "1.2.840.10008.1.2.1.99" => Self::Plain,
+            "1.2.840.10008.1.2" | "1.2.840.10008.1.2.1" | "1.2.840.10008.1.2.2" | "1.2.840.10008.1.2.1.99" => {
+                Self::Plain
+            }
             "1.2.840.10008.1.2.5" => Self::Rle,
             "1.2.840.10008.1.2.4.57" | "1.2.840.10008.1.2.4.70" => Self::JpegLossless,
             "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => Self::JpegLs,
@@ -61,7 +63,11 @@ pub(super) fn decode(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
         Coding::Jpeg2000 => guarded("JPEG 2000", || jpeg_2000(plane, packed)),
     }?;
     let expected = plane.rows * plane.columns;
-    if pixels.len() == expected { Ok(pixels) } else { Err(format!("unpacks to {} pixels, expected {expected}", pixels.len())) }
+    if pixels.len() == expected {
+        Ok(pixels)
+    } else {
+        Err(format!("unpacks to {} pixels, expected {expected}", pixels.len()))
+    }
 }
 
 /// Calls somebody else's decoder.
@@ -96,7 +102,8 @@ fn jpeg_ls(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
 
 fn jpeg_2000(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
     // The SIZ segment, which comes first (ISO 15444-1, A.5.1).
-    let number = |at: usize| packed.get(at..at + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap_or_default()));
+    let number =
+        |at: usize| packed.get(at..at + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap_or_default()));
     let (Some(true), [Some(right), Some(bottom), Some(left), Some(top)]) =
         (packed.get(..4).map(|start| start == [0xff, 0x4f, 0xff, 0x51]), [8, 12, 16, 20].map(number))
     else {
@@ -156,7 +163,9 @@ impl JpegSegments {
                 }
                 // Frames of other processes; C4, C8 and CC are tables and an extension.
                 0xc0..=0xcf | 0xf7 if ![0xc4, 0xc8, 0xcc].contains(&marker) => {
-                    return Err(format!("it is of another JPEG process (frame marker {marker:#x}, expected {wanted:#x})"));
+                    return Err(format!(
+                        "it is of another JPEG process (frame marker {marker:#x}, expected {wanted:#x})"
+                    ));
                 }
                 0xdd => found.restart_interval = short(0)?,
                 0xda => {

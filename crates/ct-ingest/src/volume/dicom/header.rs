@@ -5,7 +5,7 @@ use super::lengths;
 use crate::volume::PatientId;
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::file::ReadPreamble;
-use dicom_object::{DefaultDicomObject, FileMetaTable, OpenFileOptions, Tag};
+use dicom_object::{DefaultDicomObject, OpenFileOptions, Tag};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(super) enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Other {
     Localizer,
-    OtherModality,
+    NoCt,
     NoSlice,
 }
 
@@ -159,7 +159,7 @@ pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
     match header.text(tags::MODALITY).as_deref() {
         Some("CT") => {}
         None if is_ct => return Entry::Broken { instance, reason: "its header ends early" },
-        _ => return Entry::Other(Other::OtherModality),
+        _ => return Entry::Other(Other::NoCt),
     }
     if header.texts(tags::IMAGE_TYPE).iter().any(|word| word == "LOCALIZER") {
         return Entry::Other(Other::Localizer);
@@ -169,10 +169,8 @@ pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
         && header.numbers::<6>(tags::IMAGE_ORIENTATION_PATIENT).is_some();
     let has_pixels = header.size(tags::ROWS).is_some();
     if !has_pixels || !(is_ct || multi_frame || has_place) {
-        return match is_ct {
-            true => Entry::Broken { instance, reason: "its header ends early" },
-            false => Entry::Other(Other::NoSlice),
-        };
+        let broken = Entry::Broken { instance, reason: "its header ends early" };
+        return if is_ct { broken } else { Entry::Other(Other::NoSlice) };
     }
     let series = header.uid(tags::SERIES_INSTANCE_UID);
     let plane = if multi_frame {
@@ -188,10 +186,11 @@ pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
 
 /// A DICOM file that can't be parsed is no matter if the little that can be says that it is no CT image.
 fn unreadable(bytes: &[u8]) -> Entry {
-    let meta = catch_unwind(AssertUnwindSafe(|| FileMetaTable::from_reader(&bytes[128..]).ok())).ok().flatten();
-    let Some(meta) = meta else { return Entry::Broken { instance: None, reason: "its file meta information is damaged" } };
+    let Some((meta, _)) = lengths::meta(bytes) else {
+        return Entry::Broken { instance: None, reason: "its file meta information is damaged" };
+    };
     match Uid::parse(meta.media_storage_sop_class_uid()) {
-        Some(class) if class.0 != uids::CT_IMAGE_STORAGE => Entry::Other(Other::OtherModality),
+        Some(class) if class.0 != uids::CT_IMAGE_STORAGE => Entry::Other(Other::NoCt),
         _ => Entry::Broken {
             instance: Uid::parse(meta.media_storage_sop_instance_uid()),
             reason: "its header is damaged, ends early or has an unknown transfer syntax",

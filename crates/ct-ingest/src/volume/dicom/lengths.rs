@@ -10,6 +10,7 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_object::FileMetaTable;
 use flate2::read::DeflateDecoder;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Sequences in sequences; real ones have five at most.
 const DEEPEST: usize = 32;
@@ -38,30 +39,36 @@ struct Element {
 
 /// Whether all elements fit: up to the pixels, or with them. False also if this is no DICOM file.
 pub(super) fn fit(file: &[u8], pixels: bool) -> bool {
-    let Some(data_set) = meta_end(file) else { return false };
-    let Ok(meta) = FileMetaTable::from_reader(&file[128..]) else { return false };
-    let data_set = &file[data_set..];
+    let Some((meta, data_set)) = meta(file) else { return false };
     match meta.transfer_syntax() {
         "1.2.840.10008.1.2" => elements_fit(data_set, Encoding { explicit: false, big: false }, pixels),
         "1.2.840.10008.1.2.2" => elements_fit(data_set, Encoding { explicit: true, big: true }, pixels),
         "1.2.840.10008.1.2.1.99" => {
             let mut inflated = Vec::new();
-            // What is wrong behind the pixels, the parser doesn't mind either; what is cut off doesn't fit.
-            let _ = DeflateDecoder::new(data_set).take(MOST_INFLATED).read_to_end(&mut inflated);
-            (inflated.len() as u64) < MOST_INFLATED
+            // Of a damaged stream the parser, which reads little by little, may see more than is here.
+            let whole = DeflateDecoder::new(data_set).take(MOST_INFLATED).read_to_end(&mut inflated);
+            whole.is_ok_and(|length| (length as u64) < MOST_INFLATED)
                 && elements_fit(&inflated, Encoding { explicit: true, big: false }, pixels)
         }
         _ => elements_fit(data_set, Encoding { explicit: true, big: false }, pixels),
     }
 }
 
-/// Where the data set begins: behind the elements of group 2, which are always explicit and little-endian.
+/// The file meta information, if it fits into the file, and the data set behind it.
+pub(super) fn meta(file: &[u8]) -> Option<(FileMetaTable, &[u8])> {
+    let data_set = file.get(meta_end(file)?..)?;
+    let meta = catch_unwind(AssertUnwindSafe(|| FileMetaTable::from_reader(&file[128..]).ok())).ok().flatten()?;
+    Some((meta, data_set))
+}
+
+/// Where the data set begins: behind the file meta information (PS3.10, section 7.1), whose length is its first element, and
+/// whose elements are explicit and little-endian.
 fn meta_end(file: &[u8]) -> Option<usize> {
-    let mut at = 132;
-    while let Some(element) = Element::read(file.get(at..)?, Encoding { explicit: true, big: false }) {
-        if element.tag.group() != 2 {
-            break;
-        }
+    let length = u32::from_le_bytes(*file.get(140..)?.first_chunk()?);
+    let mut at = 144;
+    let end = length as usize + at;
+    while at < end {
+        let element = Element::read(file.get(at..)?, Encoding { explicit: true, big: false })?;
         at = at.checked_add(element.header)?.checked_add(element.length as usize)?;
     }
     (at <= file.len()).then_some(at)
@@ -87,7 +94,7 @@ fn elements_fit(bytes: &[u8], encoding: Encoding, pixels: bool) -> bool {
         if tag == tags::PIXEL_DATA && end.is_none() {
             let Some(after) = fragments_end(bytes, at, encoding) else { return false };
             at = after;
-        } else if tag == ITEM || vr == VR::SQ || end.is_none() {
+        } else if tag == ITEM || vr == VR::SQ || (end.is_none() && tag.group() != ITEM.group()) {
             // A sequence in an unknown element is implicit and little-endian (PS3.5, 6.2.2, note 4).
             let unknown = vr == VR::UN && tag != ITEM;
             let encoding = if unknown { Encoding { explicit: false, big: false } } else { encoding };
@@ -96,6 +103,9 @@ fn elements_fit(bytes: &[u8], encoding: Encoding, pixels: bool) -> bool {
                 return false;
             }
         } else if tag.group() == ITEM.group() {
+            if length != 0 {
+                return false;
+            }
             inside.pop();
         } else {
             match end {
@@ -130,9 +140,8 @@ impl Element {
         };
         let tag = Tag(short(0)?, short(2)?);
         if tag.group() == ITEM.group() {
-            // Items and delimiters have no type; a delimiter's length is 0.
-            let length = if tag == ITEM { long(4)? } else { 0 };
-            return Some(Self { tag, vr: VR::UN, length, header: 8 });
+            // Items and delimiters have no type.
+            return Some(Self { tag, vr: VR::UN, length: long(4)?, header: 8 });
         }
         if !encoding.explicit {
             let known = StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed());
@@ -141,8 +150,19 @@ impl Element {
         // As the parser does: what is no type is an unknown one.
         let vr = VR::from_binary(*bytes.get(4..)?.first_chunk()?).unwrap_or(VR::UN);
         match vr {
-            VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::SQ | VR::SV | VR::UC | VR::UN | VR::UR
-            | VR::UT | VR::UV => Some(Self { tag, vr, length: long(8)?, header: 12 }),
+            VR::OB
+            | VR::OD
+            | VR::OF
+            | VR::OL
+            | VR::OV
+            | VR::OW
+            | VR::SQ
+            | VR::SV
+            | VR::UC
+            | VR::UN
+            | VR::UR
+            | VR::UT
+            | VR::UV => Some(Self { tag, vr, length: long(8)?, header: 12 }),
             _ => Some(Self { tag, vr, length: short(6)?.into(), header: 8 }),
         }
     }

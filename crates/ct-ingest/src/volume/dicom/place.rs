@@ -42,18 +42,15 @@ pub(super) fn place(folder: &Path, images: Vec<Image<Plane>>) -> Result<Placed, 
     slices.sort_by(|a, b| at(a).total_cmp(&at(b)).then_with(|| a.sha256.cmp(&b.sha256)));
     drop_copies(&mut slices, &mut warnings);
     let positions: Vec<f64> = slices.iter().map(at).collect();
-    let axis = match slices.as_slice() {
-        [one] => {
-            let step = one.plane.stated_step.ok_or_else(|| {
-                error(format!("has one slice only ({}), and it does not say how thick it is", one.name()))
-            })?;
-            warnings.push(format!("it has one slice only; its header says that slices are {step} mm apart"));
-            normal.map(|component| component * step)
-        }
-        _ => {
-            even_gaps(&slices, &positions).map_err(error)?;
-            slice_axis(&slices, normal).map_err(error)?
-        }
+    let axis = if let [one] = slices.as_slice() {
+        let step = one.plane.stated_step.ok_or_else(|| {
+            error(format!("has one slice only ({}), and it does not say how thick it is", one.name()))
+        })?;
+        warnings.push(format!("it has one slice only; its header says that slices are {step} mm apart"));
+        normal.map(|component| component * step)
+    } else {
+        even_gaps(&slices, &positions).map_err(error)?;
+        slice_axis(&slices, normal).map_err(error)?
     };
     doubts(&slices, &mut warnings);
     let affine = affine(&slices[0].plane, axis);
@@ -77,7 +74,8 @@ fn same_frame(images: &[Image<Plane>]) -> Result<(), String> {
     for image in images {
         let (a, b) = (&first.plane, &image.plane);
         let spacing = (0..2).all(|i| (a.spacing[i] - b.spacing[i]).abs() <= SAME * a.spacing[i]);
-        let turned = a.directions.as_flattened().iter().zip(b.directions.as_flattened()).any(|(a, b)| (a - b).abs() > SAME);
+        let turned =
+            a.directions.as_flattened().iter().zip(b.directions.as_flattened()).any(|(a, b)| (a - b).abs() > SAME);
         let differ = if (a.rows, a.columns) != (b.rows, b.columns) {
             format!("in size: {} x {} and {} x {} pixels", a.rows, a.columns, b.rows, b.columns)
         } else if !spacing {
@@ -92,7 +90,9 @@ fn same_frame(images: &[Image<Plane>]) -> Result<(), String> {
             continue;
         };
         let (a, b) = (first.name(), image.name());
-        return Err(format!("has a series whose slices differ {differ} ({a} and {b}); they are no volume: take one of the kinds out"));
+        return Err(format!(
+            "has a series whose slices differ {differ} ({a} and {b}); they are no volume: take one of the kinds out"
+        ));
     }
     Ok(())
 }
@@ -115,7 +115,9 @@ fn even_gaps(slices: &[Image<Plane>], positions: &[f64]) -> Result<(), String> {
     };
     let doubled: Vec<String> = (0..gaps.len())
         .filter(|&index| gaps[index] <= GAP_MM)
-        .map(|index| format!("at {:.2} mm ({} and {})", positions[index], slices[index].name(), slices[index + 1].name()))
+        .map(|index| {
+            format!("at {:.2} mm ({} and {})", positions[index], slices[index].name(), slices[index + 1].name())
+        })
         .collect();
     if !doubled.is_empty() {
         return Err(format!(
@@ -132,7 +134,9 @@ fn even_gaps(slices: &[Image<Plane>], positions: &[f64]) -> Result<(), String> {
         return Ok(());
     }
     let steps = |index: usize| (gaps[index] / usual).round();
-    let whole = |index: &usize| steps(*index) >= 2.0 && (gaps[*index] - steps(*index) * usual).abs() <= tolerance * steps(*index);
+    let whole = |index: &usize| {
+        steps(*index) >= 2.0 && (gaps[*index] - steps(*index) * usual).abs() <= tolerance * steps(*index)
+    };
     if odd.iter().all(whole) {
         let missing: usize = odd.iter().map(|&index| steps(index) as usize - 1).sum();
         let places: Vec<String> = odd.iter().map(|&index| between(index)).collect();

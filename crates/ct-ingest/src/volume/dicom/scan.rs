@@ -80,7 +80,7 @@ fn what(others: &BTreeMap<Other, usize>, foreign: usize, empty: usize) -> String
         .iter()
         .map(|(other, &number)| match other {
             Other::Localizer => count(number, "localizer", "localizers"),
-            Other::OtherModality => count(number, "DICOM object that is no CT", "DICOM objects that are no CT"),
+            Other::NoCt => count(number, "DICOM object that is no CT", "DICOM objects that are no CT"),
             Other::NoSlice => count(number, "CT object that is no slice", "CT objects that are no slices"),
         })
         .collect();

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The images of the series that is wanted, or of the only one.
-pub(super) fn choose(folder: &Path, images: Vec<Image>, wanted: Option<&str>) -> Result<Vec<Image<Plane>>, IngestError> {
+pub(super) fn choose(
+    folder: &Path,
+    images: Vec<Image>,
+    wanted: Option<&str>,
+) -> Result<Vec<Image<Plane>>, IngestError> {
     let mut all: BTreeMap<Option<Uid>, Vec<Image>> = BTreeMap::new();
     for image in images {
         all.entry(image.series.clone()).or_default().push(image);
