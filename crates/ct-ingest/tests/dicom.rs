@@ -120,6 +120,10 @@ fn hu(volume: &Volume) -> Vec<f64> {
     volume.voxels.iter().collect()
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 fn assert_affine(volume: &Volume, expected: [[f64; 4]; 4]) {
     for (ours, theirs) in volume.geometry.affine.iter().flatten().zip(expected.iter().flatten()) {
         assert!((ours - theirs).abs() < 1e-6, "{:?} {expected:?}", volume.geometry.affine);
@@ -161,8 +165,7 @@ fn the_real_series_is_simpleitks_voxel_by_voxel_and_place_by_place() {
         assert!(ours.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{ours:?} {expected:?}");
     }
     let bytes: Vec<u8> = volume.voxels.iter().flat_map(|hu| (hu as i16).to_le_bytes()).collect();
-    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(sha256, sha256_of_int16_hu);
+    assert_eq!(sha256(&bytes), sha256_of_int16_hu);
 }
 
 #[test]
@@ -278,7 +281,9 @@ fn folders_without_a_ct_series_say_what_they_hold() {
     assert!(refusal(empty.path()).contains("holds no CT series: found no file at all"));
     std::fs::write(empty.path().join("a.txt"), "a text").unwrap();
     let mut slices = slices();
-    slices.iter_mut().for_each(|slice| set_text(slice, tags::MODALITY, "PT"));
+    for slice in &mut slices {
+        set_text(slice, tags::MODALITY, "PT");
+    }
     slices[0].write_to_file(empty.path().join("b")).unwrap();
     slices[1].write_to_file(empty.path().join("c")).unwrap();
     let message = refusal(empty.path());
@@ -443,7 +448,7 @@ fn images_that_are_no_ct_slices_say_what_they_are() {
         assert!(message.contains(expected), "{message}");
     }
     let message = refusal_after(|_, slice| {
-        slice.update_meta(|meta| "1.2.840.10008.1.2.4.51".clone_into(&mut meta.transfer_syntax))
+        slice.update_meta(|meta| "1.2.840.10008.1.2.4.51".clone_into(&mut meta.transfer_syntax));
     });
     assert!(message.contains("1.2.840.10008.1.2.4.51 (lossy JPEG), expected uncompressed"), "{message}");
 }
@@ -459,7 +464,9 @@ fn sizes_that_the_pixels_dont_bear_out_ask_for_no_memory() {
         }
         let message = refusal(folder(&slices).path());
         assert!(message.contains("has a slice that") && message.contains("slice 1 of"), "{name}: {message}");
-        slices.iter_mut().for_each(|slice| set_short(slice, tags::COLUMNS, 65_000));
+        for slice in &mut slices {
+            set_short(slice, tags::COLUMNS, 65_000);
+        }
         assert!(refusal(folder(&slices).path()).contains("expected at most 268435456"), "{name}");
     }
 }
@@ -500,10 +507,9 @@ fn the_checksum_is_that_of_all_files_in_the_order_of_their_paths() {
     let folder = folder(&slices()[..2]);
     std::fs::create_dir(folder.path().join("a")).unwrap();
     std::fs::write(folder.path().join("a/notes"), "of any kind").unwrap();
-    let sum = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
-    let of = |name: &str| sum(&std::fs::read(folder.path().join(name)).unwrap());
+    let of = |name: &str| sha256(&std::fs::read(folder.path().join(name)).unwrap());
     let lines = format!("{}\n{}\n{}\n", of("DOE^JANE3"), of("DOE^JANE8"), of("a/notes"));
-    assert_eq!(read(folder.path()).sha256, sum(lines.as_bytes()));
+    assert_eq!(read(folder.path()).sha256, sha256(lines.as_bytes()));
 }
 
 proptest! {

@@ -148,6 +148,7 @@ pub(crate) fn inflate_gzip(path: &Path, packed: &[u8], promise: Promise) -> Resu
 }
 
 /// Inflates a zlib stream that is in memory.
+#[allow(dead_code, reason = "MetaImage's compression")]
 pub(crate) fn inflate_zlib(path: &Path, packed: &[u8], promise: Promise) -> Result<Bytes, IngestError> {
     let mut bytes = memory(path, promise.length())?;
     if Decompressor::new().zlib_decompress(packed, &mut bytes).is_ok_and(|written| written == bytes.len()) {

@@ -124,6 +124,7 @@ impl Voxels {
     }
 
     /// Voxels that were decoded already.
+    #[allow(dead_code, reason = "for formats that are decoded into numbers")]
     pub(crate) fn of_i16(values: &[i16]) -> Self {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self::new(Arc::new(Bytes::Owned(bytes)), 0, values.len(), Scalar::I16, ByteOrder::Little, Scaling::NONE)
