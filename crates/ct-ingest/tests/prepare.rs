@@ -222,7 +222,10 @@ fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
     scratch.prepared("whole", &[]);
     let mut interrupted = 0;
     // Slow beginnings and quick ends are both possible: several runs, each stopped after a few cases more.
-    for round in 0..3 {
+    let cases = scratch.store("stopped").join("cases");
+    let count = || fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count());
+    for _ in 0..3 {
+        let before = count();
         let mut child = scratch
             .command("stopped")
             .args(["--jobs", "2"])
@@ -230,11 +233,9 @@ fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let cases = scratch.store("stopped").join("cases");
-        let wanted = 3 * (round + 1);
         while child.try_wait().unwrap().is_none() {
-            let whole = fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count());
-            if whole >= wanted {
+            // Not before it has done something itself: until then it may not listen to signals yet.
+            if count() >= before + 2 {
                 let id = child.id().to_string();
                 assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
                 break;
