@@ -50,8 +50,8 @@ impl Files {
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &348_i32.to_le_bytes());
         put(40, &3_i16.to_le_bytes());
-        for axis in 0..3 {
-            put(42 + 2 * axis, &(SHAPE[axis] as i16).to_le_bytes());
+        for (axis, length) in SHAPE.into_iter().enumerate() {
+            put(42 + 2 * axis, &(length as i16).to_le_bytes());
             let value: f32 = if axis == 2 { 2.0 } else { -0.7 };
             put(280 + 20 * axis, &value.to_le_bytes());
         }

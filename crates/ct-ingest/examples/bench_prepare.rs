@@ -102,12 +102,11 @@ fn speed(arguments: &Arguments, scratch: &Path) -> Result<()> {
     row("libdeflate alone (limit)", limit);
     row("nibabel and PIL (peer)", peer);
     println!();
-    match &arguments.python {
-        Some(python) => accuracy(python, &ours, &peers),
-        None => {
-            println!("peer skipped: no --python with nibabel, numpy and pillow");
-            Ok(())
-        }
+    if let Some(python) = &arguments.python {
+        accuracy(python, &ours, &peers)
+    } else {
+        println!("peer skipped: no --python with nibabel, numpy and pillow");
+        Ok(())
     }
 }
 

@@ -78,7 +78,10 @@ impl CaseWork<'_> {
         }
         let patient = self.manifest.patient_of(case, volume.patient_id())?;
         let file_geometry = volume.geometry.clone();
-        self.correct(&mut volume);
+        let stated = self.manifest.orientation.get(case);
+        if let Some(orientation) = stated {
+            volume.geometry = volume.geometry.with_orientation(*orientation);
+        }
         let (images, plan) = image_slices(&volume, self.settings)?;
         let warnings = doubts(&volume);
         let facts = CaseFacts { shape: volume.shape, scalar: volume.voxels.scalar(), geometry: volume.geometry };
@@ -93,7 +96,11 @@ impl CaseWork<'_> {
             let mut mask = read_volume(mask, &self.manifest.mask_options())?;
             let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
             check_same_geometry(image, mask.grid())?;
-            self.correct(&mut mask);
+            if let Some(orientation) = stated {
+                // The mask lies where its image does, so its header is wrong in the same way.
+                let own = mask.geometry.orientation.corrected(file_geometry.orientation, *orientation);
+                mask.geometry = mask.geometry.with_orientation(own);
+            }
             mask_volumes.push(mask);
         }
         let masks = mask_slices(&mask_volumes, &plan, &self.manifest.known_labels(), &self.manifest.target_values())?;
@@ -143,13 +150,6 @@ impl CaseWork<'_> {
             "warnings": warnings,
         });
         Ok(Some(CutCase { patient, images, masks, records, provenance, facts, warnings }))
-    }
-
-    /// Puts the orientation that the manifest states in the place of the header's.
-    fn correct(&self, volume: &mut Volume) {
-        if let Some(orientation) = self.manifest.orientation.get(&self.files.case) {
-            volume.geometry = volume.geometry.with_orientation(*orientation);
-        }
     }
 }
 

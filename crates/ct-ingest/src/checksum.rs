@@ -2,9 +2,9 @@
 
 use crate::IngestError;
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// SHA-256 (hexadecimal) of bytes in memory.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -15,6 +15,25 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String, IngestError> {
     let file = File::open(path).map_err(IngestError::io("read", path))?;
     HashingReader::new(file).finish().map_err(IngestError::io("read", path))
+}
+
+/// All regular files below a folder (links to files count, links to folders don't), sorted by path, component by component.
+pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, IngestError> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    // Errors name the folder that was asked for: those below it may be named after patients.
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).map_err(IngestError::io("list", folder))? {
+            let entry = entry.map_err(IngestError::io("list", folder))?;
+            if entry.file_type().map_err(IngestError::io("list", folder))?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().is_file() {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// One checksum for several: of a single one, itself.

@@ -101,6 +101,32 @@ pub enum IngestError {
         /// The other.
         qform: String,
     },
+    /// A folder's DICOM files are no CT volume, or a path is one of them.
+    #[error("'{}' {problem}", path.display())]
+    Dicom {
+        /// The folder, or the file that was given in its place.
+        path: PathBuf,
+        /// What was found, what was expected and what to do; slices are named by place and SOP instance UID.
+        problem: String,
+    },
+    /// A folder has several CT series, or not the one that was asked for.
+    #[error(
+        "'{}' holds {}; name the one that is meant: `series` in the manifest, or --series UID of predict\n  {}",
+        path.display(),
+        wanted.as_ref().map_or_else(
+            || format!("{} CT series, expected one", list.len()),
+            |wanted| format!("no CT series '{wanted}', but {}", list.len())
+        ),
+        list.join("\n  ")
+    )]
+    DicomSeries {
+        /// The folder.
+        path: PathBuf,
+        /// The UID that was asked for.
+        wanted: Option<String>,
+        /// UID, number of slices, size and spacing of each.
+        list: Vec<String>,
+    },
     /// The values can't be those of a CT.
     #[error("'{}' {problem}", path.display())]
     Intensity {

@@ -151,7 +151,7 @@ pub struct Grid<'a> {
 }
 
 /// Checks that an image and a mask lie on the same grid: equal shape, and equal spacing and affine within 0.001 voxel
-/// at every corner.
+/// at every corner. The order and the directions of their files' axes may differ: what is compared is in display order.
 ///
 /// # Errors
 /// The first difference, with both files and both values.
@@ -160,23 +160,51 @@ pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>) -> Result<(), Ingest
         let (image, mask) = (image.path.to_path_buf(), mask.path.to_path_buf());
         Err(IngestError::GeometryMismatch { image, mask, what, image_value, mask_value })
     };
-    if image.shape != mask.shape {
-        return mismatch("shape", format!("{:?}", image.shape), format!("{:?}", mask.shape));
+    let ((a, a_shape), (b, b_shape)) = (image.in_display_order(), mask.in_display_order());
+    // Numbers are shown as the files have them, unless the files' axes are not the same ones.
+    let like_files = image.geometry.orientation == mask.geometry.orientation;
+    let order = if like_files { "" } else { " (columns, rows, slices)" };
+    if a_shape != b_shape {
+        let [image, mask] = if like_files { [image.shape, mask.shape] } else { [a_shape, b_shape] };
+        return mismatch("shape", format!("{image:?}{order}"), format!("{mask:?}{order}"));
     }
-    let (a, b) = (image.geometry, mask.geometry);
     let voxel = a.spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
     if (0..3).any(|i| (a.spacing_mm[i] - b.spacing_mm[i]).abs() > TOLERANCE_VOXELS * a.spacing_mm[i]) {
-        return mismatch("spacing (mm)", format!("{:?}", a.spacing_mm), format!("{:?}", b.spacing_mm));
+        let [image, mask] = if like_files { [image.geometry, mask.geometry] } else { [&a, &b] };
+        let shown = |geometry: &Geometry| format!("{:?}{order}", geometry.spacing_mm);
+        return mismatch("spacing (mm)", shown(image), shown(mask));
     }
     let far_apart = (0..8).any(|corner| {
-        let index = std::array::from_fn(|i| if corner >> i & 1 == 1 { (image.shape[i] - 1) as f64 } else { 0.0 });
+        let index = std::array::from_fn(|i| if corner >> i & 1 == 1 { (a_shape[i] - 1) as f64 } else { 0.0 });
         let (p, q) = (a.to_mm(index), b.to_mm(index));
         (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt() > TOLERANCE_VOXELS * voxel
     });
     if far_apart {
-        return mismatch("affine", a.to_string(), b.to_string());
+        return mismatch("affine", image.geometry.to_string(), mask.geometry.to_string());
     }
     Ok(())
+}
+
+impl Grid<'_> {
+    /// The same places with the axes in the order and directions of a picture: columns to the left, rows to posterior,
+    /// slices to superior.
+    fn in_display_order(&self) -> (Geometry, [usize; 3]) {
+        let mut geometry = self.geometry.clone();
+        let mut shape = self.shape;
+        for (to, (world, wanted)) in [(0, -1.0), (1, -1.0), (2, 1.0)].into_iter().enumerate() {
+            let toward = |axis: usize| self.geometry.orientation.0[axis].world();
+            let from = (0..3).find(|&axis| toward(axis).0 == world).unwrap_or_default();
+            shape[to] = self.shape[from];
+            geometry.spacing_mm[to] = self.geometry.spacing_mm[from];
+            let kept = toward(from).1 == wanted;
+            for row in 0..3 {
+                let step = self.geometry.affine[row][from];
+                geometry.affine[row][to] = if kept { step } else { -step };
+                geometry.affine[row][3] += if kept { 0.0 } else { step * (self.shape[from] - 1) as f64 };
+            }
+        }
+        (geometry, shape)
+    }
 }
 
 impl fmt::Display for Geometry {

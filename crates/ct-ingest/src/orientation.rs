@@ -67,6 +67,17 @@ impl Orientation {
         Some(Self(axes))
     }
 
+    /// What this orientation is in truth, if the axes that another file calls `wrong` are `right`: a mask's, whose image has a
+    /// header that is mistaken in the same way.
+    pub(crate) fn corrected(self, wrong: Self, right: Self) -> Self {
+        Self(self.0.map(|toward| {
+            let (world, sign) = toward.world();
+            let axis = wrong.0.iter().position(|other| other.world().0 == world).unwrap_or_default();
+            let (true_world, true_sign) = right.0[axis].world();
+            Toward::from_world(true_world, true_sign * sign * wrong.0[axis].world().1)
+        }))
+    }
+
     /// All 48 orientations.
     pub fn all() -> impl Iterator<Item = Self> {
         let of = |place: usize| Toward::ALL[place];
@@ -185,6 +196,20 @@ mod tests {
         for orientation in Orientation::all() {
             assert_eq!(Orientation::of_affine(&orientation.affine([0.7, 2.0, 5.0])), Some(orientation));
             assert_eq!(orientation.to_string().parse::<Orientation>().unwrap(), orientation);
+        }
+    }
+
+    #[test]
+    fn a_mask_along_other_axes_is_corrected_as_its_image_is() {
+        let of = |text: &str| text.parse::<Orientation>().unwrap();
+        // The image's file says RAS and is LPS in truth: what is called right is left.
+        assert_eq!(of("RAS").corrected(of("RAS"), of("LPS")), of("LPS"));
+        assert_eq!(of("SAL").corrected(of("RAS"), of("LPS")), of("SPR"));
+        // The image's first axis is called right and runs to superior, the third the other way round.
+        assert_eq!(of("IPL").corrected(of("RAS"), of("SAR")), of("LPI"));
+        for any in Orientation::all() {
+            assert_eq!(any.corrected(of("LPS"), of("LPS")), any);
+            assert_eq!(any.corrected(any, of("PIR")), of("PIR"));
         }
     }
 

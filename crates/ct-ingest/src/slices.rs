@@ -110,14 +110,19 @@ fn nearest_integer(value: f32) -> i16 {
 /// Cuts masks along the plan of their image: 1 where a voxel has one of the `target` labels in any of the `masks`, resized
 /// as the settings say (see [`SlicePlan::restore_mask`] for the way back), `[slices, size, size]`.
 ///
+/// The `plan` is the image's. A mask's axes may run otherwise in its file: each is read along its own.
+///
 /// # Errors
 /// A voxel that is not one of the `known` labels, or a mask whose shape is not the plan's (compare geometries first).
 pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
+    let mut own_plans = Vec::with_capacity(masks.len());
     for mask in masks {
-        if mask.shape != plan.shape() {
+        let own = SlicePlan::new(&mask.geometry, mask.shape, plan.size);
+        if (own.native_size(), own.slices.length) != (plan.native_size(), plan.slices.length) {
             let (found, expected) = (format!("a shape of {:?}", mask.shape), "its image's shape");
             return Err(IngestError::Unsupported { path: mask.path.clone(), found, expected });
         }
+        own_plans.push(own);
     }
     let labels = Labels::new(known, target);
     let size = plan.size;
@@ -128,8 +133,8 @@ pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[
     for (slice, stored) in slices.chunks_exact_mut(size * size).enumerate() {
         plane.fill(0);
         let mut any = false;
-        for mask in masks {
-            any |= reader.add(mask, plan.walk(slice), &mut plane)?;
+        for (mask, own) in masks.iter().zip(&own_plans) {
+            any |= reader.add(mask, own.walk(slice), &mut plane)?;
         }
         if !any {
             continue;

@@ -1,6 +1,6 @@
 //! Where a volume comes from: one file, a pair, or a folder; and whether it has changed.
 
-use crate::checksum::{combined, sha256_of_file};
+use crate::checksum::{combined, files_below, sha256_of_file};
 use crate::{CaseFiles, IngestError, volume};
 use serde_json::{Value, json};
 use std::fs;
@@ -8,29 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// The files that a volume is read from, in the order of their checksums.
-pub(crate) fn files_of(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
-    if path.is_dir() {
-        let mut files = Vec::new();
-        below(path, &mut files)?;
-        files.sort();
-        return Ok(files);
-    }
-    Ok(volume::files(path))
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
+    if path.is_dir() { files_below(path) } else { Ok(volume::files(path)) }
 }
 
-fn below(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), IngestError> {
-    for entry in fs::read_dir(directory).map_err(IngestError::io("list", directory))? {
-        let path = entry.map_err(IngestError::io("list", directory))?.path();
-        if path.is_dir() {
-            below(&path, files)?;
-        } else if path.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// SHA-256 (hexadecimal) of a source: of a file, its own; of several, of the lines of theirs.
+/// SHA-256 (hexadecimal) of a source as its volume has it: of a file, its own; of several, of the lines of theirs.
 pub(crate) fn sha256_of(path: &Path) -> Result<String, IngestError> {
     let sums = files_of(path)?.iter().map(|file| sha256_of_file(file)).collect::<Result<Vec<_>, _>>()?;
     Ok(combined(sums.iter().map(String::as_str)))

@@ -36,7 +36,7 @@ impl Phantom {
     }
 
     /// The display voxel at a voxel of a file with that orientation.
-    fn display(&self, orientation: &str, shape: [usize; 3], voxel: [usize; 3]) -> [usize; 3] {
+    fn display(orientation: &str, shape: [usize; 3], voxel: [usize; 3]) -> [usize; 3] {
         let mut display = [0; 3];
         for (axis, letter) in orientation.chars().enumerate() {
             let back = shape[axis] - 1 - voxel[axis];
@@ -78,13 +78,13 @@ impl Phantom {
         let shape = self.shape_in(orientation);
         let voxels = (0..shape.iter().product())
             .map(|i: usize| [i % shape[0], i / shape[0] % shape[1], i / shape[0] / shape[1]]);
-        let data = voxels.flat_map(|voxel| value(self.display(orientation, shape, voxel))).collect();
-        let zero = self.place(self.display(orientation, shape, [0; 3]));
+        let data = voxels.flat_map(|voxel| value(Self::display(orientation, shape, voxel))).collect();
+        let zero = self.place(Self::display(orientation, shape, [0; 3]));
         let mut affine = [[0.0_f32; 4]; 3];
         for axis in 0..3 {
             let mut one = [0; 3];
             one[axis] = 1;
-            let next = self.place(self.display(orientation, shape, one));
+            let next = self.place(Self::display(orientation, shape, one));
             for world in 0..3 {
                 affine[world][axis] = (next[world] - zero[world]) as f32;
                 affine[world][3] = zero[world] as f32;
@@ -105,7 +105,9 @@ fn with_qform(file: &Nifti) -> Vec<u8> {
         - r[0][1] * (r[1][0] * r[2][2] - r[1][2] * r[2][0])
         + r[0][2] * (r[1][0] * r[2][1] - r[1][1] * r[2][0]);
     if determinant < 0.0 {
-        r.iter_mut().for_each(|row| row[2] = -row[2]);
+        for row in &mut r {
+            row[2] = -row[2];
+        }
     }
     let squares = [
         1.0 + r[0][0] + r[1][1] + r[2][2],
@@ -145,7 +147,7 @@ fn with_qform(file: &Nifti) -> Vec<u8> {
 fn check_places(phantom: &Phantom, orientation: &str, geometry: &Geometry, shape: [usize; 3]) {
     for corner in 0..8 {
         let voxel = std::array::from_fn(|axis| if corner >> axis & 1 == 1 { shape[axis] - 1 } else { 0 });
-        let expected = phantom.place(phantom.display(orientation, shape, voxel));
+        let expected = phantom.place(Phantom::display(orientation, shape, voxel));
         let found = geometry.to_mm(voxel.map(|index| index as f64));
         for axis in 0..3 {
             assert!((found[axis] - expected[axis]).abs() < 1e-4, "{orientation}: {found:?} {expected:?}");

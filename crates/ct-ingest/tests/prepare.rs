@@ -226,6 +226,9 @@ fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
         if interrupted == 2 {
             break;
         }
+        let cases = scratch.store("stopped").join("cases");
+        let count = || fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count());
+        let before = count();
         let mut child = scratch
             .command("stopped")
             .args(["--jobs", "1"])
@@ -233,11 +236,9 @@ fn an_interrupted_run_leaves_no_half_case_and_resumes_to_the_same_bytes() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let cases = scratch.store("stopped").join("cases");
-        let wanted = fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count()) + 2;
         while child.try_wait().unwrap().is_none() {
-            let whole = fs::read_dir(&cases).map_or(0, |entries| entries.flatten().count());
-            if whole >= wanted {
+            // Not before it has done something itself: until then it may not listen to signals yet.
+            if count() >= before + 2 {
                 let id = child.id().to_string();
                 assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
                 break;

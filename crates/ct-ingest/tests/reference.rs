@@ -92,13 +92,36 @@ fn every_orientation_and_type_gives_the_slices_that_nibabel_gives() {
 }
 
 #[test]
-fn files_of_one_anatomy_along_other_axes_are_not_the_same_grid() {
-    let (lps, ras) = (read("sform_LPS.nii.gz"), read("sform_RAS.nii.gz"));
-    let message = check_same_geometry(lps.grid(), ras.grid()).unwrap_err().to_string();
-    assert!(message.contains("sform_LPS.nii.gz' and mask") && message.contains("differ in affine"), "{message}");
+fn files_of_one_anatomy_along_other_axes_are_the_same_grid() {
+    let read_two = |a: &str, b: &str| check_same_geometry(read(a).grid(), read(b).grid());
+    let codes = ["LPS", "RAS", "LAS", "SPL", "AIR", "PSR", "ILA"];
+    for (a, b) in codes.iter().flat_map(|a| codes.map(|b| (a, b))) {
+        read_two(&format!("sform_{a}.nii.gz"), &format!("sform_{b}.nii.gz")).unwrap();
+    }
     // The same place, told once by the sform and once by the qform, whose quaternion is a half turn.
     for (a, b) in [("sform_LPS.nii.gz", "qform_LPS.nii.gz"), ("sform_RAS.nii.gz", "qform_RAS.nii.gz")] {
-        check_same_geometry(read(a).grid(), read(b).grid()).unwrap();
+        read_two(a, b).unwrap();
+    }
+    // Sheared or turned it is another place.
+    for other in ["sform_gantry_tilt.nii.gz", "qform_oblique.nii.gz", "voxel_sizes_only.nii.gz"] {
+        let message = read_two("sform_LPS.nii.gz", other).unwrap_err().to_string();
+        assert!(message.contains("sform_LPS.nii.gz' and mask") && message.contains("differ in"), "{message}");
+    }
+}
+
+#[test]
+fn masks_along_other_axes_are_cut_into_the_slices_of_their_image() {
+    let (_, plan) = image_slices(&read("sform_LPS.nii.gz"), &settings(10)).unwrap();
+    // The values of the anatomy are labels here; every other one is the target.
+    let mut known: Vec<i32> = expected().oriented.display.concat().concat().into_iter().map(i32::from).collect();
+    known.sort_unstable();
+    known.dedup();
+    let target: Vec<i32> = known.iter().copied().step_by(2).collect();
+    let lps = mask_slices(&[read("sform_LPS.nii.gz")], &plan, &known, &target).unwrap();
+    assert!(lps.contains(&0) && lps.contains(&1));
+    for code in ["RAS", "LAS", "SPL", "AIR", "PSR", "ILA"] {
+        let mask = read(&format!("sform_{code}.nii.gz"));
+        assert_eq!(mask_slices(&[mask], &plan, &known, &target).unwrap(), lps, "{code}");
     }
 }
 

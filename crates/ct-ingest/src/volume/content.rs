@@ -29,10 +29,8 @@ const STREAMED_ABOVE: u64 = 1 << 31;
 pub(crate) enum Bytes {
     /// A file on disk.
     Mapped(Mmap),
-    /// Inflated from a file.
+    /// Inflated from a file, or made by a decoder.
     Inflated(MmapMut),
-    /// Made by a decoder.
-    Owned(Vec<u8>),
 }
 
 impl Deref for Bytes {
@@ -42,7 +40,6 @@ impl Deref for Bytes {
         match self {
             Self::Mapped(map) => map,
             Self::Inflated(map) => map,
-            Self::Owned(bytes) => bytes,
         }
     }
 }
@@ -191,7 +188,7 @@ fn inflate_stream(path: &Path, mut stream: impl Read, promise: Promise) -> Resul
 }
 
 /// Zeroed memory that goes back to the system as soon as it is dropped.
-fn memory(path: &Path, bytes: u64) -> Result<MmapMut, IngestError> {
+pub(crate) fn memory(path: &Path, bytes: u64) -> Result<MmapMut, IngestError> {
     let error = |_| IngestError::OutOfMemory { path: path.to_path_buf(), bytes };
     let memory = MmapMut::map_anon(bytes.max(1) as usize).map_err(error)?;
     // Fewer page faults; a system that has no huge pages goes without.

@@ -4,6 +4,7 @@
 //! and type of its voxels; none converts voxels.
 
 mod content;
+mod dicom;
 mod metaimage;
 mod nifti;
 mod nrrd;
@@ -17,6 +18,7 @@ pub use voxels::{Scalar, Voxels};
 use crate::{Geometry, IngestError, Intensity};
 use content::Source;
 use raster::Place;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use nifti::AffineChoice;
@@ -40,6 +42,18 @@ pub struct Volume {
     pub warnings: Vec<String>,
     /// A NIfTI-1 header's bytes, so that a mask can be written with the same geometry, whatever else it says.
     pub(crate) nifti_header: Option<NiftiHeaderBytes>,
+    /// Whose it is, where the format says so (DICOM).
+    patient_id: Option<PatientId>,
+}
+
+/// A patient's ID as DICOM has it. `Debug` doesn't show it, so that it gets into no log.
+#[derive(Clone, PartialEq, Eq)]
+struct PatientId(String);
+
+impl fmt::Debug for PatientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PatientId(..)")
+    }
 }
 
 /// How a file is to be understood where it doesn't say so itself, or says it wrongly.
@@ -61,15 +75,15 @@ impl Volume {
 
     /// DICOM's patient ID. It may be a person's number: it never goes anywhere but into a salted hash.
     pub(crate) fn patient_id(&self) -> Option<&str> {
-        None
+        self.patient_id.as_ref().map(|id| id.0.as_str())
     }
 }
 
-/// Reads a three-dimensional volume of real numbers.
+/// Reads a three-dimensional volume of real numbers: a file, or a folder that holds a DICOM series of a CT.
 ///
 /// # Errors
 /// What can't be read has an error that says what it is: colours, complex numbers, time series, files that end too early,
-/// damaged compression, an affine that flattens or shears space.
+/// damaged compression, an affine that flattens or shears space, DICOM slices that are missing, doubled or uneven.
 pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
     let mut volume = read_any(path, options)?;
     volume.intensity = options.intensity;
@@ -102,8 +116,13 @@ pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
+    if path.is_dir() {
+        return dicom::read(path, options);
+    }
     let source = Source::open(path)?;
     match source.head() {
+        // A NIfTI file has a number there; DICOM has a preamble that anything may be in, but hardly a NIfTI header.
+        head if dicom::is_dicom(head) && !nifti::is_nifti(head) => Err(dicom::is_a_file(path)),
         head if nrrd::is_nrrd(head) => nrrd::read(path, source, options),
         head if metaimage::is_metaimage(head) => metaimage::read(path, source, options),
         _ => nifti::read(path, source, options),

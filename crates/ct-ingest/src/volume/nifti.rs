@@ -52,6 +52,13 @@ struct Header {
     earliest: u64,
 }
 
+/// Whether a file begins with the size of a NIfTI header.
+pub(super) fn is_nifti(head: &[u8]) -> bool {
+    let sizes = [NIFTI_1_BYTES as i32, NIFTI_2_BYTES as i32];
+    head.first_chunk()
+        .is_some_and(|size| sizes.contains(&i32::from_le_bytes(*size)) || sizes.contains(&i32::from_be_bytes(*size)))
+}
+
 /// Reads a volume whose header is at the head of `source`.
 pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Result<Volume, IngestError> {
     let error = Problem { path };
@@ -127,7 +134,17 @@ fn volume(path: &Path, source: Source<'_>, image: Option<&Path>, options: &ReadO
     let voxels = Voxels::new(Arc::new(content), at as usize, count, scalar, header.order, header.scaling);
     let nifti_header = bytes.filter(|_| image.is_none());
     let intensity = options.intensity;
-    Ok(Volume { path: path.to_path_buf(), shape, voxels, geometry, sha256, intensity, warnings, nifti_header })
+    Ok(Volume {
+        path: path.to_path_buf(),
+        shape,
+        voxels,
+        geometry,
+        sha256,
+        intensity,
+        warnings,
+        nifti_header,
+        patient_id: None,
+    })
 }
 
 /// The header, and its bytes if it is NIfTI-1's.

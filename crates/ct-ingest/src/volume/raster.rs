@@ -74,6 +74,7 @@ impl Raster {
             intensity: options.intensity,
             warnings: self.warnings,
             nifti_header: None,
+            patient_id: None,
         })
     }
 

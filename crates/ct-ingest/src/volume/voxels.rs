@@ -123,12 +123,6 @@ impl Voxels {
         Self { content, at, count, scalar, order, scaling }
     }
 
-    /// Voxels that were decoded already.
-    pub(crate) fn of_i16(values: &[i16]) -> Self {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self::new(Arc::new(Bytes::Owned(bytes)), 0, values.len(), Scalar::I16, ByteOrder::Little, Scaling::NONE)
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count
@@ -228,9 +222,11 @@ impl PartialEq for Voxels {
 mod tests {
     use super::*;
 
-    fn voxels(bytes: Vec<u8>, scalar: Scalar, order: ByteOrder, scaling: Scaling) -> Voxels {
+    fn voxels(bytes: &[u8], scalar: Scalar, order: ByteOrder, scaling: Scaling) -> Voxels {
         let count = bytes.len() / scalar.bytes();
-        Voxels::new(Arc::new(Bytes::Owned(bytes)), 0, count, scalar, order, scaling)
+        let mut memory = memmap2::MmapMut::map_anon(bytes.len()).unwrap();
+        memory.copy_from_slice(bytes);
+        Voxels::new(Arc::new(Bytes::Inflated(memory)), 0, count, scalar, order, scaling)
     }
 
     #[test]
@@ -241,7 +237,7 @@ mod tests {
         for scalar in types {
             for order in [ByteOrder::Little, ByteOrder::Big] {
                 for scaling in [Scaling::NONE, Scaling::new(0.5, -3.0)] {
-                    let voxels = voxels(bytes.clone(), scalar, order, scaling);
+                    let voxels = voxels(&bytes, scalar, order, scaling);
                     for (start, rows, columns) in [(0, (4, 6), (6, 1)), (5, (4, 6), (6, -1)), (20, (2, 1), (3, -8))] {
                         let mut plane = vec![0.0; rows.0 * columns.0];
                         voxels.plane(PlaneWalk { start, rows, columns }, &mut plane);
@@ -258,11 +254,11 @@ mod tests {
 
     #[test]
     fn known_bytes_give_known_numbers() {
-        let le = |bytes: &[u8], scalar| voxels(bytes.to_vec(), scalar, ByteOrder::Little, Scaling::NONE).get(0);
+        let le = |bytes: &[u8], scalar| voxels(bytes, scalar, ByteOrder::Little, Scaling::NONE).get(0);
         assert_eq!(le(&[0x00, 0xfc], Scalar::I16), -1024.0);
         assert_eq!(le(&[0xff; 8], Scalar::U64), 18_446_744_073_709_551_615.0);
         assert_eq!(le(&1.25_f64.to_le_bytes(), Scalar::F64), 1.25);
-        let scaled = voxels(vec![0x04, 0x00], Scalar::U16, ByteOrder::Big, Scaling::new(2.0, -1024.0));
+        let scaled = voxels(&[0x04, 0x00], Scalar::U16, ByteOrder::Big, Scaling::new(2.0, -1024.0));
         assert_eq!(scaled.get(0), 1024.0);
         assert_eq!(Scaling::new(2.0, 1.0).then(Scaling::new(3.0, 4.0)).apply(5.0), 3.0 * 11.0 + 4.0);
     }

@@ -1,0 +1,333 @@
+//! What is read of a slice's header, and what an image must be to be one slice of a CT.
+
+use super::codec::Coding;
+use super::lengths;
+use crate::volume::PatientId;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::file::ReadPreamble;
+use dicom_object::{DefaultDicomObject, OpenFileOptions, Tag};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+/// More pixels than any scanner's slice has; what a damaged header may claim.
+const MOST_PIXELS: usize = 1 << 28;
+
+/// A UID that can be shown: digits and dots, so that no other text hides in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Uid(String);
+
+/// What a file in the folder is.
+pub(super) enum Entry {
+    /// A CT image; whether it is a slice that can be read shows later, if its series is wanted.
+    Image(Box<Image>),
+    /// DICOM, but no part of a CT series.
+    Other(Other),
+    /// Not DICOM.
+    Foreign,
+    /// Nothing, or zeros where a DICOM file begins with zeros: a copy that never got further.
+    Empty,
+    /// A CT image, for all that can be told, that can't be read.
+    Broken { instance: Option<Uid>, reason: &'static str },
+}
+
+/// DICOM objects that are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Other {
+    Localizer,
+    NoCt,
+    NoSlice,
+}
+
+/// A CT image.
+pub(super) struct Image<P = Result<Plane, String>> {
+    /// Never shown: it may be named after the patient.
+    pub file: PathBuf,
+    pub sha256: String,
+    /// Anonymised files may have none.
+    pub series: Option<Uid>,
+    pub instance: Option<Uid>,
+    pub patient: Option<PatientId>,
+    /// Where it lies and how its values are stored, or why it is no slice of a CT.
+    pub plane: P,
+}
+
+/// Where a slice lies, and how its values are stored.
+#[derive(Clone, Debug)]
+pub(super) struct Plane {
+    pub rows: usize,
+    pub columns: usize,
+    /// Of the first pixel's centre: left, posterior and superior in mm.
+    pub position: [f64; 3],
+    /// Along which a row runs, and along which a column runs: left, posterior, superior.
+    pub directions: [[f64; 3]; 2],
+    /// Distances of rows and of columns, mm.
+    pub spacing: [f64; 2],
+    /// The distance to the next slice, as the header has it; mm.
+    pub stated_step: Option<f64>,
+    pub frame_of_reference: Option<Uid>,
+    pub stored: Stored,
+    /// HU of a stored 1 more.
+    pub slope: f64,
+    /// HU of a stored 0.
+    pub intercept: f64,
+    /// Whether the two are there and said to be HU's.
+    pub rescale: Rescale,
+    pub coding: Coding,
+}
+
+/// What a header says of its rescale slope and intercept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rescale {
+    Hu,
+    Missing,
+    OfOtherType,
+}
+
+/// A number's bits in its pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// 8 or 16.
+    pub allocated: u32,
+    /// Of them, those that count,
+    pub bits: u32,
+    /// and how many are below them: 0 in every image of this century.
+    pub shift: u32,
+    pub signed: bool,
+}
+
+impl Stored {
+    /// The number in a pixel: what is above the stored bits (overlays, in old files) is no part of it.
+    pub fn value(self, pixel: u16) -> i32 {
+        let value = (i32::from(pixel) >> self.shift) & ((1 << self.bits) - 1);
+        if self.signed && value >> (self.bits - 1) == 1 { value - (1 << self.bits) } else { value }
+    }
+
+    /// Bytes of a pixel.
+    pub fn bytes(self) -> usize {
+        self.allocated as usize / 8
+    }
+}
+
+impl Uid {
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_matches([' ', '\0']);
+        let valid = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        valid.then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<P> Image<P> {
+    /// The slice's name in a message.
+    pub fn name(&self) -> String {
+        match &self.instance {
+            Some(uid) => format!("SOP instance {uid}"),
+            None => "an instance without a UID".to_owned(),
+        }
+    }
+}
+
+/// All of a file up to the pixels, or with them. The reader's own messages quote what they stumble over, which may be the
+/// patient's name; so there is none.
+pub(super) fn parse(bytes: &[u8], pixels: bool) -> Option<DefaultDicomObject> {
+    if !lengths::fit(bytes, pixels) {
+        return None;
+    }
+    let options = OpenFileOptions::new().read_preamble(ReadPreamble::Always);
+    let options = if pixels { options.read_to(tags::PIXEL_DATA) } else { options.read_until(tags::PIXEL_DATA) };
+    catch_unwind(AssertUnwindSafe(|| options.from_reader(bytes).ok())).ok().flatten()
+}
+
+/// Looks at a file's beginning.
+pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
+    if !super::is_dicom(bytes) {
+        let cut = bytes.len() <= 132 && bytes.iter().take(128).all(|&byte| byte == 0);
+        return if cut { Entry::Empty } else { Entry::Foreign };
+    }
+    let Some(object) = parse(bytes, false) else { return unreadable(bytes) };
+    let header = Header(&object);
+    let class = header.uid(tags::SOP_CLASS_UID).or_else(|| Uid::parse(object.meta().media_storage_sop_class_uid()));
+    let is_ct = class.as_ref().is_some_and(|class| class.0 == uids::CT_IMAGE_STORAGE);
+    let instance =
+        header.uid(tags::SOP_INSTANCE_UID).or_else(|| Uid::parse(object.meta().media_storage_sop_instance_uid()));
+    match header.text(tags::MODALITY).as_deref() {
+        Some("CT") => {}
+        None if is_ct => return Entry::Broken { instance, reason: "its header ends early" },
+        _ => return Entry::Other(Other::NoCt),
+    }
+    if header.texts(tags::IMAGE_TYPE).iter().any(|word| word == "LOCALIZER") {
+        return Entry::Other(Other::Localizer);
+    }
+    let multi_frame = is_multi_frame(&header, class.as_ref());
+    let has_place = header.numbers::<3>(tags::IMAGE_POSITION_PATIENT).is_some()
+        && header.numbers::<6>(tags::IMAGE_ORIENTATION_PATIENT).is_some();
+    let has_pixels = header.size(tags::ROWS).is_some();
+    if !has_pixels || !(is_ct || multi_frame || has_place) {
+        let broken = Entry::Broken { instance, reason: "its header ends early" };
+        return if is_ct { broken } else { Entry::Other(Other::NoSlice) };
+    }
+    let series = header.uid(tags::SERIES_INSTANCE_UID);
+    let plane = if multi_frame {
+        Err("is a multi-frame (enhanced) CT object, expected one slice a file; convert it to single-frame CT images or \
+             to NIfTI"
+            .to_owned())
+    } else {
+        plane(&header, object.meta().transfer_syntax())
+    };
+    let patient = header.text(tags::PATIENT_ID).map(PatientId);
+    Entry::Image(Box::new(Image { file, sha256, series, instance, patient, plane }))
+}
+
+/// A DICOM file that can't be parsed is no matter if the little that can be says that it is no CT image.
+fn unreadable(bytes: &[u8]) -> Entry {
+    let Some((meta, _)) = lengths::meta(bytes) else {
+        return Entry::Broken { instance: None, reason: "its file meta information is damaged" };
+    };
+    match Uid::parse(meta.media_storage_sop_class_uid()) {
+        Some(class) if class.0 != uids::CT_IMAGE_STORAGE => Entry::Other(Other::NoCt),
+        _ => Entry::Broken {
+            instance: Uid::parse(meta.media_storage_sop_instance_uid()),
+            reason: "its header is damaged, ends early or has an unknown transfer syntax",
+        },
+    }
+}
+
+fn is_multi_frame(header: &Header<'_>, class: Option<&Uid>) -> bool {
+    let enhanced = [uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE];
+    class.is_some_and(|class| enhanced.contains(&class.0.as_str()))
+        || header.number(tags::NUMBER_OF_FRAMES).is_some_and(|frames| frames > 1.0)
+}
+
+/// What makes the image a slice; else what is wrong with it, as the end of a sentence.
+fn plane(header: &Header<'_>, syntax: &str) -> Result<Plane, String> {
+    let missing = |what: &str| format!("has no valid {what}");
+    let size = |tag, what| header.size(tag).filter(|&size| size > 0).ok_or_else(|| missing(what));
+    let (rows, columns) = (size(tags::ROWS, "Rows")?, size(tags::COLUMNS, "Columns")?);
+    if rows * columns > MOST_PIXELS {
+        return Err(format!("has {rows} x {columns} pixels, expected at most {MOST_PIXELS}"));
+    }
+    let samples = header.size(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    if samples != 1 {
+        return Err(format!("has {samples} samples per pixel, expected 1: it is a coloured picture, not HU"));
+    }
+    match header.text(tags::PHOTOMETRIC_INTERPRETATION).as_deref() {
+        Some("MONOCHROME2") | None => {}
+        Some("MONOCHROME1") => {
+            return Err("has the photometric interpretation MONOCHROME1 (an inverted picture), expected MONOCHROME2, \
+                        which HU have"
+                .to_owned());
+        }
+        Some(_) => return Err("is a coloured picture, expected the photometric interpretation MONOCHROME2".to_owned()),
+    }
+    let position = header.numbers(tags::IMAGE_POSITION_PATIENT).ok_or_else(|| missing("ImagePositionPatient"))?;
+    let [a, b, c, d, e, f] =
+        header.numbers(tags::IMAGE_ORIENTATION_PATIENT).ok_or_else(|| missing("ImageOrientationPatient"))?;
+    let directions = [[a, b, c], [d, e, f]];
+    if directions.iter().any(|v| (v.iter().map(|x| x * x).sum::<f64>().sqrt() - 1.0).abs() > 1e-3) {
+        return Err(format!("has the ImageOrientationPatient {directions:?}, expected two unit vectors"));
+    }
+    let spacing = header.numbers(tags::PIXEL_SPACING).filter(|spacing: &[f64; 2]| spacing.iter().all(|&mm| mm > 0.0));
+    let [slope, intercept] = [tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT].map(|tag| header.number(tag));
+    if slope == Some(0.0) {
+        return Err("has a RescaleSlope of 0, which leaves nothing of the picture".to_owned());
+    }
+    let rescale = match (slope, intercept, header.text(tags::RESCALE_TYPE).as_deref()) {
+        (None, _, _) | (_, None, _) => Rescale::Missing,
+        (_, _, None | Some("" | "HU")) => Rescale::Hu,
+        _ => Rescale::OfOtherType,
+    };
+    let step = |tag| header.number(tag).map(f64::abs).filter(|&mm| mm > 0.0);
+    Ok(Plane {
+        rows,
+        columns,
+        position,
+        directions,
+        spacing: spacing.ok_or_else(|| missing("PixelSpacing"))?,
+        stated_step: step(tags::SPACING_BETWEEN_SLICES).or_else(|| step(tags::SLICE_THICKNESS)),
+        frame_of_reference: header.uid(tags::FRAME_OF_REFERENCE_UID),
+        stored: stored(header)?,
+        slope: slope.unwrap_or(1.0),
+        intercept: intercept.unwrap_or(0.0),
+        rescale,
+        coding: Coding::of(syntax)?,
+    })
+}
+
+fn stored(header: &Header<'_>) -> Result<Stored, String> {
+    let [allocated, bits, high] =
+        [tags::BITS_ALLOCATED, tags::BITS_STORED, tags::HIGH_BIT].map(|tag| header.size(tag).map(|bits| bits as u32));
+    let (Some(allocated), signed) = (allocated, header.size(tags::PIXEL_REPRESENTATION) == Some(1)) else {
+        return Err("has no valid BitsAllocated".to_owned());
+    };
+    let bits = bits.unwrap_or(allocated);
+    let high = high.unwrap_or(bits.max(1) - 1);
+    if !(allocated == 8 || allocated == 16) || bits == 0 || high >= allocated || high + 1 < bits {
+        return Err(format!(
+            "has {allocated} bits a pixel, {bits} of them stored, the highest of them bit {high}; expected 8 or 16 bits"
+        ));
+    }
+    Ok(Stored { allocated, bits, shift: high + 1 - bits, signed })
+}
+
+/// Elements as the types they should have; what isn't there or isn't valid is `None`.
+struct Header<'a>(&'a DefaultDicomObject);
+
+impl Header<'_> {
+    fn text(&self, tag: Tag) -> Option<String> {
+        let text = self.0.get(tag)?.to_str().ok()?;
+        Some(text.trim_matches([' ', '\0']).to_owned())
+    }
+
+    fn texts(&self, tag: Tag) -> Vec<String> {
+        let texts = self.0.get(tag).and_then(|element| element.to_multi_str().ok());
+        texts.map(|texts| texts.iter().map(|text| text.trim().to_owned()).collect()).unwrap_or_default()
+    }
+
+    fn uid(&self, tag: Tag) -> Option<Uid> {
+        Uid::parse(&self.text(tag)?)
+    }
+
+    fn number(&self, tag: Tag) -> Option<f64> {
+        self.0.get(tag)?.to_float64().ok().filter(|number| number.is_finite())
+    }
+
+    fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
+        let numbers: [f64; N] = self.0.get(tag)?.to_multi_float64().ok()?.try_into().ok()?;
+        numbers.iter().all(|number| number.is_finite()).then_some(numbers)
+    }
+
+    fn size(&self, tag: Tag) -> Option<usize> {
+        self.0.get(tag)?.to_int::<u16>().ok().map(usize::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_outside_of_the_stored_ones_dont_count() {
+        let twelve = |signed| Stored { allocated: 16, bits: 12, shift: 0, signed };
+        assert_eq!(twelve(false).value(0xafff), 4095);
+        assert_eq!(twelve(true).value(0xafff), -1);
+        assert_eq!(twelve(true).value(0x5800), -2048);
+        assert_eq!(twelve(true).value(0x07ff), 2047);
+        assert_eq!(Stored { shift: 4, ..twelve(true) }.value(0xfff5), -1);
+        assert_eq!(Stored { bits: 16, ..twelve(true) }.value(0x8000), -32768);
+        assert_eq!(Stored { bits: 16, ..twelve(false) }.value(0x8000), 32768);
+    }
+
+    #[test]
+    fn only_digits_and_dots_are_a_uid() {
+        assert_eq!(Uid::parse("1.2.3\0").unwrap().to_string(), "1.2.3");
+        for text in ["", "DOE^JANE", "1.2.x", &"1".repeat(65)] {
+            assert_eq!(Uid::parse(text), None);
+        }
+    }
+}

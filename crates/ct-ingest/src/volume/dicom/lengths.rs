@@ -1,0 +1,169 @@
+//! Whether the lengths in a DICOM file fit into the file, before a parser asks for that much memory.
+//!
+//! The parser of `dicom-object` takes a length at its word: four damaged bytes make it fill 4 GiB with zeros. And it calls
+//! itself for each level of nested sequences. Here the elements' headers are walked along (PS3.5, section 7), values
+//! skipped, and nothing is asked for.
+
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::{StandardDataDictionary, tags};
+use dicom_object::FileMetaTable;
+use flate2::read::DeflateDecoder;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Sequences in sequences; real ones have five at most.
+const DEEPEST: usize = 32;
+
+/// What a deflated file may become.
+const MOST_INFLATED: u64 = 1 << 28;
+
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: Tag = Tag(0xfffe, 0xe000);
+
+/// How elements are written.
+#[derive(Clone, Copy)]
+struct Encoding {
+    explicit: bool,
+    big: bool,
+}
+
+/// An element's header.
+struct Element {
+    tag: Tag,
+    vr: VR,
+    length: u32,
+    /// Bytes of the header.
+    header: usize,
+}
+
+/// Whether all elements fit: up to the pixels, or with them. False also if this is no DICOM file.
+pub(super) fn fit(file: &[u8], pixels: bool) -> bool {
+    let Some((meta, data_set)) = meta(file) else { return false };
+    match meta.transfer_syntax() {
+        "1.2.840.10008.1.2" => elements_fit(data_set, Encoding { explicit: false, big: false }, pixels),
+        "1.2.840.10008.1.2.2" => elements_fit(data_set, Encoding { explicit: true, big: true }, pixels),
+        "1.2.840.10008.1.2.1.99" => {
+            let mut inflated = Vec::new();
+            // Of a damaged stream the parser, which reads little by little, may see more than is here.
+            let whole = DeflateDecoder::new(data_set).take(MOST_INFLATED).read_to_end(&mut inflated);
+            whole.is_ok_and(|length| (length as u64) < MOST_INFLATED)
+                && elements_fit(&inflated, Encoding { explicit: true, big: false }, pixels)
+        }
+        _ => elements_fit(data_set, Encoding { explicit: true, big: false }, pixels),
+    }
+}
+
+/// The file meta information, if it fits into the file, and the data set behind it.
+pub(super) fn meta(file: &[u8]) -> Option<(FileMetaTable, &[u8])> {
+    let data_set = file.get(meta_end(file)?..)?;
+    let meta = catch_unwind(AssertUnwindSafe(|| FileMetaTable::from_reader(&file[128..]).ok())).ok().flatten()?;
+    Some((meta, data_set))
+}
+
+/// Where the data set begins: behind the file meta information (PS3.10, section 7.1), whose length is its first element, and
+/// whose elements are explicit and little-endian.
+fn meta_end(file: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(*file.get(140..)?.first_chunk()?);
+    let mut at = 144;
+    let end = length as usize + at;
+    while at < end {
+        let element = Element::read(file.get(at..)?, Encoding { explicit: true, big: false })?;
+        at = at.checked_add(element.header)?.checked_add(element.length as usize)?;
+    }
+    (at <= file.len()).then_some(at)
+}
+
+fn elements_fit(bytes: &[u8], encoding: Encoding, pixels: bool) -> bool {
+    let mut at = 0;
+    // Where the sequences and items that we are in end, if they say so, and how their elements are written.
+    let mut inside: Vec<(Option<usize>, Encoding)> = Vec::new();
+    loop {
+        while inside.last().is_some_and(|(end, _)| end.is_some_and(|end| at >= end)) {
+            inside.pop();
+        }
+        let encoding = inside.last().map_or(encoding, |&(_, encoding)| encoding);
+        // What is left is no element: the parser says so without memory.
+        let Some(element) = bytes.get(at..).and_then(|rest| Element::read(rest, encoding)) else { return true };
+        let Element { tag, vr, length, header } = element;
+        if tag == tags::PIXEL_DATA && inside.is_empty() && !pixels {
+            return true;
+        }
+        at += header;
+        let end = (length != UNDEFINED).then(|| at.saturating_add(length as usize));
+        if tag == tags::PIXEL_DATA && end.is_none() {
+            let Some(after) = fragments_end(bytes, at, encoding) else { return false };
+            at = after;
+        } else if tag == ITEM || vr == VR::SQ || (end.is_none() && tag.group() != ITEM.group()) {
+            // A sequence in an unknown element is implicit and little-endian (PS3.5, 6.2.2, note 4).
+            let unknown = vr == VR::UN && tag != ITEM;
+            let encoding = if unknown { Encoding { explicit: false, big: false } } else { encoding };
+            inside.push((end, encoding));
+            if inside.len() > DEEPEST || end.is_some_and(|end| end > bytes.len()) {
+                return false;
+            }
+        } else if tag.group() == ITEM.group() {
+            if length != 0 {
+                return false;
+            }
+            inside.pop();
+        } else {
+            match end {
+                Some(end) if end <= bytes.len() => at = end,
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// Behind the delimiter of a packed picture's fragments.
+fn fragments_end(bytes: &[u8], mut at: usize, encoding: Encoding) -> Option<usize> {
+    loop {
+        let fragment = Element::read(bytes.get(at..)?, encoding)?;
+        at += fragment.header;
+        if fragment.tag != ITEM {
+            return Some(at);
+        }
+        at = at.checked_add(fragment.length as usize).filter(|&end| end <= bytes.len())?;
+    }
+}
+
+impl Element {
+    fn read(bytes: &[u8], encoding: Encoding) -> Option<Self> {
+        let short = |at: usize| {
+            let bytes = *bytes.get(at..)?.first_chunk()?;
+            Some(if encoding.big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+        };
+        let long = |at: usize| {
+            let bytes = *bytes.get(at..)?.first_chunk()?;
+            Some(if encoding.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+        };
+        let tag = Tag(short(0)?, short(2)?);
+        if tag.group() == ITEM.group() {
+            // Items and delimiters have no type.
+            return Some(Self { tag, vr: VR::UN, length: long(4)?, header: 8 });
+        }
+        if !encoding.explicit {
+            let known = StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed());
+            return Some(Self { tag, vr: known.unwrap_or(VR::UN), length: long(4)?, header: 8 });
+        }
+        // As the parser does: what is no type is an unknown one.
+        let vr = VR::from_binary(*bytes.get(4..)?.first_chunk()?).unwrap_or(VR::UN);
+        match vr {
+            VR::OB
+            | VR::OD
+            | VR::OF
+            | VR::OL
+            | VR::OV
+            | VR::OW
+            | VR::SQ
+            | VR::SV
+            | VR::UC
+            | VR::UN
+            | VR::UR
+            | VR::UT
+            | VR::UV => Some(Self { tag, vr, length: long(8)?, header: 12 }),
+            _ => Some(Self { tag, vr, length: short(6)?.into(), header: 8 }),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! All files below a folder: their checksums, and which of them are CT images.
+
+use super::header::{Entry, Image, Other, entry};
+use super::{count, problem};
+use crate::{IngestError, checksum};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+/// What is in a folder.
+pub(super) struct Found {
+    /// In the order of their paths.
+    pub images: Vec<Image>,
+    /// Of all files, DICOM or not.
+    pub sha256: String,
+    pub warnings: Vec<String>,
+}
+
+/// Looks into every file below `folder`.
+pub(super) fn scan(folder: &Path) -> Result<Found, IngestError> {
+    let files = checksum::files_below(folder)?;
+    let entries: Vec<(String, Entry)> = files.par_iter().map(|file| look(folder, file)).collect::<Result<_, _>>()?;
+    let sha256 = checksum::combined(entries.iter().map(|(sha256, _)| sha256.as_str()));
+    let number = entries.len();
+    let mut images = Vec::new();
+    let mut others: BTreeMap<Other, usize> = BTreeMap::new();
+    let (mut foreign, mut empty) = (0, 0);
+    for (place, (_, entry)) in entries.into_iter().enumerate() {
+        match entry {
+            Entry::Image(image) => images.push(*image),
+            Entry::Other(other) => *others.entry(other).or_default() += 1,
+            Entry::Foreign => foreign += 1,
+            Entry::Empty => empty += 1,
+            Entry::Broken { instance, reason } => {
+                let named = instance.map_or_else(String::new, |uid| format!(" (SOP instance {uid})"));
+                let place = place + 1;
+                return Err(problem(
+                    folder,
+                    format!(
+                        "has a CT image that can't be read: file {place} of {number} in the order of their paths{named}; \
+                         {reason}. Copy it again, or take it out of the folder if it is no part of the series"
+                    ),
+                ));
+            }
+        }
+    }
+    if images.is_empty() {
+        return Err(problem(folder, format!("holds no CT series: found {}", what(&others, foreign, empty))));
+    }
+    let mut warnings = Vec::new();
+    if empty > 0 {
+        let files = count(empty, "file is empty or ends", "files are empty or end");
+        warnings.push(format!("{files} before anything is said: slices may be missing at an end of the series"));
+    }
+    Ok(Found { images, sha256, warnings })
+}
+
+fn look(folder: &Path, file: &Path) -> Result<(String, Entry), IngestError> {
+    let handle = File::open(file).map_err(unreadable(folder))?;
+    // An empty file can't be mapped everywhere.
+    let length = handle.metadata().map_err(unreadable(folder))?.len();
+    if length == 0 {
+        return Ok((checksum::sha256(&[]), Entry::Empty));
+    }
+    let bytes = slice_store::map_file(&handle).map_err(unreadable(folder))?;
+    let sha256 = checksum::sha256(&bytes);
+    let entry = entry(file.to_path_buf(), sha256.clone(), &bytes);
+    Ok((sha256, entry))
+}
+
+/// Names the folder that was asked for, and not the file, whose name may be a patient's.
+pub(super) fn unreadable(folder: &Path) -> impl FnOnce(std::io::Error) -> IngestError {
+    IngestError::io("read a file in", folder)
+}
+
+/// `2 localizers, 3 files that are no DICOM`.
+fn what(others: &BTreeMap<Other, usize>, foreign: usize, empty: usize) -> String {
+    let mut found: Vec<String> = others
+        .iter()
+        .map(|(other, &number)| match other {
+            Other::Localizer => count(number, "localizer", "localizers"),
+            Other::NoCt => count(number, "DICOM object that is no CT", "DICOM objects that are no CT"),
+            Other::NoSlice => count(number, "CT object that is no slice", "CT objects that are no slices"),
+        })
+        .collect();
+    if foreign > 0 {
+        found.push(count(foreign, "file that is no DICOM", "files that are no DICOM"));
+    }
+    if empty > 0 {
+        found.push(count(empty, "empty file", "empty files"));
+    }
+    if found.is_empty() { "no file at all".to_owned() } else { found.join(", ") }
+}
