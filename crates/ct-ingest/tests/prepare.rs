@@ -495,6 +495,43 @@ fn hashed_cases_leave_no_name_in_the_store_or_in_any_message() {
 }
 
 #[test]
+fn dicom_series_of_one_patient_share_a_hashed_key_and_leave_no_name() {
+    let scratch = Scratch { directory: tempfile::tempdir().unwrap() };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dicom");
+    for (case, syntax) in [("DOE^JANE first", "jpeg_ls"), ("DOE^JANE second", "explicit_little")] {
+        let folder = scratch.data().join(case);
+        fs::create_dir_all(&folder).unwrap();
+        // Of the uncompressed series, the slices that the others have too: 01 and 06 are there for other tests.
+        for file in ["00.dcm", "02.dcm", "05.dcm"] {
+            fs::copy(fixtures.join(syntax).join(file), folder.join(file)).unwrap();
+        }
+        let volume = ct_ingest::read_volume(&folder, &ct_ingest::ReadOptions::default()).unwrap();
+        let mask = vec![1; volume.voxels.len()];
+        ct_ingest::write_mask(&scratch.data().join(format!("{case}.nii.gz")), &mask, &volume).unwrap();
+    }
+    let store = scratch.prepared("store", &["--manifest", "dicom"]);
+    assert_eq!(store.records().len(), 6);
+    let keys: Vec<&str> = store.records().iter().map(|record| record.patient.as_str()).collect();
+    assert!(keys.iter().all(|key| *key == keys[0] && key.len() == 16), "one patient: {keys:?}");
+    assert_ne!(store.records()[0].case, store.records()[5].case);
+    assert!(store.records().iter().all(|record| record.has_target()));
+    let output = scratch.prepare("store", &["--manifest", "dicom"]);
+    assert!(text(&output.stdout).contains("nothing to do: all 2 cases"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("the manifest's secret is the one that everybody has"));
+    for (name, bytes) in content(&scratch.store("store")) {
+        for hidden in ["DOE", "JANE", "first", "replace this by"] {
+            let words = text(&bytes);
+            assert!(!words.contains(hidden), "{} tells {hidden}", name.display());
+        }
+    }
+    // A changed slice is noticed behind its folder's name.
+    let slice = scratch.data().join("DOE^JANE second/05.dcm");
+    fs::write(&slice, &fs::read(&slice).unwrap()[..200]).unwrap();
+    let message = text(&scratch.prepare("store", &["--manifest", "dicom"]).stderr);
+    assert!(message.contains("failed") && !message.contains("DOE") && !message.contains("second"), "{message}");
+}
+
+#[test]
 fn an_unknown_manifest_and_an_empty_directory_say_what_to_do() {
     let scratch = Scratch::with_cases(0, SHAPE);
     let output = scratch.prepare("store", &["--manifest", "lit"]);
