@@ -80,6 +80,34 @@ fn files_that_end_early_are_truncated_wherever_they_end() {
 }
 
 #[test]
+fn every_flipped_bit_and_every_cut_is_read_or_refused_and_gzip_lets_none_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file.nii");
+    let read = |bytes: &[u8]| {
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, bytes).unwrap();
+        read_volume(&path, &ReadOptions::default())
+    };
+    let plain = small().bytes();
+    let packed = gzip(&plain);
+    let (expected, header) = (read(&plain).unwrap(), 10);
+    for bytes in [&plain, &packed] {
+        for cut in 0..bytes.len() {
+            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let found = read(&damaged);
+            // What gzip's own header says (time, system) changes nothing; its checksum finds everything else.
+            if let (true, Ok(found)) = (damaged[..2] == packed[..2] && bit / 8 >= header, found) {
+                assert_eq!(found.voxels, expected.voxels, "bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_gzip_file_with_a_wrong_checksum_is_refused() {
     let scratch = Scratch::new();
     let mut packed = gzip(&small().bytes());
