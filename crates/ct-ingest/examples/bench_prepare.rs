@@ -158,8 +158,14 @@ fn growth(arguments: &Arguments, scratch: &Path) -> Result<()> {
                     .with_context(|| format!("cannot link '{}'", source.display()))?;
             }
         }
-        let it = measure(&mut prepare(arguments, &data, &store))?;
-        println!("| {count} | {:.2} | {:.0} |", it.seconds, it.peak_mb);
+        let mut times = Vec::new();
+        for _ in 0..arguments.rounds {
+            let _ = fs::remove_dir_all(&store);
+            times.push(measure(&mut prepare(arguments, &data, &store))?);
+        }
+        if let Some(it) = median(&times) {
+            println!("| {count} | {:.2} | {:.0} |", it.seconds, it.peak_mb);
+        }
     }
     Ok(())
 }
