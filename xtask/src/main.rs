@@ -13,6 +13,7 @@ mod predict;
 mod prepare;
 mod python;
 mod report;
+mod runs;
 mod setup;
 mod test;
 mod train;
@@ -59,6 +60,8 @@ enum Verb {
     Predict(Forwarded),
     #[command(about = report::ABOUT, after_help = report::EXAMPLES, disable_help_flag = true)]
     Report(Forwarded),
+    #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
+    Runs(runs::Args),
     #[command(about = test::ABOUT, after_help = test::EXAMPLES, disable_help_flag = true)]
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Verb::Evaluate(forwarded) => evaluate::run(&workspace, &forwarded),
         Verb::Predict(forwarded) => predict::run(&workspace, &forwarded),
         Verb::Report(forwarded) => report::run(&workspace, &forwarded),
+        Verb::Runs(args) => runs::run(&workspace, &args),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
