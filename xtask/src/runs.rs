@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,8 +108,10 @@ fn table(runs: &[Value]) -> String {
     );
     for run in runs {
         let test = &run["evaluation"]["test"];
-        text += &format!(
-            "{:<28} {:<12} {:<16} {:>3} {:>5} {:>7.1} {:>10} {:>9} {:>9}\n",
+        // Writing to a text can't fail.
+        let _ = writeln!(
+            text,
+            "{:<28} {:<12} {:<16} {:>3} {:>5} {:>7.1} {:>10} {:>9} {:>9}",
             word(&run["run"]),
             word(&run["status"]),
             word(&run["dataset"]),
