@@ -22,4 +22,5 @@ pub mod progress;
 pub mod prompts;
 pub mod registry;
 pub mod run;
+pub mod tensorboard;
 pub mod train;
