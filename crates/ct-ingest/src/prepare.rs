@@ -100,8 +100,8 @@ pub struct Summary {
     pub records: Vec<SliceRecord>,
 }
 
-/// Prepares a data set. A case that can't be prepared doesn't stop the others, unless the options are strict. `stop` is looked at between the steps of a
-/// case: once it is true, no case is begun and none is left half written.
+/// Prepares a data set. A case that can't be prepared doesn't stop the others, unless the options are strict. `stop` is
+/// looked at between the steps of a case: once it is true, no case is begun and none is left half written.
 ///
 /// # Errors
 /// No case is found, the store has other settings, or the disk is full: then every case that is in the store is whole,
@@ -138,28 +138,18 @@ pub fn prepare(
     let outcomes: Vec<(String, Outcome)> = pool.install(|| {
         let one = |(bytes, files): (u64, CaseFiles)| {
             let case = options.manifest.stored_case(&files.case);
-            let outcome = match one_case(options, &writer, &files, &case, stop, report) {
-                Ok(outcome) => outcome,
-                Err(error) => {
-                    let sources: Vec<&PathBuf> = std::iter::once(&files.image).chain(&files.masks).collect();
-                    let reason = hidden.text(&error.to_string(), &files.case, &sources);
-                    let error = if error.is_disk_full() {
-                        Some(error)
-                    } else if options.strict {
-                        Some(IngestError::Strict { case: case.clone(), reason: reason.clone() })
-                    } else {
-                        None
-                    };
-                    match error {
-                        None => Outcome::Failed(reason),
-                        Some(error) => {
-                            stop.store(true, Ordering::Relaxed);
-                            fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-                            Outcome::Interrupted
-                        }
-                    }
-                }
-            };
+            let outcome = one_case(options, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
+                let sources: Vec<&PathBuf> = std::iter::once(&files.image).chain(&files.masks).collect();
+                let reason = hidden.text(&error.to_string(), &files.case, &sources);
+                let error = match error {
+                    error if error.is_disk_full() => error,
+                    _ if options.strict => IngestError::Strict { case: case.clone(), reason },
+                    _ => return Outcome::Failed(reason),
+                };
+                stop.store(true, Ordering::Relaxed);
+                fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                Outcome::Interrupted
+            });
             report(Event::Done { case: &case, bytes, outcome: &outcome });
             (case, outcome)
         };
