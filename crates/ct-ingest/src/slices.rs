@@ -48,6 +48,12 @@ struct Walk {
     stride: isize,
 }
 
+/// Slices may take this much memory, whatever they come from.
+const LARGEST_UNASKED: usize = 1 << 30;
+
+/// Beyond it, they may take so many times the memory of their volume.
+const LARGEST_GROWTH: usize = 16;
+
 /// Cuts a CT volume into slices of `settings.slice_size` squared: HU, clipped to the stored range (and to the window, where
 /// the settings say so), then resized with the longer side filling the slice and padded with air at the right and bottom.
 /// Voxels that are not a number count as air.
@@ -60,6 +66,7 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
     let plan = SlicePlan::for_volume(volume, settings)?;
     let [low, high] = hu_range(settings);
     let (native, scaled, size) = (plan.native_size(), plan.scaled, plan.size);
+    check_growth(volume, plan.slices.length, size)?;
     let mut images = vec![low.round() as i16; plan.slices.length * size * size];
     let mut resizer = ImageResizer::new();
     let mut values = vec![0.0; native[0] * native[1]];
@@ -82,6 +89,17 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
     }
     volume.intensity.check_range(volume, found[0], found[1])?;
     Ok((images, plan))
+}
+
+/// Refuses slices that would take far more memory than the volume that they come from, as 30,000 slices of a pixel would.
+fn check_growth(volume: &Volume, slices: usize, size: usize) -> Result<(), IngestError> {
+    let (bytes, own) = (2 * slices * size * size, volume.voxels.len() * volume.voxels.scalar().bytes());
+    if bytes > LARGEST_UNASKED && bytes / LARGEST_GROWTH > own {
+        let found = format!("{slices} slices that would become {} MB of {size} x {size} pixels", bytes >> 20);
+        let expected = "slices of a CT: is the orientation right?";
+        return Err(IngestError::Unsupported { path: volume.path.clone(), found, expected });
+    }
+    Ok(())
 }
 
 /// Widens a range by values; NaN widens nothing. Lanes side by side, because one minimum after the other would wait for the

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Nifti, gzip, lps};
-use ct_ingest::SlicePlan;
 use ct_ingest::{IngestError, ReadOptions, Volume, check_same_geometry, mask_slices, read_volume};
+use ct_ingest::{SlicePlan, StoreSettings, image_slices};
 use proptest::prelude::*;
 
 struct Scratch(tempfile::TempDir, std::cell::Cell<usize>);
@@ -124,6 +124,14 @@ fn headers_that_promise_more_than_the_file_has_ask_for_no_memory() {
     assert!(scratch.refusal(&with(42, &huge)).contains("is truncated"));
     assert!(scratch.refusal(&gzip(&with(42, &huge))).contains("is truncated"));
     assert!(scratch.refusal(&with(108, &9e8_f32.to_le_bytes())).contains("is truncated"));
+}
+
+#[test]
+fn thousands_of_slices_of_a_pixel_are_refused_before_they_grow() {
+    let scratch = Scratch::new();
+    let column = scratch.volume("column.nii", &Nifti::int16([1, 1, 30_000], |_, _, z| z as i16 - 500));
+    let message = image_slices(&column, &StoreSettings::default()).unwrap_err().to_string();
+    assert!(message.contains("holds 30000 slices that would become 3750 MB of 256 x 256 pixels"), "{message}");
 }
 
 #[test]

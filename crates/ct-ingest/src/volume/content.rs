@@ -187,8 +187,16 @@ fn inflate_stream(path: &Path, mut stream: impl Read, promise: Promise) -> Resul
     Ok(Bytes::Inflated(bytes))
 }
 
+/// The most that is asked for at once, whatever a file says: four times a CT of 1024 × 1024 × 1000.
+pub(crate) const MOST_BYTES: u64 = 8 << 30;
+
 /// Zeroed memory that goes back to the system as soon as it is dropped.
 pub(crate) fn memory(path: &Path, bytes: u64) -> Result<MmapMut, IngestError> {
+    if bytes > MOST_BYTES {
+        let found = format!("{bytes} bytes of voxels in compressed form");
+        let expected = "at most 8 GiB; unpack the file, which is then read without a copy, or cut it into parts";
+        return Err(IngestError::Unsupported { path: path.to_path_buf(), found, expected });
+    }
     let error = |_| IngestError::OutOfMemory { path: path.to_path_buf(), bytes };
     let memory = MmapMut::map_anon(bytes.max(1) as usize).map_err(error)?;
     // Fewer page faults; a system that has no huge pages goes without.

@@ -8,7 +8,7 @@ use super::header::{Image, Plane, parse};
 use super::problem;
 use super::scan::unreadable;
 use crate::IngestError;
-use crate::volume::content::{Bytes, memory};
+use crate::volume::content::{Bytes, MOST_BYTES, memory};
 use crate::volume::voxels::{ByteOrder, Scalar, Scaling, Voxels};
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
@@ -16,9 +16,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The largest volume, in bytes.
-const MOST_BYTES: u64 = 8 << 30;
 
 /// A type of voxels in memory.
 trait Voxel: Copy {
