@@ -514,7 +514,7 @@ fn dicom_series_of_one_patient_share_a_hashed_key_and_leave_no_name() {
     let keys: Vec<&str> = store.records().iter().map(|record| record.patient.as_str()).collect();
     assert!(keys.iter().all(|key| *key == keys[0] && key.len() == 16), "one patient: {keys:?}");
     assert_ne!(store.records()[0].case, store.records()[5].case);
-    assert!(store.records().iter().all(|record| record.has_target()));
+    assert!(store.records().iter().all(slice_store::SliceRecord::has_target));
     let output = scratch.prepare("store", &["--manifest", "dicom"]);
     assert!(text(&output.stdout).contains("nothing to do: all 2 cases"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("the manifest's secret is the one that everybody has"));

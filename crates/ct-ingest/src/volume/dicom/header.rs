@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 /// More pixels than any scanner's slice has; what a damaged header may claim.
-const MOST_PIXELS: usize = 1 << 28;
+const MOST_PIXELS: usize = 1 << 24;
 
 /// A UID that can be shown: digits and dots, so that no other text hides in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
