@@ -21,5 +21,6 @@ pub mod predictor;
 pub mod progress;
 pub mod prompts;
 pub mod registry;
+pub mod rows;
 pub mod run;
 pub mod train;

@@ -1,27 +1,31 @@
 //! The training loop: both branches in one step.
 
-use crate::checkpoint::{self, Best, PhaseResult, Progress, Which};
-use crate::config::{Config, EncoderTraining, PhaseConfig};
-use crate::loader::{self, Batch, Intensity};
-use crate::losses::segmentation_loss;
+mod encoder_cache;
+mod forward;
+mod state;
+mod validate;
+
+use crate::checkpoint::{self, PhaseResult, Which};
+use crate::config::Config;
+use crate::loader::{self, Batch};
 use crate::metrics_log::{MetricsLog, Row};
 use crate::model::Model;
-use crate::optimizer::{Adam, schedule_factor};
-use crate::plan::{Step, plan, stream};
+use crate::optimizer::schedule_factor;
+use crate::plan::{Step, plan};
 use crate::progress::Ticker;
-use crate::prompts::training_prompt;
 use crate::registry::Registry;
+use crate::rows::Rows;
 use crate::run::{RunRecord, Status};
-use anyhow::{Context, Result, bail, ensure};
-use cam_classifier::focal_loss;
+use anyhow::{Context, Result, ensure};
+use encoder_cache::EncoderCache;
 use slice_sampling::{Selection, stream_seed};
-use slice_store::{SliceId, SliceStore};
-use stage_api::{Adapters, Embedding, Features, Group, Mode, NamedTensor, PromptedSegmenter};
-use std::collections::HashMap;
+use slice_store::SliceStore;
+use stage_api::{Group, NamedTensor};
+use state::{GroupSteps, State};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 /// A run about to train.
 pub struct Training<'a> {
@@ -185,157 +189,6 @@ impl Training<'_> {
         Ok(Outcome::Finished)
     }
 
-    /// The losses of one step; the graph hangs on `total`.
-    fn losses(
-        &self,
-        batch: &Batch,
-        phase: &PhaseConfig,
-        model: &Model,
-        cache: &mut EncoderCache,
-        positive_weight: f64,
-    ) -> Result<StepLosses> {
-        let config = self.config;
-        let mut losses = StepLosses::default();
-        // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
-        let mut parts: Vec<(Tensor, f64)> = Vec::new();
-        if let Some((slices, labels)) = &batch.slices {
-            let (slices, labels) = match &batch.labelled {
-                Some((labelled, _)) => {
-                    let ones = Tensor::ones([labelled.size()[0]], (Kind::Float, self.device));
-                    (Tensor::cat(&[slices, labelled], 0), Tensor::cat(&[labels, &ones], 0))
-                }
-                None => (slices.shallow_clone(), labels.shallow_clone()),
-            };
-            for (images, labels) in [(slices, labels)]
-                .into_iter()
-                .chain(batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone())))
-            {
-                let presence = model.classifier.forward(&images, Mode::Train);
-                let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, positive_weight);
-                parts.push((loss, images.size()[0] as f64));
-            }
-        }
-        let weight: f64 = parts.iter().map(|(_, n)| n).sum();
-        let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).reduce(|a, b| a + b);
-        losses.classifier = classifier.as_ref().map(|l| l.double_value(&[]));
-        // L_seg, on the labelled slices only.
-        let mut segmentation: Option<Tensor> = None;
-        for (i, &row) in batch.step.labelled.iter().enumerate() {
-            let Some((images, masks)) = &batch.labelled else {
-                bail!("step {} has no labelled images", batch.step.index)
-            };
-            let image = images.narrow(0, i as i64, 1);
-            let embedding = match phase.encoder {
-                EncoderTraining::Frozen => cache.embedding(row, &image, model),
-                EncoderTraining::Lora => {
-                    model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Train)
-                }
-            };
-            let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
-            let prompts = training_prompt(
-                config,
-                phase.prompts,
-                model.classifier.as_ref(),
-                &image,
-                self.store.mask(row),
-                &mut rng,
-            );
-            let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
-            let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
-            losses.score = Some(loss.score.double_value(&[]));
-            segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
-        }
-        let segmentation = segmentation.map(|s| s / batch.step.labelled.len() as f64);
-        losses.segmentation = segmentation.as_ref().map(|l| l.double_value(&[]));
-        losses.total = [classifier, segmentation].into_iter().flatten().reduce(|a, b| a + b);
-        Ok(losses)
-    }
-
-    /// Validates where the segmenter was trained; true if this is the best so far.
-    #[expect(clippy::too_many_arguments, reason = "the loop's state, named at its one call")]
-    fn end_epoch(
-        &self,
-        step: &Step,
-        phase: &PhaseConfig,
-        model: &Model,
-        rows: &Rows,
-        state: &mut State,
-        cache: &mut EncoderCache,
-        log: &mut MetricsLog,
-        ticker: &Ticker,
-    ) -> Result<bool> {
-        let found = self.validate(phase, model, rows, cache);
-        let guided = phase.labelled_passes > 0;
-        log.epoch(
-            &phase.name,
-            step.epoch,
-            state.progress.steps,
-            state.progress.seconds,
-            guided.then_some(found.dice),
-            found.box_iou,
-            found.auc,
-        )?;
-        let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
-        let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
-        ticker.line(&format!(
-            "{} epoch {}/{}: validation {dice}box IoU {:.3}, called present {:.2}, AUC {auc}",
-            phase.name,
-            step.epoch + 1,
-            phase.epochs,
-            found.box_iou.unwrap_or(f64::NAN),
-            found.called,
-        ));
-        state.last_validation = guided.then_some(found.dice);
-        // Without validation slices nothing can choose, and the newest counts.
-        let better = rows.validation.is_empty() || state.progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
-        if !guided || !better {
-            return Ok(false);
-        }
-        state.progress.best = Some(Best { dice: found.dice, steps: state.progress.steps });
-        Ok(true)
-    }
-
-    /// Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
-    fn validate(&self, phase: &PhaseConfig, model: &Model, rows: &Rows, cache: &mut EncoderCache) -> Validation {
-        let predictor = model.predictor(self.config);
-        let size = self.store.slice_size();
-        let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
-        for &row in &rows.validation {
-            let image = cache.intensity.rows(self.store, &[row], self.device);
-            let look = predictor.look(&image).remove(0);
-            let truth = self.store.mask(row);
-            if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
-                ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
-            }
-            scores.push(look.probability);
-            labels.push(self.store.records()[row].has_target());
-            called += usize::from(look.present);
-            if phase.labelled_passes == 0 {
-                continue;
-            }
-            let mask = if look.present {
-                let embedding = match phase.encoder {
-                    EncoderTraining::Frozen => cache.embedding(row, &image, model),
-                    EncoderTraining::Lora => {
-                        model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Eval)
-                    }
-                };
-                predictor.segment(&embedding, &look.prompt)
-            } else {
-                vec![0; size * size]
-            };
-            let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
-            dice += seg_metrics::dice(view(&mask), view(truth));
-        }
-        let count = rows.validation.len().max(1) as f64;
-        Validation {
-            dice: dice / count,
-            box_iou: (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64),
-            auc: seg_metrics::auc(&scores, &labels),
-            called: called as f64 / count,
-        }
-    }
-
     fn positive_weight(&self, rows: &Rows) -> f64 {
         self.config.classifier.positive_weight.unwrap_or_else(|| {
             let positives = rows.train.iter().filter(|&&r| self.store.records()[r].has_target()).count();
@@ -357,160 +210,5 @@ impl Training<'_> {
             _ => (o.decoder_lr, done.decoder, total.decoder),
         };
         base * schedule_factor(o, done, total)
-    }
-}
-
-/// Rows of the store by use.
-pub struct Rows {
-    /// All training slices.
-    pub train: Vec<usize>,
-    /// The N labelled ones.
-    pub labelled: Vec<usize>,
-    /// The fixed validation slices.
-    pub validation: Vec<usize>,
-}
-
-impl Rows {
-    /// Looks the names up; a name that the store doesn't have means that it is another store.
-    pub fn of(store: &SliceStore, selection: &Selection) -> Result<Self> {
-        Ok(Self {
-            train: rows_of(store, &selection.train)?,
-            labelled: rows_of(store, &selection.labelled)?,
-            validation: rows_of(store, &selection.validation)?,
-        })
-    }
-}
-
-/// Rows of slices by name.
-pub fn rows_of(store: &SliceStore, ids: &[SliceId]) -> Result<Vec<usize>> {
-    ids.iter()
-        .map(|id| {
-            store.position(id).with_context(|| {
-                format!(
-                    "the run uses slice '{id}', which the store '{}' doesn't have: it is another store",
-                    store.path().display()
-                )
-            })
-        })
-        .collect()
-}
-
-#[derive(Default)]
-struct StepLosses {
-    total: Option<Tensor>,
-    classifier: Option<f64>,
-    segmentation: Option<f64>,
-    score: Option<f64>,
-}
-
-struct Validation {
-    dice: f64,
-    box_iou: Option<f64>,
-    auc: Option<f64>,
-    called: f64,
-}
-
-/// What a checkpoint holds.
-struct State {
-    classifier: Vec<NamedTensor>,
-    segmenter: Vec<NamedTensor>,
-    optimizer: Adam,
-    progress: Progress,
-    last_validation: Option<f64>,
-}
-
-impl State {
-    fn new(config: &Config, model: &Model) -> Self {
-        Self {
-            classifier: model.classifier.tensors(),
-            segmenter: model.segmenter.tensors(),
-            optimizer: Adam::new(&config.optimizer),
-            progress: Progress::default(),
-            last_validation: None,
-        }
-    }
-
-    fn restore(&mut self, directory: &Path, device: Device) -> Result<()> {
-        checkpoint::load_weights(directory, &self.classifier, &self.segmenter)?;
-        let state = checkpoint::optimizer_state(directory)?;
-        self.optimizer
-            .restore(state, device)
-            .with_context(|| format!("the optimiser's state in '{}' is incomplete", directory.display()))?;
-        self.progress = checkpoint::progress(directory)?;
-        Ok(())
-    }
-
-    fn save(&self, run: &Path, is_best: bool) -> Result<()> {
-        let weights = checkpoint::saved(&self.classifier, &self.segmenter);
-        checkpoint::write(run, &weights, &self.optimizer.state(), &self.progress, is_best)
-    }
-
-    /// The parameters that this step trains.
-    fn active(&self, batch: &Batch, phase: &PhaseConfig) -> Vec<NamedTensor> {
-        let classifier = self.classifier.iter().filter(|t| t.group == Group::Classifier && batch.slices.is_some());
-        let segmenter = self.segmenter.iter().filter(|t| match t.group {
-            Group::Lora => phase.encoder == EncoderTraining::Lora && batch.labelled.is_some(),
-            Group::PromptEncoder | Group::Decoder => batch.labelled.is_some(),
-            _ => false,
-        });
-        let same =
-            |t: &NamedTensor| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() };
-        // Names are unique within a stage only.
-        let tagged =
-            |tag: &'static str| move |t: &NamedTensor| NamedTensor { name: format!("{tag}.{}", t.name), ..same(t) };
-        classifier.map(tagged("classifier")).chain(segmenter.map(tagged("segmenter"))).collect()
-    }
-}
-
-/// In how many steps each group is trained: what the schedules run over.
-#[derive(Clone, Copy, Default)]
-struct GroupSteps {
-    classifier: usize,
-    decoder: usize,
-    lora: usize,
-}
-
-impl GroupSteps {
-    fn count(config: &Config, steps: &[Step]) -> Self {
-        let mut count = Self::default();
-        for step in steps {
-            count.add(&config.phases[step.phase], step);
-        }
-        count
-    }
-
-    fn add(&mut self, phase: &PhaseConfig, step: &Step) {
-        let guided = usize::from(!step.labelled.is_empty());
-        self.classifier += usize::from(!step.slices.is_empty());
-        self.decoder += guided;
-        self.lora += if phase.encoder == EncoderTraining::Lora { guided } else { 0 };
-    }
-}
-
-/// Encoder results of the labelled and the validation slices: the frozen part for the whole run, embeddings while the
-/// adapters rest. Bounded by (N + 32) × 12 MiB.
-struct EncoderCache {
-    intensity: Intensity,
-    features: HashMap<usize, Features>,
-    embeddings: HashMap<usize, Embedding>,
-}
-
-impl EncoderCache {
-    fn new(training: &Training) -> Self {
-        let intensity = Intensity::new(&training.config.intensity);
-        Self { intensity, features: HashMap::new(), embeddings: HashMap::new() }
-    }
-
-    fn features(&mut self, row: usize, image: &Tensor, model: &Model) -> &Features {
-        self.features.entry(row).or_insert_with(|| model.segmenter.features(image))
-    }
-
-    fn embedding(&mut self, row: usize, image: &Tensor, model: &Model) -> Embedding {
-        if !self.embeddings.contains_key(&row) {
-            let embedding = model.segmenter.embed(self.features(row, image, model), Adapters::On, Mode::Eval);
-            self.embeddings.insert(row, embedding);
-        }
-        let known = &self.embeddings[&row];
-        Embedding { tensor: known.tensor.shallow_clone(), slice_size: known.slice_size }
     }
 }

@@ -1,0 +1,108 @@
+//! Validation at an epoch's end: Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
+
+use super::Training;
+use super::encoder_cache::EncoderCache;
+use super::state::State;
+use crate::checkpoint::Best;
+use crate::config::{EncoderTraining, PhaseConfig};
+use crate::metrics_log::MetricsLog;
+use crate::model::Model;
+use crate::plan::Step;
+use crate::progress::Ticker;
+use crate::rows::Rows;
+use anyhow::Result;
+use stage_api::{Adapters, Mode, PromptedSegmenter};
+
+struct Validation {
+    dice: f64,
+    box_iou: Option<f64>,
+    auc: Option<f64>,
+    called: f64,
+}
+
+impl Training<'_> {
+    /// Validates where the segmenter was trained; true if this is the best so far.
+    #[expect(clippy::too_many_arguments, reason = "the loop's state, named at its one call")]
+    pub(super) fn end_epoch(
+        &self,
+        step: &Step,
+        phase: &PhaseConfig,
+        model: &Model,
+        rows: &Rows,
+        state: &mut State,
+        cache: &mut EncoderCache,
+        log: &mut MetricsLog,
+        ticker: &Ticker,
+    ) -> Result<bool> {
+        let found = self.validate(phase, model, rows, cache);
+        let guided = phase.labelled_passes > 0;
+        log.epoch(
+            &phase.name,
+            step.epoch,
+            state.progress.steps,
+            state.progress.seconds,
+            guided.then_some(found.dice),
+            found.box_iou,
+            found.auc,
+        )?;
+        let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
+        let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
+        ticker.line(&format!(
+            "{} epoch {}/{}: validation {dice}box IoU {:.3}, called present {:.2}, AUC {auc}",
+            phase.name,
+            step.epoch + 1,
+            phase.epochs,
+            found.box_iou.unwrap_or(f64::NAN),
+            found.called,
+        ));
+        state.last_validation = guided.then_some(found.dice);
+        // Without validation slices nothing can choose, and the newest counts.
+        let better = rows.validation.is_empty() || state.progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
+        if !guided || !better {
+            return Ok(false);
+        }
+        state.progress.best = Some(Best { dice: found.dice, steps: state.progress.steps });
+        Ok(true)
+    }
+
+    /// Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
+    fn validate(&self, phase: &PhaseConfig, model: &Model, rows: &Rows, cache: &mut EncoderCache) -> Validation {
+        let predictor = model.predictor(self.config);
+        let size = self.store.slice_size();
+        let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
+        for &row in &rows.validation {
+            let image = cache.intensity.rows(self.store, &[row], self.device);
+            let look = predictor.look(&image).remove(0);
+            let truth = self.store.mask(row);
+            if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
+                ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
+            }
+            scores.push(look.probability);
+            labels.push(self.store.records()[row].has_target());
+            called += usize::from(look.present);
+            if phase.labelled_passes == 0 {
+                continue;
+            }
+            let mask = if look.present {
+                let embedding = match phase.encoder {
+                    EncoderTraining::Frozen => cache.embedding(row, &image, model),
+                    EncoderTraining::Lora => {
+                        model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Eval)
+                    }
+                };
+                predictor.segment(&embedding, &look.prompt)
+            } else {
+                vec![0; size * size]
+            };
+            let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
+            dice += seg_metrics::dice(view(&mask), view(truth));
+        }
+        let count = rows.validation.len().max(1) as f64;
+        Validation {
+            dice: dice / count,
+            box_iou: (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64),
+            auc: seg_metrics::auc(&scores, &labels),
+            called: called as f64 / count,
+        }
+    }
+}
