@@ -151,7 +151,7 @@ impl Default for TrainingPromptConfig {
     }
 }
 
-/// `dice · Dice + focal · focal + ce · cross-entropy + score · MSE(score, true IoU)`.
+/// The weights of the parts of the segmentation loss, which are added; 0: off.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SegmentationLossConfig {
@@ -159,15 +159,20 @@ pub struct SegmentationLossConfig {
     pub dice: f64,
     /// Weight of the focal loss (γ = 2, α = 0.5) of the pixels.
     pub focal: f64,
-    /// Weight of the cross-entropy of the pixels.
+    /// Weight of the binary cross-entropy of the pixels; `bce` is another name for it.
+    #[serde(alias = "bce")]
     pub ce: f64,
+    /// Weight of the soft Jaccard loss (smooth 1, on the sigmoid).
+    pub iou: f64,
+    /// Weight of the boundary loss: the mean of probability × signed distance from the target's edge in pixels.
+    pub boundary: f64,
     /// Weight of the score head's squared error against the true IoU.
     pub score: f64,
 }
 
 impl Default for SegmentationLossConfig {
     fn default() -> Self {
-        Self { dice: 0.6, focal: 0.4, ce: 0.0, score: 0.1 }
+        Self { dice: 0.6, focal: 0.4, ce: 0.0, iou: 0.0, boundary: 0.0, score: 0.1 }
     }
 }
 
@@ -370,6 +375,19 @@ impl Config {
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return out_of(key, share.to_string(), "0 to 1");
+            }
+        }
+        let loss = &self.segmentation_loss;
+        for (key, weight) in [
+            ("segmentation_loss.dice", loss.dice),
+            ("segmentation_loss.focal", loss.focal),
+            ("segmentation_loss.ce", loss.ce),
+            ("segmentation_loss.iou", loss.iou),
+            ("segmentation_loss.boundary", loss.boundary),
+            ("segmentation_loss.score", loss.score),
+        ] {
+            if !weight.is_finite() || weight < 0.0 {
+                return out_of(key, weight.to_string(), "a number of at least 0");
             }
         }
         Ok(())
