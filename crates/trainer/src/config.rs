@@ -176,20 +176,26 @@ impl Default for SegmentationLossConfig {
     }
 }
 
-/// Adam (Kingma & Ba, 2015) with decoupled weight decay (Loshchilov & Hutter, 2019); Adam is `weight_decay = 0`.
+/// The optimiser and its learning rates.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// Which one.
+    pub kind: OptimizerKind,
     /// Learning rate of the classifier.
     pub classifier_lr: f64,
     /// Learning rate of prompt encoder and mask decoder.
     pub decoder_lr: f64,
     /// Learning rate of the adapters.
     pub lora_lr: f64,
-    /// Decoupled weight decay, on everything but biases and normalisation.
+    /// Weight decay, on everything but biases and normalisation: decoupled in `adamw`, added to the gradient in the others.
     pub weight_decay: f64,
-    /// Exponential decay of the two moments.
+    /// Exponential decay of the two moments of `adamw` and `adam`.
     pub betas: [f64; 2],
+    /// Momentum of `sgd`.
+    pub momentum: f64,
+    /// Whether `sgd` looks ahead.
+    pub nesterov: bool,
     /// The schedule of each group over the steps in which it is trained.
     pub schedule: Schedule,
     /// Steps of linear warm-up of each group.
@@ -199,25 +205,49 @@ pub struct OptimizerConfig {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            kind: OptimizerKind::AdamW,
             classifier_lr: 1e-3,
             decoder_lr: 1e-4,
             lora_lr: 1e-3,
             weight_decay: 0.01,
             betas: [0.9, 0.999],
+            momentum: 0.9,
+            nesterov: false,
             schedule: Schedule::Cosine,
             warmup_steps: 20,
         }
     }
 }
 
-/// A learning rate's course after the warm-up.
+/// Which optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam (Kingma & Ba, 2015) with decoupled weight decay (Loshchilov & Hutter, 2019).
+    AdamW,
+    /// Adam, whose weight decay is added to the gradient.
+    Adam,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// A learning rate's course after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// No change.
     Constant,
-    /// Half a cosine down to 2 % at the last step.
+    /// Half a cosine down to 2 % at the last update.
     Cosine,
+    /// `(1 − share)^0.9`, which would be 0 at the update after the last.
+    Poly,
+    /// Multiplied by `factor` after each `period` updates.
+    Step {
+        /// More than 0.
+        factor: f64,
+        /// Updates of the group.
+        period: usize,
+    },
 }
 
 /// The loader.
@@ -377,6 +407,22 @@ impl Config {
                 return out_of(key, share.to_string(), "0 to 1");
             }
         }
+        let optimizer = &self.optimizer;
+        if !(0.0..1.0).contains(&optimizer.momentum) {
+            return out_of("optimizer.momentum", optimizer.momentum.to_string(), "0 or more, less than 1");
+        }
+        if optimizer.nesterov && (optimizer.kind != OptimizerKind::Sgd || optimizer.momentum == 0.0) {
+            bail!("`optimizer.nesterov` needs `optimizer.kind = \"sgd\"` and a momentum above 0");
+        }
+        if let Schedule::Step { factor, period } = optimizer.schedule
+            && (!factor.is_finite() || factor <= 0.0 || period == 0)
+        {
+            return out_of(
+                "optimizer.schedule.step",
+                format!("factor {factor}, period {period}"),
+                "a factor above 0 and a period of at least 1",
+            );
+        }
         let loss = &self.segmentation_loss;
         for (key, weight) in [
             ("segmentation_loss.dice", loss.dice),
@@ -416,14 +462,19 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     Ok(())
 }
 
-/// For serde's "unknown field `x`, expected one of `a`, `b`": the known name that is nearest.
+/// For "unknown field `x`, expected one of `a`, `b`" (serde) and "unexpected keys in table: x, available keys: a, b"
+/// (toml): the known name that is nearest.
 fn suggestion(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
+    let names: Vec<&str> = if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+        message.split('`').skip(1).step_by(2).collect()
+    } else if let Some(names) = message.strip_prefix("unexpected keys in table: ") {
+        names.split(", ").map(|name| name.trim_start_matches("available keys: ")).collect()
+    } else {
         return String::new();
-    }
-    let Some(unknown) = quoted.next() else { return String::new() };
-    quoted
+    };
+    let Some((unknown, known)) = names.split_first() else { return String::new() };
+    known
+        .iter()
         .max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))
         .filter(|known| strsim::jaro_winkler(known, unknown) > 0.7)
         .map_or_else(String::new, |known| format!("\ndid you mean `{known}`?"))
@@ -455,9 +506,27 @@ mod tests {
     }
 
     #[test]
+    fn values_that_make_no_sense_are_refused_with_what_was_expected() {
+        for (set, expected) in [
+            ("segmentation_loss.iou=-1", "`segmentation_loss.iou` is -1, expected a number of at least 0"),
+            ("optimizer.schedule={step={factor=0.5,period=0}}", "a period of at least 1"),
+            ("optimizer.schedule={step={factor=0.5,perod=9}}", "did you mean `period`?"),
+            ("optimizer.kind=adamww", "did you mean `adamw`?"),
+            ("optimizer.nesterov=true", "needs `optimizer.kind = \"sgd\"`"),
+            ("optimizer.momentum=1.0", "0 or more, less than 1"),
+        ] {
+            let error = Config::parse(SMALL, &[set.into()]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{set}: {error}");
+        }
+    }
+
+    #[test]
     fn a_resolved_configuration_reads_back_as_itself() {
-        let config = Config::parse(SMALL, &[]).unwrap();
-        let text = toml::to_string(&config).unwrap();
-        assert_eq!(toml::to_string(&Config::parse(&text, &[]).unwrap()).unwrap(), text);
+        let step = "optimizer.schedule={step={factor=0.5,period=9}}".to_owned();
+        for set in [vec![], vec![step]] {
+            let config = Config::parse(SMALL, &set).unwrap();
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::to_string(&Config::parse(&text, &[]).unwrap()).unwrap(), text);
+        }
     }
 }

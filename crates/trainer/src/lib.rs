@@ -23,4 +23,5 @@ pub mod prompts;
 pub mod registry;
 pub mod rows;
 pub mod run;
+pub mod schedule;
 pub mod train;

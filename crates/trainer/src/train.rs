@@ -10,12 +10,12 @@ use crate::config::Config;
 use crate::loader::{self, Batch};
 use crate::metrics_log::{MetricsLog, Row};
 use crate::model::Model;
-use crate::optimizer::schedule_factor;
 use crate::plan::{Step, plan};
 use crate::progress::Ticker;
 use crate::registry::Registry;
 use crate::rows::Rows;
 use crate::run::{RunRecord, Status};
+use crate::schedule::schedule_factor;
 use anyhow::{Context, Result, ensure};
 use encoder_cache::EncoderCache;
 use slice_sampling::{Selection, stream_seed};
@@ -139,7 +139,7 @@ impl Training<'_> {
                 );
                 total.backward();
                 let active: Vec<NamedTensor> = state.active(&batch, phase);
-                let rate = |group: Group| self.learning_rate(group, &done, &totals);
+                let rate = |parameter: &NamedTensor| self.learning_rate(parameter.group, &done, &totals);
                 state.optimizer.step(&active, rate);
             }
             done.add(phase, &batch.step);

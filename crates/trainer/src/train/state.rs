@@ -4,7 +4,7 @@ use crate::checkpoint::{self, Progress};
 use crate::config::{Config, EncoderTraining, PhaseConfig};
 use crate::loader::Batch;
 use crate::model::Model;
-use crate::optimizer::Adam;
+use crate::optimizer::Optimizer;
 use crate::plan::Step;
 use anyhow::{Context, Result};
 use stage_api::{Group, NamedTensor, PromptedSegmenter};
@@ -15,7 +15,7 @@ use tch::Device;
 pub(super) struct State {
     pub classifier: Vec<NamedTensor>,
     pub segmenter: Vec<NamedTensor>,
-    pub optimizer: Adam,
+    pub optimizer: Optimizer,
     pub progress: Progress,
     pub last_validation: Option<f64>,
 }
@@ -25,7 +25,7 @@ impl State {
         Self {
             classifier: model.classifier.tensors(),
             segmenter: model.segmenter.tensors(),
-            optimizer: Adam::new(&config.optimizer),
+            optimizer: Optimizer::new(&config.optimizer),
             progress: Progress::default(),
             last_validation: None,
         }
