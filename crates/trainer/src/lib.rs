@@ -15,6 +15,7 @@ pub mod metrics_log;
 pub mod model;
 pub mod optimizer;
 pub mod overlay;
+pub mod patterns;
 pub mod plan;
 pub mod predict;
 pub mod predictor;

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use encoder_cache::EncoderCache;
 use slice_sampling::{Selection, stream_seed};
 use slice_store::SliceStore;
-use stage_api::{Group, NamedTensor};
+use stage_api::Group;
 use state::{GroupSteps, State};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +58,7 @@ impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
         self.check_negatives(&Rows::of(self.store, self.selection)?)?;
-        Model::new(self.config, self.registry, self.device).map(drop)
+        State::new(self.config, &Model::new(self.config, self.registry, self.device)?).map(drop)
     }
 
     /// Trains from the start, or from the last checkpoint if the run has one.
@@ -66,7 +66,7 @@ impl Training<'_> {
         let rows = Rows::of(self.store, self.selection)?;
         let steps = plan(self.config, &rows.train, &rows.labelled);
         let model = Model::new(self.config, self.registry, self.device)?;
-        let mut state = State::new(self.config, &model);
+        let mut state = State::new(self.config, &model)?;
         record.weights_sha256 = Some(model.segmenter.encoder_fingerprint().to_owned());
         if let Ok(directory) = checkpoint::directory(self.run, Which::Last) {
             state.restore(&directory, self.device)?;
@@ -137,10 +137,12 @@ impl Training<'_> {
                     losses.classifier,
                     losses.segmentation,
                 );
-                total.backward();
-                let active: Vec<NamedTensor> = state.active(&batch, phase);
-                let rate = |parameter: &NamedTensor| self.learning_rate(parameter.group, &done, &totals);
-                state.optimizer.step(&active, rate);
+                // With everything frozen there is nothing to learn.
+                if total.requires_grad() {
+                    total.backward();
+                }
+                let active = state.active(&batch, phase);
+                state.update(&active, |group| self.learning_rate(group, &done, &totals));
             }
             done.add(phase, &batch.step);
             state.progress.steps += 1;

@@ -49,6 +49,9 @@ impl Config {
         if optimizer.nesterov && (optimizer.kind != OptimizerKind::Sgd || optimizer.momentum == 0.0) {
             bail!("`optimizer.nesterov` needs `optimizer.kind = \"sgd\"` and a momentum above 0");
         }
+        if let Some((pattern, factor)) = optimizer.lr_scale.iter().find(|(_, f)| !f.is_finite() || **f <= 0.0) {
+            return out_of(&format!("optimizer.lr_scale.\"{pattern}\""), factor.to_string(), "a number above 0");
+        }
         if let Schedule::Step { factor, period } = optimizer.schedule
             && (!factor.is_finite() || factor <= 0.0 || period == 0)
         {
