@@ -11,7 +11,10 @@ use tch::{Tensor, no_grad};
 
 /// What evaluation and prediction load.
 pub const WEIGHTS: &str = "weights.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
+/// The weights that training goes on from, where `WEIGHTS` has their average.
+pub const TRAINING: &str = "training.safetensors";
+/// The optimiser's state.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// The place in the plan and what was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,20 +68,15 @@ impl Which {
 }
 
 /// Writes `step-N` whole, points `last` at it (and `best` if it is the best), and removes those that neither names but one.
-pub fn write(
-    run: &Path,
-    weights: &[NamedTensor],
-    optimizer: &[(String, Tensor)],
-    progress: &Progress,
-    is_best: bool,
-) -> Result<()> {
+pub fn write(run: &Path, files: &[(&str, Vec<(String, Tensor)>)], progress: &Progress, is_best: bool) -> Result<()> {
     let root = run.join("checkpoints");
     let name = format!("step-{:06}", progress.steps);
     let write = || -> Result<()> {
         std::fs::create_dir_all(&root)?;
         let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&root)?;
-        save_tensors(&temporary.path().join(WEIGHTS), weights.iter().map(|t| (t.name.as_str(), &t.tensor)))?;
-        save_tensors(&temporary.path().join(OPTIMIZER), optimizer.iter().map(|(n, t)| (n.as_str(), t)))?;
+        for (file, tensors) in files {
+            save_tensors(&temporary.path().join(file), tensors)?;
+        }
         write_whole(&temporary.path().join("progress.json"), serde_json::to_string_pretty(progress)?.as_bytes())?;
         let target = root.join(&name);
         if target.exists() {
@@ -149,9 +147,9 @@ pub fn optimizer_state(directory: &Path) -> Result<Vec<(String, Tensor)>> {
     read_tensors(&directory.join(OPTIMIZER))
 }
 
-fn save_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
+fn save_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let host: Vec<(&str, Tensor)> =
-        tensors.map(|(name, t)| (name, t.detach().to_device(tch::Device::Cpu).contiguous())).collect();
+        tensors.iter().map(|(n, t)| (n.as_str(), t.detach().to_device(tch::Device::Cpu).contiguous())).collect();
     Tensor::write_safetensors(&host, path)?;
     std::fs::File::open(path)?.sync_all()?;
     Ok(())

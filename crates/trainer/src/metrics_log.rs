@@ -6,7 +6,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc";
+const HEADER: &str =
+    "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc,grad_norm";
 
 /// The open log.
 pub struct MetricsLog {
@@ -28,6 +29,8 @@ pub struct Row<'a> {
     pub losses: [Option<f64>; 3],
     /// Learning rate of the decoder.
     pub lr: f64,
+    /// Norm of the gradient before clipping, of a step that ends an update.
+    pub gradient_norm: Option<f64>,
 }
 
 impl MetricsLog {
@@ -37,7 +40,12 @@ impl MetricsLog {
         let kept = known.lines().skip(1).filter(|line| {
             line.split(',').nth(3).and_then(|s| s.parse::<usize>().ok()).is_some_and(|step| step <= steps)
         });
-        let text: String = std::iter::once(HEADER).chain(kept).flat_map(|line| [line, "\n"]).collect();
+        let mut text = format!("{HEADER}\n");
+        for line in kept {
+            // An older program's rows had fewer columns.
+            let missing = HEADER.matches(',').count().saturating_sub(line.matches(',').count());
+            text.extend([line, &",".repeat(missing), "\n"]);
+        }
         write_whole(path, text.as_bytes())?;
         let file = OpenOptions::new()
             .append(true)
@@ -50,12 +58,13 @@ impl MetricsLog {
     pub fn step(&mut self, row: &Row) -> Result<()> {
         let [cls, seg, score] = row.losses.map(number);
         self.write(&format!(
-            "step,{},{},{},{:.2},{cls},{seg},{score},{:.3e},,,",
+            "step,{},{},{},{:.2},{cls},{seg},{score},{:.3e},,,,{}",
             row.phase.replace(',', " "),
             row.epoch + 1,
             row.step,
             row.seconds,
-            row.lr
+            row.lr,
+            number(row.gradient_norm),
         ))
     }
 
@@ -73,7 +82,7 @@ impl MetricsLog {
     ) -> Result<()> {
         let [dice, box_iou, auc] = [dice, box_iou, auc].map(number);
         self.write(&format!(
-            "epoch,{},{},{step},{seconds:.2},,,,,{dice},{box_iou},{auc}",
+            "epoch,{},{},{step},{seconds:.2},,,,,{dice},{box_iou},{auc},",
             phase.replace(',', " "),
             epoch + 1
         ))
@@ -101,13 +110,21 @@ mod tests {
         let path = directory.path().join("metrics.csv");
         let mut log = MetricsLog::open(&path, 0).unwrap();
         for step in 1..=4 {
-            log.step(&Row { phase: "a", epoch: 0, step, seconds: 1.0, losses: [Some(0.5), None, None], lr: 1e-4 })
-                .unwrap();
+            log.step(&Row {
+                phase: "a",
+                epoch: 0,
+                step,
+                seconds: 1.0,
+                losses: [Some(0.5), None, None],
+                lr: 1e-4,
+                gradient_norm: Some(2.0),
+            })
+            .unwrap();
         }
         log.epoch("a", 0, 4, 1.0, Some(0.9), None, None).unwrap();
         drop(MetricsLog::open(&path, 3).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
-        assert!(text.starts_with(HEADER) && text.contains("step,a,1,3,1.00,0.50000,,,1.000e-4,,,"));
+        assert!(text.starts_with(HEADER) && text.contains("step,a,1,3,1.00,0.50000,,,1.000e-4,,,,2.00000\n"));
     }
 }

@@ -30,13 +30,17 @@ impl Optimizer {
         Self { config: config.clone(), moments: BTreeMap::new() }
     }
 
-    /// One update of every parameter that has a gradient, at `lr(parameter)`; gradients are then cleared.
+    /// One update of every parameter that has, or ever had, a gradient, at `lr(parameter)`; gradients are then cleared.
     pub fn step(&mut self, parameters: &[NamedTensor], lr: impl Fn(&NamedTensor) -> f64) {
         no_grad(|| {
             for parameter in parameters {
                 let mut gradient = parameter.tensor.grad();
                 if !gradient.defined() {
-                    continue;
+                    // Cleared gradients are 0, but in a resumed run they are not there: both must do the same.
+                    if !self.moments.contains_key(&parameter.name) {
+                        continue;
+                    }
+                    gradient = parameter.tensor.zeros_like();
                 }
                 let state = self.moments.entry(parameter.name.clone()).or_insert_with(|| Moments {
                     first: gradient.zeros_like(),
@@ -81,6 +85,26 @@ impl Optimizer {
             self.moments.insert(name, Moments { first, second, steps });
         }
         Some(())
+    }
+}
+
+/// The norm of all gradients as one vector.
+pub fn global_norm(parameters: &[NamedTensor]) -> f64 {
+    let norms: Vec<Tensor> =
+        parameters.iter().map(|p| p.tensor.grad()).filter(Tensor::defined).map(|g| g.norm()).collect();
+    if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
+}
+
+/// Shortens gradients of that global norm to `limit`, as `torch.nn.utils.clip_grad_norm_` does.
+pub fn clip(parameters: &[NamedTensor], norm: f64, limit: f64) {
+    let factor = limit / (norm + 1e-6);
+    if factor < 1.0 {
+        for parameter in parameters {
+            let mut gradient = parameter.tensor.grad();
+            if gradient.defined() {
+                let _ = gradient.g_mul_scalar_(factor);
+            }
+        }
     }
 }
 
@@ -176,6 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn gradients_are_shortened_to_the_limit_and_never_lengthened() {
+        // Gradients 2w: (6, 0) and (0, 8), together of norm 10.
+        let p = [parameter(&[3.0, 0.0]), parameter(&[0.0, 4.0])];
+        for q in &p {
+            (&q.tensor * &q.tensor).sum(Kind::Float).backward();
+        }
+        assert!((global_norm(&p) - 10.0).abs() < 1e-6);
+        clip(&p, 10.0, 20.0);
+        assert_eq!(p[0].tensor.grad().double_value(&[0, 0]), 6.0);
+        clip(&p, 10.0, 1.0);
+        assert!((p[0].tensor.grad().double_value(&[0, 0]) - 0.6).abs() < 1e-6);
+        assert!((p[1].tensor.grad().double_value(&[0, 1]) - 0.8).abs() < 1e-6);
+    }
+
+    #[test]
     fn a_restored_optimizer_continues_bit_for_bit() {
         for kind in [OptimizerKind::AdamW, OptimizerKind::Adam, OptimizerKind::Sgd] {
             let config = config(kind);
@@ -189,5 +228,20 @@ mod tests {
             descend(&mut second, &b, 3);
             assert_eq!(a[0].tensor, b[0].tensor, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_step_that_misses_a_parameter_does_the_same_before_and_after_a_restart() {
+        let config = config(OptimizerKind::AdamW);
+        let p = [parameter(&[1.0])];
+        let mut first = Optimizer::new(&config);
+        descend(&mut first, &p, 1);
+        // The same parameter in a new process: no gradient is there.
+        let restarted = [parameter(&[p[0].tensor.double_value(&[0, 0]) as f32])];
+        let mut second = Optimizer::new(&config);
+        second.restore(first.state().iter().map(|(n, t)| (n.clone(), t.copy())).collect(), Device::Cpu).unwrap();
+        first.step(&p, |_| 0.1);
+        second.step(&restarted, |_| 0.1);
+        assert_eq!(p[0].tensor, restarted[0].tensor);
     }
 }

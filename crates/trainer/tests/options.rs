@@ -4,7 +4,9 @@ mod common;
 
 use common::{Bench, store, weights};
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use tch::Tensor;
+use trainer::train::Outcome;
 
 /// Decoder and classifier on the embeddings of the resting encoder.
 const CONFIG: &str = r#"
@@ -24,6 +26,97 @@ encoder = "frozen"
 /// The largest change of any value of each tensor between two runs' weights.
 fn change(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> BTreeMap<String, f64> {
     a.iter().map(|(name, t)| (name.clone(), (t - &b[name]).abs().max().double_value(&[]))).collect()
+}
+
+/// The decoder alone, by plain gradient descent: a step for each of the two labelled slices.
+const DECODER_ONLY: &str = r#"
+[sampling]
+labelled = 2
+validation_slices = 0
+split = { given = { train = ["0", "1"], validation = ["2"], test = ["3"] } }
+[classifier]
+settings = { block = "basic", blocks = [1, 1, 1, 1], width = 4 }
+[optimizer]
+kind = "sgd"
+momentum = 0.0
+weight_decay = 0.0
+decoder_lr = 3e-4
+schedule = "constant"
+[[phase]]
+name = "decoder"
+epochs = 1
+encoder = "frozen"
+train_classifier = false
+"#;
+
+#[test]
+fn accumulated_steps_move_by_their_mean_gradient_and_the_average_follows() {
+    let Some(weights) = weights("accumulated_steps_move_by_their_mean_gradient_and_the_average_follows") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(DECODER_ONLY, &store(place.path()), weights);
+    let before = bench.untrained();
+    let moved = |name: &str, file: &str, set: &[&str]| -> BTreeMap<String, Tensor> {
+        let run = place.path().join(name);
+        if !run.exists() {
+            bench.train(&run, set).unwrap();
+        }
+        common::weights_of(&run, file).into_iter().map(|(n, t)| (n.clone(), t - &before[&n])).collect()
+    };
+    let norm = |of: &BTreeMap<String, Tensor>| -> f64 {
+        of.values().map(|t| t.square().sum(tch::Kind::Double).double_value(&[])).sum::<f64>().sqrt()
+    };
+    // Two small steps, and their mean gradient at twice the learning rate, agree to first order.
+    let apart = moved("apart", "weights.safetensors", &[]);
+    let together = ["optimizer.accumulate_steps=2", "optimizer.decoder_lr=6e-4", "optimizer.ema_decay=0.5"];
+    let accumulated = moved("together", "training.safetensors", &together);
+    let difference = apart.iter().map(|(n, t)| (n.clone(), t - &accumulated[n])).collect();
+    assert!(norm(&difference) < 0.05 * norm(&apart), "{} of {}", norm(&difference), norm(&apart));
+    // The first update's decay is 1/10: the average has gone nine tenths of the way.
+    let average = moved("together", "weights.safetensors", &together);
+    let difference = average.iter().map(|(n, t)| (n.clone(), t - &accumulated[n] * 0.9)).collect();
+    assert!(norm(&accumulated) > 0.0 && norm(&difference) < 0.03 * norm(&accumulated));
+    // A limit of a hundredth of the gradient's norm (logged before clipping) shortens the step to that.
+    let log = std::fs::read_to_string(place.path().join("together/metrics.csv")).unwrap();
+    let gradient: f64 =
+        log.lines().rfind(|l| l.starts_with("step")).unwrap().split(',').nth(12).unwrap().parse().unwrap();
+    let limit = format!("optimizer.clip_norm={}", gradient / 100.0);
+    let clipped =
+        moved("clipped", "weights.safetensors", &["optimizer.accumulate_steps=2", "optimizer.decoder_lr=6e-2", &limit]);
+    assert!((norm(&clipped) / norm(&accumulated) - 1.0).abs() < 0.01, "{} {}", norm(&clipped), norm(&accumulated));
+}
+
+#[test]
+fn every_option_resumes_bit_for_bit() {
+    let Some(weights) = weights("every_option_resumes_bit_for_bit") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(CONFIG, &store(place.path()), weights);
+    let options = [
+        "optimizer.kind=sgd",
+        "optimizer.nesterov=true",
+        "optimizer.schedule=poly",
+        "optimizer.accumulate_steps=3",
+        "optimizer.clip_norm=1",
+        "optimizer.ema_decay=0.9",
+        "segmentation_loss.iou=0.5",
+        "segmentation_loss.boundary=0.01",
+    ];
+    let [whole, stopped] = ["whole", "stopped"].map(|name| place.path().join(name));
+    bench.train(&whole, &options).unwrap();
+    let (_, outcome) = bench.train_until(&stopped, &options, &AtomicBool::new(true)).unwrap();
+    assert_eq!(outcome, Outcome::Interrupted);
+    bench.train(&stopped, &options).unwrap();
+    for file in ["weights.safetensors", "training.safetensors", "optimizer.safetensors"] {
+        let (a, b) = (common::weights_of(&whole, file), common::weights_of(&stopped, file));
+        assert!(a.len() == b.len() && a.len() > 10);
+        for (name, t) in &a {
+            assert!(t.equal(&b[name]), "`{name}` of {file} differs");
+        }
+    }
+    let (a, b) =
+        (common::weights_of(&whole, "weights.safetensors"), common::weights_of(&whole, "training.safetensors"));
+    assert!(change(&a, &b).values().any(|&c| c > 0.0), "the average is not the weights");
 }
 
 #[test]

@@ -49,6 +49,15 @@ impl Config {
         if optimizer.nesterov && (optimizer.kind != OptimizerKind::Sgd || optimizer.momentum == 0.0) {
             bail!("`optimizer.nesterov` needs `optimizer.kind = \"sgd\"` and a momentum above 0");
         }
+        if !(0.0..1.0).contains(&optimizer.ema_decay) {
+            return out_of("optimizer.ema_decay", optimizer.ema_decay.to_string(), "0 or more, less than 1");
+        }
+        if optimizer.accumulate_steps == 0 {
+            return out_of("optimizer.accumulate_steps", "0".into(), "at least 1");
+        }
+        if !optimizer.clip_norm.is_finite() || optimizer.clip_norm < 0.0 {
+            return out_of("optimizer.clip_norm", optimizer.clip_norm.to_string(), "a number of at least 0");
+        }
         if let Some((pattern, factor)) = optimizer.lr_scale.iter().find(|(_, f)| !f.is_finite() || **f <= 0.0) {
             return out_of(&format!("optimizer.lr_scale.\"{pattern}\""), factor.to_string(), "a number above 0");
         }

@@ -25,8 +25,14 @@ pub struct OptimizerConfig {
     pub nesterov: bool,
     /// The schedule of each group over the steps in which it is trained.
     pub schedule: Schedule,
-    /// Steps of linear warm-up of each group.
+    /// Updates of linear warm-up of each group.
     pub warmup_steps: usize,
+    /// Steps whose mean gradient makes one update.
+    pub accumulate_steps: usize,
+    /// The longest gradient, by the norm over all that an update trains; 0: any.
+    pub clip_norm: f64,
+    /// Decay of the weights' average, which validation and prediction then use; 0: there is none.
+    pub ema_decay: f64,
     /// Patterns of names of parameters that don't learn.
     pub freeze: Vec<String>,
     /// Factors of the learning rates of the parameters whose names fit a pattern; several multiply.
@@ -46,6 +52,9 @@ impl Default for OptimizerConfig {
             nesterov: false,
             schedule: Schedule::Cosine,
             warmup_steps: 20,
+            accumulate_steps: 1,
+            clip_norm: 0.0,
+            ema_decay: 0.0,
             freeze: Vec::new(),
             lr_scale: BTreeMap::new(),
         }

@@ -1,11 +1,9 @@
 //! The losses of one step.
 
-use super::Training;
-use super::encoder_cache::EncoderCache;
-use crate::config::{EncoderTraining, PhaseConfig};
+use super::training_loop::TrainingLoop;
+use crate::config::EncoderTraining;
 use crate::loader::Batch;
 use crate::losses::segmentation_loss;
-use crate::model::Model;
 use crate::plan::stream;
 use crate::prompts::training_prompt;
 use anyhow::{Result, bail};
@@ -22,24 +20,18 @@ pub(super) struct StepLosses {
     pub score: Option<f64>,
 }
 
-impl Training<'_> {
+impl TrainingLoop<'_> {
     /// The losses of one step; the graph hangs on `total`.
-    pub(super) fn losses(
-        &self,
-        batch: &Batch,
-        phase: &PhaseConfig,
-        model: &Model,
-        cache: &mut EncoderCache,
-        positive_weight: f64,
-    ) -> Result<StepLosses> {
-        let config = self.config;
+    pub(super) fn losses(&mut self, batch: &Batch) -> Result<StepLosses> {
+        let (config, model, cache) = (self.training.config, self.model, &mut self.cache);
+        let phase = &config.phases[batch.step.phase];
         let mut losses = StepLosses::default();
         // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
         let mut parts: Vec<(Tensor, f64)> = Vec::new();
         if let Some((slices, labels)) = &batch.slices {
             let (slices, labels) = match &batch.labelled {
                 Some((labelled, _)) => {
-                    let ones = Tensor::ones([labelled.size()[0]], (Kind::Float, self.device));
+                    let ones = Tensor::ones([labelled.size()[0]], (Kind::Float, self.training.device));
                     (Tensor::cat(&[slices, labelled], 0), Tensor::cat(&[labels, &ones], 0))
                 }
                 None => (slices.shallow_clone(), labels.shallow_clone()),
@@ -49,7 +41,7 @@ impl Training<'_> {
                 .chain(batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone())))
             {
                 let presence = model.classifier.forward(&images, Mode::Train);
-                let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, positive_weight);
+                let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, self.positive_weight);
                 parts.push((loss, images.size()[0] as f64));
             }
         }
@@ -75,7 +67,7 @@ impl Training<'_> {
                 phase.prompts,
                 model.classifier.as_ref(),
                 &image,
-                self.store.mask(row),
+                self.training.store.mask(row),
                 &mut rng,
             );
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());

@@ -1,8 +1,8 @@
 //! What a checkpoint holds, and how often each group was trained.
 
+use crate::average::WeightAverage;
 use crate::checkpoint::{self, Progress};
 use crate::config::{Config, EncoderTraining, PhaseConfig};
-use crate::loader::Batch;
 use crate::model::Model;
 use crate::optimizer::Optimizer;
 use crate::patterns::matching;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use stage_api::{Group, NamedTensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// What a checkpoint holds.
 pub(super) struct State {
@@ -20,6 +20,8 @@ pub(super) struct State {
     /// Factors of the learning rates of single parameters.
     lr_scale: BTreeMap<String, f64>,
     pub optimizer: Optimizer,
+    /// What validation and prediction use where it is there.
+    pub average: Option<WeightAverage>,
     pub progress: Progress,
     pub last_validation: Option<f64>,
 }
@@ -42,11 +44,20 @@ impl State {
             }
         }
         let optimizer = Optimizer::new(&config.optimizer);
-        Ok(Self { tensors, lr_scale, optimizer, progress: Progress::default(), last_validation: None })
+        let decay = config.optimizer.ema_decay;
+        let average = (decay > 0.0).then(|| WeightAverage::new(decay, &tensors));
+        Ok(Self { tensors, lr_scale, optimizer, average, progress: Progress::default(), last_validation: None })
     }
 
     pub fn restore(&mut self, directory: &Path, device: Device) -> Result<()> {
-        checkpoint::load_weights(&directory.join(checkpoint::WEIGHTS), &self.tensors)?;
+        let weights = directory.join(checkpoint::WEIGHTS);
+        match &self.average {
+            Some(average) => {
+                checkpoint::load_weights(&weights, &average.tensors)?;
+                checkpoint::load_weights(&directory.join(checkpoint::TRAINING), &self.tensors)?;
+            }
+            None => checkpoint::load_weights(&weights, &self.tensors)?,
+        }
         let state = checkpoint::optimizer_state(directory)?;
         self.optimizer
             .restore(state, device)
@@ -56,7 +67,18 @@ impl State {
     }
 
     pub fn save(&self, run: &Path, is_best: bool) -> Result<()> {
-        checkpoint::write(run, &self.tensors, &self.optimizer.state(), &self.progress, is_best)
+        let named = |tensors: &[NamedTensor]| -> Vec<(String, Tensor)> {
+            tensors.iter().map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect()
+        };
+        let mut files = vec![(checkpoint::OPTIMIZER, self.optimizer.state())];
+        match &self.average {
+            Some(average) => {
+                files.push((checkpoint::WEIGHTS, named(&average.tensors)));
+                files.push((checkpoint::TRAINING, named(&self.tensors)));
+            }
+            None => files.push((checkpoint::WEIGHTS, named(&self.tensors))),
+        }
+        checkpoint::write(run, &files, &self.progress, is_best)
     }
 
     /// Moves these parameters, at the learning rates of their groups and names; their gradients are then cleared.
@@ -66,43 +88,83 @@ impl State {
         self.optimizer.step(parameters, |p| lr(p.group) * scale(p));
     }
 
-    /// The parameters that this step trains.
-    pub fn active(&self, batch: &Batch, phase: &PhaseConfig) -> Vec<NamedTensor> {
-        let trained = |t: &&NamedTensor| match t.group {
-            Group::Classifier => batch.slices.is_some(),
-            Group::Lora => phase.encoder == EncoderTraining::Lora && batch.labelled.is_some(),
-            Group::PromptEncoder | Group::Decoder => batch.labelled.is_some(),
-            Group::Encoder | Group::Buffer => false,
-        };
+    /// The parameters of those groups that are not frozen.
+    pub fn parameters(&self, trained: Trained) -> Vec<NamedTensor> {
         self.tensors
             .iter()
-            .filter(trained)
+            .filter(|t| t.group != Group::Buffer && trained.has(t.group) && t.tensor.requires_grad())
             .map(|t| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() })
             .collect()
     }
-}
 
-/// In how many steps each group is trained: what the schedules run over.
-#[derive(Clone, Copy, Default)]
-pub(super) struct GroupSteps {
-    pub classifier: usize,
-    pub decoder: usize,
-    pub lora: usize,
-}
-
-impl GroupSteps {
-    pub fn count(config: &Config, steps: &[Step]) -> Self {
-        let mut count = Self::default();
-        for step in steps {
-            count.add(&config.phases[step.phase], step);
+    /// Exchanges the weights with their average, if there is one; twice is nothing.
+    pub fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            average.swap(&self.tensors);
         }
-        count
+    }
+}
+
+/// The groups that an update trains.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Trained {
+    classifier: bool,
+    decoder: bool,
+    lora: bool,
+}
+
+impl Trained {
+    /// By these steps of one update.
+    pub fn by(phase: &PhaseConfig, steps: &[Step]) -> Self {
+        let guided = steps.iter().any(|s| !s.labelled.is_empty());
+        Self {
+            classifier: steps.iter().any(|s| !s.slices.is_empty()),
+            decoder: guided,
+            lora: guided && phase.encoder == EncoderTraining::Lora,
+        }
     }
 
-    pub fn add(&mut self, phase: &PhaseConfig, step: &Step) {
-        let guided = usize::from(!step.labelled.is_empty());
-        self.classifier += usize::from(!step.slices.is_empty());
-        self.decoder += guided;
-        self.lora += if phase.encoder == EncoderTraining::Lora { guided } else { 0 };
+    /// The classifier's running statistics go with it.
+    pub fn has(self, group: Group) -> bool {
+        match group {
+            Group::Classifier | Group::Buffer => self.classifier,
+            Group::PromptEncoder | Group::Decoder => self.decoder,
+            Group::Lora => self.lora,
+            Group::Encoder => false,
+        }
+    }
+}
+
+/// How many updates train each group: what the schedules run over.
+#[derive(Clone, Copy, Default)]
+pub(super) struct UpdateCounts {
+    classifier: usize,
+    decoder: usize,
+    lora: usize,
+}
+
+impl UpdateCounts {
+    /// In these steps of the plan, which end with an update.
+    pub fn of(config: &Config, steps: &[Step]) -> Self {
+        let mut counts = Self::default();
+        for last in steps.iter().filter(|s| s.updates) {
+            let update = &steps[last.index + 1 - last.accumulates..=last.index];
+            counts.add(Trained::by(&config.phases[last.phase], update));
+        }
+        counts
+    }
+
+    pub fn add(&mut self, trained: Trained) {
+        self.classifier += usize::from(trained.classifier);
+        self.decoder += usize::from(trained.decoder);
+        self.lora += usize::from(trained.lora);
+    }
+
+    pub fn group(&self, group: Group) -> usize {
+        match group {
+            Group::Classifier | Group::Buffer => self.classifier,
+            Group::Lora => self.lora,
+            Group::PromptEncoder | Group::Decoder | Group::Encoder => self.decoder,
+        }
     }
 }

@@ -1,15 +1,9 @@
 //! Validation at an epoch's end: Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
 
-use super::Training;
-use super::encoder_cache::EncoderCache;
-use super::state::State;
+use super::training_loop::TrainingLoop;
 use crate::checkpoint::Best;
 use crate::config::{EncoderTraining, PhaseConfig};
-use crate::metrics_log::MetricsLog;
-use crate::model::Model;
 use crate::plan::Step;
-use crate::progress::Ticker;
-use crate::rows::Rows;
 use anyhow::Result;
 use stage_api::{Adapters, Mode, PromptedSegmenter};
 
@@ -20,34 +14,28 @@ struct Validation {
     called: f64,
 }
 
-impl Training<'_> {
-    /// Validates where the segmenter was trained; true if this is the best so far.
-    #[expect(clippy::too_many_arguments, reason = "the loop's state, named at its one call")]
-    pub(super) fn end_epoch(
-        &self,
-        step: &Step,
-        phase: &PhaseConfig,
-        model: &Model,
-        rows: &Rows,
-        state: &mut State,
-        cache: &mut EncoderCache,
-        log: &mut MetricsLog,
-        ticker: &Ticker,
-    ) -> Result<bool> {
-        let found = self.validate(phase, model, rows, cache);
+impl TrainingLoop<'_> {
+    /// Validates where the segmenter was trained, by the average of the weights if there is one; true if this is the best
+    /// so far.
+    pub(super) fn end_epoch(&mut self, step: &Step) -> Result<bool> {
+        let phase = &self.training.config.phases[step.phase];
+        self.state.swap_average();
+        let found = self.validate(phase);
+        self.state.swap_average();
         let guided = phase.labelled_passes > 0;
-        log.epoch(
+        let progress = &mut self.state.progress;
+        self.log.epoch(
             &phase.name,
             step.epoch,
-            state.progress.steps,
-            state.progress.seconds,
+            progress.steps,
+            progress.seconds,
             guided.then_some(found.dice),
             found.box_iou,
             found.auc,
         )?;
         let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
         let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
-        ticker.line(&format!(
+        self.ticker.line(&format!(
             "{} epoch {}/{}: validation {dice}box IoU {:.3}, called present {:.2}, AUC {auc}",
             phase.name,
             step.epoch + 1,
@@ -55,30 +43,31 @@ impl Training<'_> {
             found.box_iou.unwrap_or(f64::NAN),
             found.called,
         ));
-        state.last_validation = guided.then_some(found.dice);
+        self.state.last_validation = guided.then_some(found.dice);
         // Without validation slices nothing can choose, and the newest counts.
-        let better = rows.validation.is_empty() || state.progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
+        let better = self.rows.validation.is_empty() || progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
         if !guided || !better {
             return Ok(false);
         }
-        state.progress.best = Some(Best { dice: found.dice, steps: state.progress.steps });
+        progress.best = Some(Best { dice: found.dice, steps: progress.steps });
         Ok(true)
     }
 
     /// Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
-    fn validate(&self, phase: &PhaseConfig, model: &Model, rows: &Rows, cache: &mut EncoderCache) -> Validation {
-        let predictor = model.predictor(self.config);
-        let size = self.store.slice_size();
+    fn validate(&mut self, phase: &PhaseConfig) -> Validation {
+        let (training, model, rows, cache) = (self.training, self.model, self.rows, &mut self.cache);
+        let predictor = model.predictor(training.config);
+        let size = training.store.slice_size();
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {
-            let image = cache.intensity.rows(self.store, &[row], self.device);
+            let image = cache.intensity.rows(training.store, &[row], training.device);
             let look = predictor.look(&image).remove(0);
-            let truth = self.store.mask(row);
+            let truth = training.store.mask(row);
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
                 ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
             }
             scores.push(look.probability);
-            labels.push(self.store.records()[row].has_target());
+            labels.push(training.store.records()[row].has_target());
             called += usize::from(look.present);
             if phase.labelled_passes == 0 {
                 continue;
