@@ -27,6 +27,12 @@ pub struct Progress {
     pub best: Option<Best>,
     /// What each finished phase gave.
     pub phases: Vec<PhaseResult>,
+    /// Updates that were left out because a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped_updates: usize,
+    /// Those of them with which training arrived here.
+    #[serde(default)]
+    pub skipped_in_a_row: usize,
 }
 
 /// The best validation so far.

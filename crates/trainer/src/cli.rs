@@ -285,6 +285,9 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
                     phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
                 eprintln!("phase {}: {dice}, {:.0} s", phase.name, phase.seconds);
             }
+            if record.skipped_updates > 0 {
+                eprintln!("{} updates were left out: their loss or gradient was not finite", record.skipped_updates);
+            }
             println!("trained in {:.0} s: '{}'", record.seconds, run.display());
             Ok(true)
         }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const HEADER: &str =
-    "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc,grad_norm";
+    "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc,grad_norm,skipped";
 
 /// The open log.
 pub struct MetricsLog {
@@ -31,6 +31,8 @@ pub struct Row<'a> {
     pub lr: f64,
     /// Norm of the gradient before clipping, of a step that ends an update.
     pub gradient_norm: Option<f64>,
+    /// Whether its update is left out.
+    pub skipped: bool,
 }
 
 impl MetricsLog {
@@ -58,13 +60,14 @@ impl MetricsLog {
     pub fn step(&mut self, row: &Row) -> Result<()> {
         let [cls, seg, score] = row.losses.map(number);
         self.write(&format!(
-            "step,{},{},{},{:.2},{cls},{seg},{score},{:.3e},,,,{}",
+            "step,{},{},{},{:.2},{cls},{seg},{score},{:.3e},,,,{},{}",
             row.phase.replace(',', " "),
             row.epoch + 1,
             row.step,
             row.seconds,
             row.lr,
             number(row.gradient_norm),
+            u8::from(row.skipped),
         ))
     }
 
@@ -82,7 +85,7 @@ impl MetricsLog {
     ) -> Result<()> {
         let [dice, box_iou, auc] = [dice, box_iou, auc].map(number);
         self.write(&format!(
-            "epoch,{},{},{step},{seconds:.2},,,,,{dice},{box_iou},{auc},",
+            "epoch,{},{},{step},{seconds:.2},,,,,{dice},{box_iou},{auc},,",
             phase.replace(',', " "),
             epoch + 1
         ))
@@ -118,6 +121,7 @@ mod tests {
                 losses: [Some(0.5), None, None],
                 lr: 1e-4,
                 gradient_norm: Some(2.0),
+                skipped: false,
             })
             .unwrap();
         }
@@ -125,6 +129,6 @@ mod tests {
         drop(MetricsLog::open(&path, 3).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
-        assert!(text.starts_with(HEADER) && text.contains("step,a,1,3,1.00,0.50000,,,1.000e-4,,,,2.00000\n"));
+        assert!(text.starts_with(HEADER) && text.contains("step,a,1,3,1.00,0.50000,,,1.000e-4,,,,2.00000,0\n"));
     }
 }

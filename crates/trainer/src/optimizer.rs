@@ -108,6 +108,16 @@ pub fn clip(parameters: &[NamedTensor], norm: f64, limit: f64) {
     }
 }
 
+/// Drops the gradients.
+pub fn clear(parameters: &[NamedTensor]) {
+    for parameter in parameters {
+        let mut gradient = parameter.tensor.grad();
+        if gradient.defined() {
+            let _ = gradient.zero_();
+        }
+    }
+}
+
 /// Moves one parameter, as PyTorch's optimiser of that name does.
 fn update(config: &OptimizerConfig, state: &mut Moments, value: &Tensor, gradient: &Tensor, lr: f64) {
     let mut value = value.shallow_clone();

@@ -2,6 +2,7 @@
 
 mod encoder_cache;
 mod forward;
+mod non_finite;
 mod state;
 mod training_loop;
 mod validate;

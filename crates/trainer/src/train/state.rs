@@ -97,6 +97,22 @@ impl State {
             .collect()
     }
 
+    /// A copy of the classifier's running statistics.
+    pub fn statistics(&self) -> Vec<Tensor> {
+        self.buffers().map(Tensor::copy).collect()
+    }
+
+    /// Puts back what [`Self::statistics`] gave.
+    pub fn set_statistics(&self, statistics: &[Tensor]) {
+        for (buffer, value) in self.buffers().zip(statistics) {
+            buffer.shallow_clone().copy_(value);
+        }
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.iter().filter(|t| t.group == Group::Buffer).map(|t| &t.tensor)
+    }
+
     /// Exchanges the weights with their average, if there is one; twice is nothing.
     pub fn swap_average(&mut self) {
         if let Some(average) = &mut self.average {

@@ -2,21 +2,22 @@
 
 use super::encoder_cache::EncoderCache;
 use super::forward::StepLosses;
+use super::non_finite::TOO_MANY;
 use super::state::{State, Trained, UpdateCounts};
 use super::{Outcome, Training};
 use crate::checkpoint::PhaseResult;
 use crate::loader::{self, Batch};
 use crate::metrics_log::{MetricsLog, Row};
 use crate::model::Model;
-use crate::optimizer::{clip, global_norm};
+use crate::optimizer::{clear, clip, global_norm};
 use crate::plan::Step;
 use crate::progress::Ticker;
 use crate::rows::Rows;
 use crate::schedule::schedule_factor;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use crossbeam::channel::Receiver;
 use slice_sampling::stream_seed;
-use stage_api::Group;
+use stage_api::{Group, NamedTensor};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ pub(super) struct TrainingLoop<'a> {
     /// Updates of each group in the whole plan, and before the place in it.
     total: UpdateCounts,
     done: UpdateCounts,
+    /// Whether the update under way is left out, because something in it was not finite.
+    pub left_out: bool,
     begun: Instant,
     seconds_before: f64,
 }
@@ -63,6 +66,7 @@ impl<'a> TrainingLoop<'a> {
             positive_weight: training.positive_weight(rows),
             total: UpdateCounts::of(training.config, steps),
             done: UpdateCounts::of(training.config, &steps[..place.min(steps.len())]),
+            left_out: false,
             begun: Instant::now(),
             seconds_before,
         }
@@ -112,22 +116,25 @@ impl<'a> TrainingLoop<'a> {
         let (step, config) = (&batch.step, self.training.config);
         let phase = &config.phases[step.phase];
         tch::manual_seed((stream_seed(config.seed, &format!("torch/{}", step.index)) >> 1) as i64);
+        let statistics = self.state.statistics();
         let losses = self.losses(batch)?;
         if let Some(total) = &losses.total {
-            ensure!(
-                total.double_value(&[]).is_finite(),
-                "the loss of step {} is not finite (classifier {:?}, segmentation {:?}); the run's last checkpoint is \
-                 unharmed. A lower learning rate is the usual way out",
-                step.index,
-                losses.classifier,
-                losses.segmentation,
-            );
-            // With everything frozen there is nothing to learn.
-            if total.requires_grad() {
+            if !total.double_value(&[]).is_finite() {
+                // The classifier has seen it, but must not remember it.
+                self.state.set_statistics(&statistics);
+                if !self.left_out {
+                    self.leave_out(batch, &losses, "loss");
+                }
+            } else if !self.left_out && total.requires_grad() {
+                // With everything frozen nothing requires a gradient.
                 (total / step.accumulates as f64).backward();
             }
         }
-        let norm = step.updates.then(|| self.update(step));
+        let norm = step.updates.then(|| self.update(batch, &losses));
+        let skipped = self.left_out;
+        if step.updates {
+            self.left_out = false;
+        }
         self.state.progress.steps += 1;
         self.count_time();
         self.log.step(&Row {
@@ -138,28 +145,46 @@ impl<'a> TrainingLoop<'a> {
             losses: [losses.classifier, losses.segmentation, losses.score],
             lr: self.learning_rate()(Group::Decoder),
             gradient_norm: norm,
+            skipped,
         })?;
+        if skipped && self.state.progress.skipped_in_a_row == TOO_MANY {
+            return Err(self.too_many(batch, &losses));
+        }
         self.tick(step, &losses);
         Ok(())
     }
 
-    /// Moves what the steps of this update train; gives the norm of the gradient before it was clipped.
-    fn update(&mut self, last: &Step) -> f64 {
-        let config = self.training.config;
+    /// Moves what the steps of this update train, or leaves it; gives the norm of the gradient before it was clipped.
+    fn update(&mut self, batch: &Batch, losses: &StepLosses) -> f64 {
+        let (config, last) = (self.training.config, &batch.step);
         let steps = &self.steps[last.index + 1 - last.accumulates..=last.index];
         let trained = Trained::by(&config.phases[last.phase], steps);
         let parameters = self.state.parameters(trained);
         let norm = global_norm(&parameters);
+        if !norm.is_finite() && !self.left_out {
+            self.leave_out(batch, losses, "gradient");
+        }
+        if self.left_out {
+            clear(&parameters);
+        } else {
+            self.state.progress.skipped_in_a_row = 0;
+            self.move_parameters(&parameters, norm, trained);
+        }
+        // An update that is left out counts: the schedules depend on the place in the plan only.
+        self.done.add(trained);
+        norm
+    }
+
+    fn move_parameters(&mut self, parameters: &[NamedTensor], norm: f64, trained: Trained) {
+        let config = self.training.config;
         if config.optimizer.clip_norm > 0.0 {
-            clip(&parameters, norm, config.optimizer.clip_norm);
+            clip(parameters, norm, config.optimizer.clip_norm);
         }
         let rate = self.learning_rate();
-        self.state.update(&parameters, rate);
+        self.state.update(parameters, rate);
         if let Some(average) = &mut self.state.average {
             average.update(&self.state.tensors, |group| trained.has(group).then(|| self.done.group(group)));
         }
-        self.done.add(trained);
-        norm
     }
 
     /// Of each group, at this place of the plan.
