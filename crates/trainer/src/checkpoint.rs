@@ -4,10 +4,17 @@
 use crate::files::{read_json, write_whole};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use stage_api::{Group, NamedTensor};
+use stage_api::NamedTensor;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Tensor, no_grad};
+
+/// What evaluation and prediction load.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// The weights that training goes on from, where `WEIGHTS` has their average.
+pub const TRAINING: &str = "training.safetensors";
+/// The optimiser's state.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// The place in the plan and what was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +27,12 @@ pub struct Progress {
     pub best: Option<Best>,
     /// What each finished phase gave.
     pub phases: Vec<PhaseResult>,
+    /// Updates that were left out because a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped_updates: usize,
+    /// Those of them with which training arrived here.
+    #[serde(default)]
+    pub skipped_in_a_row: usize,
 }
 
 /// The best validation so far.
@@ -60,31 +73,16 @@ impl Which {
     }
 }
 
-/// Tensors of the two branches that a checkpoint holds: all that can be trained, and the classifier's statistics.
-pub fn saved(classifier: &[NamedTensor], segmenter: &[NamedTensor]) -> Vec<(String, Tensor)> {
-    let classifier = classifier.iter().map(|t| (format!("classifier.{}", t.name), t.tensor.shallow_clone()));
-    let segmenter = segmenter
-        .iter()
-        .filter(|t| matches!(t.group, Group::Lora | Group::PromptEncoder | Group::Decoder))
-        .map(|t| (format!("segmenter.{}", t.name), t.tensor.shallow_clone()));
-    classifier.chain(segmenter).collect()
-}
-
 /// Writes `step-N` whole, points `last` at it (and `best` if it is the best), and removes those that neither names but one.
-pub fn write(
-    run: &Path,
-    weights: &[(String, Tensor)],
-    optimizer: &[(String, Tensor)],
-    progress: &Progress,
-    is_best: bool,
-) -> Result<()> {
+pub fn write(run: &Path, files: &[(&str, Vec<(String, Tensor)>)], progress: &Progress, is_best: bool) -> Result<()> {
     let root = run.join("checkpoints");
     let name = format!("step-{:06}", progress.steps);
     let write = || -> Result<()> {
         std::fs::create_dir_all(&root)?;
         let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&root)?;
-        save_tensors(&temporary.path().join("weights.safetensors"), weights)?;
-        save_tensors(&temporary.path().join("optimizer.safetensors"), optimizer)?;
+        for (file, tensors) in files {
+            save_tensors(&temporary.path().join(file), tensors)?;
+        }
         write_whole(&temporary.path().join("progress.json"), serde_json::to_string_pretty(progress)?.as_bytes())?;
         let target = root.join(&name);
         if target.exists() {
@@ -134,16 +132,15 @@ pub fn progress(directory: &Path) -> Result<Progress> {
     read_json(&directory.join("progress.json"))
 }
 
-/// Puts a checkpoint's weights into the two branches.
-pub fn load_weights(directory: &Path, classifier: &[NamedTensor], segmenter: &[NamedTensor]) -> Result<()> {
-    let path = directory.join("weights.safetensors");
-    let mut file: BTreeMap<String, Tensor> = read_tensors(&path)?.into_iter().collect();
-    for (name, target) in saved(classifier, segmenter) {
-        let Some(value) = file.remove(&name) else { bail!("'{}' has no tensor `{name}`", path.display()) };
-        if value.size() != target.size() {
-            bail!("'{}': `{name}` has shape {:?}, expected {:?}", path.display(), value.size(), target.size());
+/// Puts a file's tensors into those of the same names.
+pub fn load_weights(path: &Path, targets: &[NamedTensor]) -> Result<()> {
+    let mut file: BTreeMap<String, Tensor> = read_tensors(path)?.into_iter().collect();
+    for NamedTensor { name, tensor, .. } in targets {
+        let Some(value) = file.remove(name) else { bail!("'{}' has no tensor `{name}`", path.display()) };
+        if value.size() != tensor.size() {
+            bail!("'{}': `{name}` has shape {:?}, expected {:?}", path.display(), value.size(), tensor.size());
         }
-        no_grad(|| target.shallow_clone().copy_(&value));
+        no_grad(|| tensor.shallow_clone().copy_(&value));
     }
     if let Some(name) = file.keys().next() {
         bail!("'{}' has tensor `{name}`, which the configured model does not have", path.display());
@@ -153,7 +150,7 @@ pub fn load_weights(directory: &Path, classifier: &[NamedTensor], segmenter: &[N
 
 /// Reads the optimiser's state.
 pub fn optimizer_state(directory: &Path) -> Result<Vec<(String, Tensor)>> {
-    read_tensors(&directory.join("optimizer.safetensors"))
+    read_tensors(&directory.join(OPTIMIZER))
 }
 
 fn save_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {

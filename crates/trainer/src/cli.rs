@@ -7,8 +7,9 @@ use crate::evaluate::{self, Evaluator};
 use crate::files::write_whole;
 use crate::model::{Model, untouched_segmenter};
 use crate::registry::Registry;
+use crate::rows::rows_of;
 use crate::run::{RunRecord, Status};
-use crate::train::{Outcome, Training, rows_of};
+use crate::train::{Outcome, Training};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
@@ -283,6 +284,9 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
                 let dice =
                     phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
                 eprintln!("phase {}: {dice}, {:.0} s", phase.name, phase.seconds);
+            }
+            if record.skipped_updates > 0 {
+                eprintln!("{} updates were left out: their loss or gradient was not finite", record.skipped_updates);
             }
             println!("trained in {:.0} s: '{}'", record.seconds, run.display());
             Ok(true)

@@ -1,12 +1,17 @@
 //! The configuration: a TOML file, overridden by `--set a.b=c`, resolved into [`Config`]. Unknown keys are errors.
 
-use anyhow::{Context, Result, bail};
+mod check;
+mod load;
+mod optimizer;
+
 use cam_classifier::PromptSettings;
 use sam_segmenter::SegmenterSettings;
 use serde::{Deserialize, Serialize};
 use slice_sampling::SamplingSettings;
 use slice_store::Window;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
 
 /// Everything that decides a run, but for the store, the device and the number of threads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -151,7 +156,7 @@ impl Default for TrainingPromptConfig {
     }
 }
 
-/// `dice · Dice + focal · focal + ce · cross-entropy + score · MSE(score, true IoU)`.
+/// The weights of the parts of the segmentation loss, which are added; 0: off.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SegmentationLossConfig {
@@ -159,60 +164,21 @@ pub struct SegmentationLossConfig {
     pub dice: f64,
     /// Weight of the focal loss (γ = 2, α = 0.5) of the pixels.
     pub focal: f64,
-    /// Weight of the cross-entropy of the pixels.
+    /// Weight of the binary cross-entropy of the pixels; `bce` is another name for it.
+    #[serde(alias = "bce")]
     pub ce: f64,
+    /// Weight of the soft Jaccard loss (smooth 1, on the sigmoid).
+    pub iou: f64,
+    /// Weight of the boundary loss: the mean of probability × signed distance from the target's edge in pixels.
+    pub boundary: f64,
     /// Weight of the score head's squared error against the true IoU.
     pub score: f64,
 }
 
 impl Default for SegmentationLossConfig {
     fn default() -> Self {
-        Self { dice: 0.6, focal: 0.4, ce: 0.0, score: 0.1 }
+        Self { dice: 0.6, focal: 0.4, ce: 0.0, iou: 0.0, boundary: 0.0, score: 0.1 }
     }
-}
-
-/// Adam (Kingma & Ba, 2015) with decoupled weight decay (Loshchilov & Hutter, 2019); Adam is `weight_decay = 0`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerConfig {
-    /// Learning rate of the classifier.
-    pub classifier_lr: f64,
-    /// Learning rate of prompt encoder and mask decoder.
-    pub decoder_lr: f64,
-    /// Learning rate of the adapters.
-    pub lora_lr: f64,
-    /// Decoupled weight decay, on everything but biases and normalisation.
-    pub weight_decay: f64,
-    /// Exponential decay of the two moments.
-    pub betas: [f64; 2],
-    /// The schedule of each group over the steps in which it is trained.
-    pub schedule: Schedule,
-    /// Steps of linear warm-up of each group.
-    pub warmup_steps: usize,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            classifier_lr: 1e-3,
-            decoder_lr: 1e-4,
-            lora_lr: 1e-3,
-            weight_decay: 0.01,
-            betas: [0.9, 0.999],
-            schedule: Schedule::Cosine,
-            warmup_steps: 20,
-        }
-    }
-}
-
-/// A learning rate's course after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// No change.
-    Constant,
-    /// Half a cosine down to 2 % at the last step.
-    Cosine,
 }
 
 /// The loader.
@@ -310,136 +276,5 @@ pub struct EvaluationConfig {
 impl Default for EvaluationConfig {
     fn default() -> Self {
         Self { oracle_margin_px: 3.0 }
-    }
-}
-
-impl Config {
-    /// Reads a configuration file and applies overrides of the form `a.b=c` (`c` a TOML value, or a bare text).
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read configuration '{}'", path.display()))?;
-        Self::parse(&text, overrides).with_context(|| format!("in configuration '{}'", path.display()))
-    }
-
-    /// As [`Self::load`], from a text.
-    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table = text.parse().context("this is not TOML")?;
-        for item in overrides {
-            set(&mut table, item)?;
-        }
-        // Through text again, so that an error can show the place.
-        let merged = if overrides.is_empty() { text.to_owned() } else { toml::to_string(&table)? };
-        let config: Self = toml::from_str(&merged)
-            .map_err(|e| anyhow::anyhow!("{}{}", e.to_string().trim_end(), suggestion(e.message())))?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<()> {
-        let out_of = |key: &str, found: String, expected: &str| -> Result<()> {
-            bail!("`{key}` is {found}, expected {expected}")
-        };
-        if self.phases.is_empty() {
-            bail!("there is no [[phase]]; a run needs at least one");
-        }
-        if self.classifier.batch_slices == 0 {
-            return out_of("classifier.batch_slices", "0".into(), "at least 1");
-        }
-        if self.classifier.crop_negatives && (self.classifier.batch_crops < 2 || self.classifier.crop_size < 32) {
-            return out_of(
-                "classifier.batch_crops, crop_size",
-                format!("{}, {}", self.classifier.batch_crops, self.classifier.crop_size),
-                "at least 2 crops of at least 32 pixels",
-            );
-        }
-        if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
-            return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");
-        }
-        if self.prompt.threshold <= 0.0 || self.prompt.threshold >= 1.0 {
-            return out_of("prompt.threshold", self.prompt.threshold.to_string(), "more than 0, less than 1");
-        }
-        let thresholds = &self.training_prompts.cam_thresholds;
-        if thresholds.is_empty() || thresholds.iter().any(|t| *t <= 0.0 || *t >= 1.0) {
-            return out_of("training_prompts.cam_thresholds", format!("{thresholds:?}"), "values between 0 and 1");
-        }
-        for (key, share) in [
-            ("training_prompts.cam_share", self.training_prompts.cam_share),
-            ("training_prompts.whole_share", self.training_prompts.whole_share),
-            ("prediction.presence_threshold", self.prediction.presence_threshold),
-            ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
-        ] {
-            if !(0.0..=1.0).contains(&share) {
-                return out_of(key, share.to_string(), "0 to 1");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Applies `a.b=c` to a table.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let (path, value) =
-        item.split_once('=').with_context(|| format!("--set {item}: expected KEY=VALUE, for example --set seed=1"))?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.into()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().filter(|k| !k.is_empty()).with_context(|| format!("--set {item}: the key is empty"))?;
-    let mut at = table;
-    for key in keys {
-        at = match at.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
-            toml::Value::Table(inner) => inner,
-            other => bail!("--set {item}: `{key}` is a {}, not a table", other.type_str()),
-        };
-    }
-    at.insert(last.into(), value);
-    Ok(())
-}
-
-/// For serde's "unknown field `x`, expected one of `a`, `b`": the known name that is nearest.
-fn suggestion(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
-        return String::new();
-    }
-    let Some(unknown) = quoted.next() else { return String::new() };
-    quoted
-        .max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))
-        .filter(|known| strsim::jaro_winkler(known, unknown) > 0.7)
-        .map_or_else(String::new, |known| format!("\ndid you mean `{known}`?"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
-
-    #[test]
-    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
-        let error = Config::parse(&format!("{SMALL}\n[optimizer]\ndecoder_lt = 1e-4\n"), &[]).unwrap_err().to_string();
-        assert!(error.contains("did you mean `decoder_lr`?") && error.contains("line"), "{error}");
-        let nested = Config::parse(SMALL, &["segmenter.settings.lora_ranc=4".into()]).unwrap_err().to_string();
-        assert!(nested.contains("did you mean `lora_rank`?"), "{nested}");
-    }
-
-    #[test]
-    fn overrides_replace_values_of_every_type() {
-        let set =
-            ["seed=7", "classifier.kind=other", "sampling.labelled=50", "optimizer.lora_lr=2e-4"].map(String::from);
-        let config = Config::parse(SMALL, &set).unwrap();
-        assert_eq!((config.seed, config.classifier.kind.as_str(), config.sampling.labelled), (7, "other", 50));
-        assert_eq!(config.optimizer.lora_lr, 2e-4);
-        assert!(Config::parse(SMALL, &["seed".into()]).unwrap_err().to_string().contains("KEY=VALUE"));
-        assert!(Config::parse(SMALL, &["seed.x=1".into(), "seed=0".into()]).is_ok());
-    }
-
-    #[test]
-    fn a_resolved_configuration_reads_back_as_itself() {
-        let config = Config::parse(SMALL, &[]).unwrap();
-        let text = toml::to_string(&config).unwrap();
-        assert_eq!(toml::to_string(&Config::parse(&text, &[]).unwrap()).unwrap(), text);
     }
 }

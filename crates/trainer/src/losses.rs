@@ -1,9 +1,10 @@
-//! The loss of the SAM branch.
+//! The losses of the SAM branch, each with its weight; one whose weight is 0 is not computed.
 
 use crate::config::SegmentationLossConfig;
 use cam_classifier::focal_loss;
+use seg_metrics::{MaskView, Spacing, distance_transform};
 use stage_api::Masks;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 /// The loss of a batch and its part from the score head.
 pub struct SegmentationLoss {
@@ -17,11 +18,14 @@ pub struct SegmentationLoss {
 /// section 3); every score learns the true IoU of its mask.
 pub fn segmentation_loss(masks: &Masks, truth: &Tensor, config: &SegmentationLossConfig) -> SegmentationLoss {
     let [batch, count, ..] = masks.logits.size()[..] else { unreachable!("masks are [B, M, H, W]") };
-    let truth = truth.expand_as(&masks.logits);
     let per_mask: Vec<Tensor> = (0..batch)
-        .flat_map(|b| (0..count).map(move |m| (b, m)))
-        .map(|(b, m)| pixel_loss(&masks.logits.get(b).get(m), &truth.get(b).get(m), config))
+        .flat_map(|b| {
+            let truth = truth.get(b).get(0);
+            let distance = (config.boundary > 0.0).then(|| signed_distance(&truth));
+            (0..count).map(move |m| pixel_loss(&masks.logits.get(b).get(m), &truth, distance.as_ref(), config))
+        })
         .collect();
+    let truth = truth.expand_as(&masks.logits);
     let best = Tensor::stack(&per_mask, 0).reshape([batch, count]).amin([1i64].as_slice(), false).mean(Kind::Float);
     let iou = tch::no_grad(|| {
         let predicted = masks.logits.gt(0.0).to_kind(Kind::Float);
@@ -35,10 +39,16 @@ pub fn segmentation_loss(masks: &Masks, truth: &Tensor, config: &SegmentationLos
 }
 
 /// Of one mask `[H, W]`.
-fn pixel_loss(logits: &Tensor, truth: &Tensor, config: &SegmentationLossConfig) -> Tensor {
+fn pixel_loss(
+    logits: &Tensor,
+    truth: &Tensor,
+    signed_distance: Option<&Tensor>,
+    config: &SegmentationLossConfig,
+) -> Tensor {
     let probability = logits.sigmoid();
     let shared = (&probability * truth).sum(Kind::Float);
-    let dice = 1.0 - (shared * 2.0 + 1.0) / (probability.sum(Kind::Float) + truth.sum(Kind::Float) + 1.0);
+    let both = probability.sum(Kind::Float) + truth.sum(Kind::Float);
+    let dice = 1.0 - (&shared * 2.0 + 1.0) / (&both + 1.0);
     let mut total = dice * config.dice;
     if config.focal > 0.0 {
         total += focal_loss(logits, truth, 2.0, 0.5) * config.focal;
@@ -46,13 +56,53 @@ fn pixel_loss(logits: &Tensor, truth: &Tensor, config: &SegmentationLossConfig) 
     if config.ce > 0.0 {
         total += logits.binary_cross_entropy_with_logits::<Tensor>(truth, None, None, Reduction::Mean) * config.ce;
     }
+    if config.iou > 0.0 {
+        total += (1.0 - (&shared + 1.0) / (both - &shared + 1.0)) * config.iou;
+    }
+    if let Some(distance) = signed_distance {
+        total += (probability * distance).mean(Kind::Float) * config.boundary;
+    }
     total
+}
+
+/// Distance in pixels of each pixel of a mask `[H, W]` from the other side of its edge: outside the target from the
+/// nearest pixel of it, inside 1 less than from the nearest pixel without it, negative. So it is 0 on the target's own
+/// outermost pixels, as in the code of Kervadec et al. (2019), "Boundary loss for highly unbalanced segmentation". All 0
+/// where there is no edge.
+fn signed_distance(truth: &Tensor) -> Tensor {
+    let [height, width] = truth.size()[..] else { unreachable!("a mask is [H, W]") };
+    let host = truth.gt(0.5).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
+    let mut inside = vec![0u8; host.numel()];
+    host.copy_data(&mut inside, host.numel());
+    let outside: Vec<u8> = inside.iter().map(|&m| 1 - m).collect();
+    let to = |mask: &[u8]| {
+        let view = MaskView::new(mask, height as usize, width as usize).expect("as many pixels as the tensor has");
+        distance_transform(view, Spacing::PIXELS)
+    };
+    let (to_target, to_background) = (to(&inside), to(&outside));
+    let signed: Vec<f32> = std::iter::zip(&to_target, &to_background)
+        .map(|(&t, &b)| match (t.is_finite() && b.is_finite(), t > 0.0) {
+            (false, _) => 0.0,
+            (true, true) => t as f32,
+            (true, false) => 1.0 - b as f32,
+        })
+        .collect();
+    Tensor::from_slice(&signed).reshape([height, width]).to_device(truth.device())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+
+    const OFF: SegmentationLossConfig =
+        SegmentationLossConfig { dice: 0.0, focal: 0.0, ce: 0.0, iou: 0.0, boundary: 0.0, score: 0.0 };
+
+    /// The loss of one mask in one row.
+    fn loss(config: &SegmentationLossConfig, logits: &[f32], truth: &[f32]) -> f64 {
+        let row = |values: &[f32]| Tensor::from_slice(values).reshape([1, 1, 1, values.len() as i64]);
+        let masks = Masks { logits: row(logits), scores: Tensor::zeros([1, 1], (Kind::Float, Device::Cpu)) };
+        segmentation_loss(&masks, &row(truth), config).total.double_value(&[])
+    }
 
     #[test]
     fn of_three_masks_the_best_is_trained_and_every_score_learns_its_iou() {
@@ -72,14 +122,56 @@ mod tests {
     }
 
     #[test]
-    fn dice_part_is_its_closed_form() {
-        let config = SegmentationLossConfig { dice: 1.0, focal: 0.0, ce: 0.0, score: 0.0 };
-        let truth = Tensor::from_slice(&[1.0f32, 0.0]).reshape([1, 1, 1, 2]);
-        let masks = Masks {
-            logits: Tensor::zeros([1, 1, 1, 2], (Kind::Float, Device::Cpu)),
-            scores: Tensor::zeros([1, 1], (Kind::Float, Device::Cpu)),
+    fn each_part_is_its_closed_form() {
+        // Probabilities 0.5 and 3/4.
+        let (logits, truth) = ([0.0, 3f32.ln()], [1.0, 0.0]);
+        let close = |config: SegmentationLossConfig, expected: f64| {
+            let found = loss(&config, &logits, &truth);
+            assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}: {config:?}");
         };
-        // Probabilities 0.5: 1 − (2·0.5 + 1) / (1 + 1 + 1).
-        assert!((segmentation_loss(&masks, &truth, &config).total.double_value(&[]) - 1.0 / 3.0).abs() < 1e-6);
+        // Shared 0.5, sum of both 1.25 + 1, union 1.75; each with 1 added to both sides of the fraction.
+        close(SegmentationLossConfig { dice: 1.0, ..OFF }, 1.0 - 2.0 / 3.25);
+        close(SegmentationLossConfig { iou: 1.0, ..OFF }, 1.0 - 1.5 / 2.75);
+        // −ln of the probability of what is true: 1/2 and 1/4.
+        close(SegmentationLossConfig { ce: 1.0, ..OFF }, f64::midpoint(2f64.ln(), 4f64.ln()));
+        close(SegmentationLossConfig { focal: 1.0, ..OFF }, 0.5 * (0.25 * 2f64.ln() + 0.75 * 0.75 * 4f64.ln()) / 2.0);
+        // Distances 0 (the target's outermost pixel) and 1.
+        close(SegmentationLossConfig { boundary: 1.0, ..OFF }, f64::midpoint(0.5 * 0.0, 0.75 * 1.0));
+        // Weights are factors, parts are added.
+        close(SegmentationLossConfig { iou: 0.5, boundary: 0.25, ..OFF }, 0.5 * (1.0 - 1.5 / 2.75) + 0.25 * 0.375);
+    }
+
+    #[test]
+    fn distances_are_negative_inside_and_count_from_the_targets_outermost_pixels() {
+        #[rustfmt::skip]
+        let truth = Tensor::from_slice(&[0.0f32, 0.0, 0.0, 0.0, 0.0,
+                                         0.0,    1.0, 1.0, 1.0, 0.0,
+                                         0.0,    1.0, 1.0, 1.0, 0.0,
+                                         0.0,    1.0, 1.0, 1.0, 0.0]).reshape([4, 5]);
+        let found = signed_distance(&truth);
+        let d = 2f64.sqrt();
+        // The image's own border is no edge: the lowest row of the target reaches on in thought.
+        #[rustfmt::skip]
+        let expected = [d,   1.0, 1.0,  1.0, d,
+                        1.0, 0.0, 0.0,  0.0, 1.0,
+                        1.0, 0.0, -1.0, 0.0, 1.0,
+                        1.0, 0.0, -1.0, 0.0, 1.0];
+        for (i, &e) in expected.iter().enumerate() {
+            let at = found.double_value(&[i as i64 / 5, i as i64 % 5]);
+            assert!((at - e).abs() < 1e-6, "pixel {i}: {at}, expected {e}");
+        }
+        for level in [0.0, 1.0] {
+            let all = Tensor::full([3, 3], level, (Kind::Float, Device::Cpu));
+            assert_eq!(signed_distance(&all).abs().max().double_value(&[]), 0.0);
+        }
+    }
+
+    #[test]
+    fn the_boundary_part_falls_where_probability_moves_into_the_target() {
+        let config = SegmentationLossConfig { boundary: 1.0, ..OFF };
+        let truth = [0.0, 0.0, 1.0, 1.0, 1.0];
+        let good = loss(&config, &[-9.0, -9.0, 9.0, 9.0, 9.0], &truth);
+        let bad = loss(&config, &[9.0, -9.0, -9.0, 9.0, 9.0], &truth);
+        assert!(good < bad, "{good} {bad}");
     }
 }

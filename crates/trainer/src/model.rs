@@ -7,7 +7,7 @@ use crate::registry::Registry;
 use anyhow::{Context, Result, bail};
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_sampling::stream_seed;
-use stage_api::PresenceClassifier;
+use stage_api::{Group, NamedTensor, PresenceClassifier, PromptedSegmenter};
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -35,7 +35,6 @@ impl Model {
 
     /// As a run's checkpoint left them. The pretrained file must be the one that the run began with.
     pub fn from_run(run: &Path, which: Which, config: &Config, registry: &Registry, device: Device) -> Result<Self> {
-        use stage_api::PromptedSegmenter;
         let model = Self::new(config, registry, device)?;
         let recorded: serde_json::Value = crate::files::read_json(&run.join("run.json"))?;
         let found = model.segmenter.encoder_fingerprint();
@@ -47,8 +46,17 @@ impl Model {
             );
         }
         let directory = checkpoint::directory(run, which)?;
-        checkpoint::load_weights(&directory, &model.classifier.tensors(), &model.segmenter.tensors())?;
+        checkpoint::load_weights(&directory.join(checkpoint::WEIGHTS), &model.tensors())?;
         Ok(model)
+    }
+
+    /// What a checkpoint holds, named by stage: all that can be trained, and the classifier's statistics.
+    pub fn tensors(&self) -> Vec<NamedTensor> {
+        let tagged = |stage: &str, t: NamedTensor| NamedTensor { name: format!("{stage}.{}", t.name), ..t };
+        let segmenter = self.segmenter.tensors().into_iter();
+        let segmenter = segmenter.filter(|t| matches!(t.group, Group::Lora | Group::PromptEncoder | Group::Decoder));
+        let classifier = self.classifier.tensors().into_iter().map(|t| tagged("classifier", t));
+        classifier.chain(segmenter.map(|t| tagged("segmenter", t))).collect()
     }
 
     /// The prediction path over both.

@@ -41,6 +41,11 @@ pub struct Overlay<'a> {
     pub size: usize,
 }
 
+/// Side of the picture of a slice, in pixels.
+pub fn side(slice_size: usize) -> u32 {
+    (slice_size * SCALE) as u32
+}
+
 /// A PNG.
 pub fn draw(o: &Overlay) -> Result<Vec<u8>> {
     let side = o.size * SCALE;

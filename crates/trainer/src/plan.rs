@@ -12,7 +12,8 @@ pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(stream_seed(seed, name))
 }
 
-/// One optimiser step.
+/// One step: losses and gradients of one batch. An update moves the parameters by the mean gradient of
+/// `optimizer.accumulate_steps` steps, or of those that are left in the epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// From 0, over the whole run.
@@ -23,6 +24,10 @@ pub struct Step {
     pub epoch: usize,
     /// Whether an epoch ends with this step.
     pub ends_epoch: bool,
+    /// Steps of the update that this one belongs to.
+    pub accumulates: usize,
+    /// Whether the update is made after this step.
+    pub updates: bool,
     /// Rows of the store for the classifier; empty where the step has no classifier batch.
     pub slices: Vec<usize>,
     /// Crops for the classifier: the row of a labelled slice, and whether the crop shows the target.
@@ -61,11 +66,16 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
                 } else {
                     Vec::new()
                 };
+                let accumulate = config.optimizer.accumulate_steps;
+                let first = i / accumulate * accumulate;
+                let accumulates = accumulate.min(count - first);
                 steps.push(Step {
                     index: steps.len(),
                     phase,
                     epoch,
                     ends_epoch: i + 1 == count,
+                    accumulates,
+                    updates: i + 1 == first + accumulates,
                     slices,
                     crops,
                     labelled: guided[share(i, guided.len())].to_vec(),
@@ -105,6 +115,18 @@ mod tests {
             assert_eq!(steps.iter().filter(|s| s.ends_epoch).count(), 2);
             assert!(steps.iter().enumerate().all(|(i, s)| s.index == i && s.labelled.len() <= 1 + passes / 7));
         }
+    }
+
+    #[test]
+    fn an_update_takes_as_many_steps_as_asked_or_are_left_in_the_epoch() {
+        let rows: Vec<usize> = (0..28).collect();
+        let mut config = config(1);
+        config.optimizer.accumulate_steps = 3;
+        // Seven batches of four in each of two epochs: updates of 3, 3 and 1 steps.
+        let steps = plan(&config, &rows, &rows[..5]);
+        let found: Vec<(usize, bool)> = steps.iter().map(|s| (s.accumulates, s.updates)).collect();
+        let epoch = [(3, false), (3, false), (3, true), (3, false), (3, false), (3, true), (1, true)];
+        assert_eq!(found, [epoch, epoch].concat());
     }
 
     #[test]

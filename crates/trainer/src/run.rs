@@ -52,6 +52,9 @@ pub struct RunRecord {
     pub label_budget: LabelBudget,
     /// Best validation Dice with CAM boxes.
     pub best_validation_dice: Option<f64>,
+    /// Updates that were left out because a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped_updates: usize,
     /// What each phase gave.
     pub phases: Vec<crate::checkpoint::PhaseResult>,
     /// The labelled slices by name.
@@ -113,6 +116,7 @@ impl RunRecord {
                 validation_slices: selection.validation.len(),
             },
             best_validation_dice: None,
+            skipped_updates: 0,
             phases: Vec::new(),
             labelled: selection.labelled.clone(),
         }
@@ -132,6 +136,7 @@ impl RunRecord {
     pub fn finish(&mut self, progress: &Progress) {
         self.seconds = progress.seconds;
         self.best_validation_dice = progress.best.as_ref().map(|b| b.dice);
+        self.skipped_updates = progress.skipped_updates;
         self.phases.clone_from(&progress.phases);
     }
 }

@@ -1,9 +1,20 @@
 //! A small phantom data set, prepared as a store, and a configuration that trains on it in seconds.
 
+// Each test file uses its own part.
+#![allow(dead_code)]
+
 use phantom::PhantomSettings;
 use slice_store::{SliceStore, StoreSettings};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use tch::{Device, Tensor};
+use trainer::checkpoint::{Which, directory};
+use trainer::config::Config;
+use trainer::model::Model;
+use trainer::registry::Registry;
+use trainer::run::RunRecord;
+use trainer::train::{Outcome, Training};
 
 /// A classifier of a few thousand parameters; both encoder modes.
 pub const CONFIG: &str = r#"
@@ -53,4 +64,57 @@ pub fn store(directory: &Path) -> PathBuf {
     assert_eq!(summary.prepared, 4);
     SliceStore::open(&options.store).unwrap();
     options.store
+}
+
+/// Trains on one store within this process.
+pub struct Bench {
+    config: &'static str,
+    store: SliceStore,
+    weights: PathBuf,
+    /// The stages; a test can add its own.
+    pub registry: Registry,
+}
+
+impl Bench {
+    /// `config` is a configuration's text.
+    pub fn new(config: &'static str, store: &Path, weights: PathBuf) -> Self {
+        Self { config, store: SliceStore::open(store).unwrap(), weights, registry: Registry::default() }
+    }
+
+    fn config(&self, set: &[&str]) -> anyhow::Result<Config> {
+        let set: Vec<String> = set.iter().map(|&s| s.to_owned()).collect();
+        let mut config = Config::parse(self.config, &set)?;
+        config.segmenter.weights = Some(self.weights.clone());
+        Ok(config)
+    }
+
+    /// Trains from the run's last checkpoint to the end.
+    pub fn train(&self, run: &Path, set: &[&str]) -> anyhow::Result<RunRecord> {
+        self.train_until(run, set, &AtomicBool::new(false)).map(|(record, _)| record)
+    }
+
+    /// Trains until `stop`, if that is set, which it can be from the start: then after one update.
+    pub fn train_until(&self, run: &Path, set: &[&str], stop: &AtomicBool) -> anyhow::Result<(RunRecord, Outcome)> {
+        let config = self.config(set)?;
+        std::fs::create_dir_all(run)?;
+        let selection = slice_sampling::select(self.store.records(), &config.sampling, 0)?;
+        let mut record = RunRecord::new(run, &config, &self.store, &selection, "cpu", 1);
+        let (registry, store, selection) = (&self.registry, &self.store, &selection);
+        let training = Training { config: &config, registry, store, run, selection, device: Device::Cpu, stop };
+        training.check()?;
+        let outcome = training.run(&mut record)?;
+        Ok((record, outcome))
+    }
+
+    /// What a checkpoint would hold before the first step.
+    pub fn untrained(&self) -> BTreeMap<String, Tensor> {
+        let model = Model::new(&self.config(&[]).unwrap(), &self.registry, Device::Cpu).unwrap();
+        model.tensors().into_iter().map(|t| (t.name, t.tensor.detach().copy())).collect()
+    }
+}
+
+/// A file of the run's last checkpoint.
+pub fn weights_of(run: &Path, file: &str) -> BTreeMap<String, Tensor> {
+    let directory = directory(run, Which::Last).unwrap();
+    Tensor::read_safetensors(directory.join(file)).unwrap().into_iter().collect()
 }

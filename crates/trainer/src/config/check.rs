@@ -1,0 +1,88 @@
+//! Values that a type can't rule out.
+
+use super::{Config, OptimizerKind, Schedule};
+use anyhow::{Result, bail};
+
+impl Config {
+    /// The first value that makes no sense, as an error.
+    pub(super) fn check(&self) -> Result<()> {
+        let out_of = |key: &str, found: String, expected: &str| -> Result<()> {
+            bail!("`{key}` is {found}, expected {expected}")
+        };
+        if self.phases.is_empty() {
+            bail!("there is no [[phase]]; a run needs at least one");
+        }
+        if self.classifier.batch_slices == 0 {
+            return out_of("classifier.batch_slices", "0".into(), "at least 1");
+        }
+        if self.classifier.crop_negatives && (self.classifier.batch_crops < 2 || self.classifier.crop_size < 32) {
+            return out_of(
+                "classifier.batch_crops, crop_size",
+                format!("{}, {}", self.classifier.batch_crops, self.classifier.crop_size),
+                "at least 2 crops of at least 32 pixels",
+            );
+        }
+        if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
+            return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");
+        }
+        if self.prompt.threshold <= 0.0 || self.prompt.threshold >= 1.0 {
+            return out_of("prompt.threshold", self.prompt.threshold.to_string(), "more than 0, less than 1");
+        }
+        let thresholds = &self.training_prompts.cam_thresholds;
+        if thresholds.is_empty() || thresholds.iter().any(|t| *t <= 0.0 || *t >= 1.0) {
+            return out_of("training_prompts.cam_thresholds", format!("{thresholds:?}"), "values between 0 and 1");
+        }
+        for (key, share) in [
+            ("training_prompts.cam_share", self.training_prompts.cam_share),
+            ("training_prompts.whole_share", self.training_prompts.whole_share),
+            ("prediction.presence_threshold", self.prediction.presence_threshold),
+            ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return out_of(key, share.to_string(), "0 to 1");
+            }
+        }
+        let optimizer = &self.optimizer;
+        if !(0.0..1.0).contains(&optimizer.momentum) {
+            return out_of("optimizer.momentum", optimizer.momentum.to_string(), "0 or more, less than 1");
+        }
+        if optimizer.nesterov && (optimizer.kind != OptimizerKind::Sgd || optimizer.momentum == 0.0) {
+            bail!("`optimizer.nesterov` needs `optimizer.kind = \"sgd\"` and a momentum above 0");
+        }
+        if !(0.0..1.0).contains(&optimizer.ema_decay) {
+            return out_of("optimizer.ema_decay", optimizer.ema_decay.to_string(), "0 or more, less than 1");
+        }
+        if optimizer.accumulate_steps == 0 {
+            return out_of("optimizer.accumulate_steps", "0".into(), "at least 1");
+        }
+        if !optimizer.clip_norm.is_finite() || optimizer.clip_norm < 0.0 {
+            return out_of("optimizer.clip_norm", optimizer.clip_norm.to_string(), "a number of at least 0");
+        }
+        if let Some((pattern, factor)) = optimizer.lr_scale.iter().find(|(_, f)| !f.is_finite() || **f <= 0.0) {
+            return out_of(&format!("optimizer.lr_scale.\"{pattern}\""), factor.to_string(), "a number above 0");
+        }
+        if let Schedule::Step { factor, period } = optimizer.schedule
+            && (!factor.is_finite() || factor <= 0.0 || period == 0)
+        {
+            return out_of(
+                "optimizer.schedule.step",
+                format!("factor {factor}, period {period}"),
+                "a factor above 0 and a period of at least 1",
+            );
+        }
+        let loss = &self.segmentation_loss;
+        for (key, weight) in [
+            ("segmentation_loss.dice", loss.dice),
+            ("segmentation_loss.focal", loss.focal),
+            ("segmentation_loss.ce", loss.ce),
+            ("segmentation_loss.iou", loss.iou),
+            ("segmentation_loss.boundary", loss.boundary),
+            ("segmentation_loss.score", loss.score),
+        ] {
+            if !weight.is_finite() || weight < 0.0 {
+                return out_of(key, weight.to_string(), "a number of at least 0");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! From a TOML file and overrides to a [`Config`]; errors name the place and the nearest known key.
+
+use super::Config;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+impl Config {
+    /// Reads a configuration file and applies overrides of the form `a.b=c` (`c` a TOML value, or a bare text).
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read configuration '{}'", path.display()))?;
+        Self::parse(&text, overrides).with_context(|| format!("in configuration '{}'", path.display()))
+    }
+
+    /// As [`Self::load`], from a text.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table = text.parse().context("this is not TOML")?;
+        for item in overrides {
+            set(&mut table, item)?;
+        }
+        // Through text again, so that an error can show the place.
+        let merged = if overrides.is_empty() { text.to_owned() } else { toml::to_string(&table)? };
+        let config: Self = toml::from_str(&merged)
+            .map_err(|e| anyhow::anyhow!("{}{}", e.to_string().trim_end(), suggestion(e.message())))?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Applies `a.b=c` to a table.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let (path, value) =
+        item.split_once('=').with_context(|| format!("--set {item}: expected KEY=VALUE, for example --set seed=1"))?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.into()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|k| !k.is_empty()).with_context(|| format!("--set {item}: the key is empty"))?;
+    let mut at = table;
+    for key in keys {
+        at = match at.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
+            toml::Value::Table(inner) => inner,
+            other => bail!("--set {item}: `{key}` is a {}, not a table", other.type_str()),
+        };
+    }
+    at.insert(last.into(), value);
+    Ok(())
+}
+
+/// For "unknown field `x`, expected one of `a`, `b`" (serde) and "unexpected keys in table: x, available keys: a, b"
+/// (toml): the known name that is nearest.
+fn suggestion(message: &str) -> String {
+    let names: Vec<&str> = if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+        message.split('`').skip(1).step_by(2).collect()
+    } else if let Some(names) = message.strip_prefix("unexpected keys in table: ") {
+        names.split(", ").map(|name| name.trim_start_matches("available keys: ")).collect()
+    } else {
+        return String::new();
+    };
+    let Some((unknown, known)) = names.split_first() else { return String::new() };
+    known
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))
+        .filter(|known| strsim::jaro_winkler(known, unknown) > 0.7)
+        .map_or_else(String::new, |known| format!("\ndid you mean `{known}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        let error = Config::parse(&format!("{SMALL}\n[optimizer]\ndecoder_lt = 1e-4\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `decoder_lr`?") && error.contains("line"), "{error}");
+        let nested = Config::parse(SMALL, &["segmenter.settings.lora_ranc=4".into()]).unwrap_err().to_string();
+        assert!(nested.contains("did you mean `lora_rank`?"), "{nested}");
+    }
+
+    #[test]
+    fn overrides_replace_values_of_every_type() {
+        let set =
+            ["seed=7", "classifier.kind=other", "sampling.labelled=50", "optimizer.lora_lr=2e-4"].map(String::from);
+        let config = Config::parse(SMALL, &set).unwrap();
+        assert_eq!((config.seed, config.classifier.kind.as_str(), config.sampling.labelled), (7, "other", 50));
+        assert_eq!(config.optimizer.lora_lr, 2e-4);
+        assert!(Config::parse(SMALL, &["seed".into()]).unwrap_err().to_string().contains("KEY=VALUE"));
+        assert!(Config::parse(SMALL, &["seed.x=1".into(), "seed=0".into()]).is_ok());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_with_what_was_expected() {
+        for (set, expected) in [
+            ("segmentation_loss.iou=-1", "`segmentation_loss.iou` is -1, expected a number of at least 0"),
+            ("optimizer.schedule={step={factor=0.5,period=0}}", "a period of at least 1"),
+            ("optimizer.schedule={step={factor=0.5,perod=9}}", "did you mean `period`?"),
+            ("optimizer.kind=adamww", "did you mean `adamw`?"),
+            ("optimizer.nesterov=true", "needs `optimizer.kind = \"sgd\"`"),
+            ("optimizer.momentum=1.0", "0 or more, less than 1"),
+        ] {
+            let error = Config::parse(SMALL, &[set.into()]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_resolved_configuration_reads_back_as_itself() {
+        let step = "optimizer.schedule={step={factor=0.5,period=9}}".to_owned();
+        for set in [vec![], vec![step]] {
+            let config = Config::parse(SMALL, &set).unwrap();
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::to_string(&Config::parse(&text, &[]).unwrap()).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Updates whose loss or gradient is not finite: they are left out and counted; several in a row end the run.
+
+use super::forward::StepLosses;
+use super::training_loop::TrainingLoop;
+use crate::files::write_json;
+use crate::loader::Batch;
+use anyhow::{Context, Error, Result, anyhow};
+use serde_json::json;
+use tch::Tensor;
+
+/// So many in a row end the run: chance is not the reason any more.
+pub(super) const TOO_MANY: usize = 3;
+
+impl TrainingLoop<'_> {
+    /// Counts the update that this step belongs to as left out.
+    pub(super) fn leave_out(&mut self, batch: &Batch, losses: &StepLosses, what: &str) {
+        self.left_out = true;
+        self.state.progress.skipped_updates += 1;
+        self.state.progress.skipped_in_a_row += 1;
+        let step = batch.step.index + 1;
+        self.ticker.line(&format!("step {step}: no update, since its {what} is not finite ({})", described(losses)));
+    }
+
+    /// The error that ends the run; the batch is saved for a look.
+    pub(super) fn too_many(&self, batch: &Batch, losses: &StepLosses) -> Error {
+        let saved = match self.save_batch(batch, losses) {
+            Ok(path) => format!("its batch is in '{path}'"),
+            Err(error) => format!("its batch could not be saved: {error:#}"),
+        };
+        anyhow!(
+            "{TOO_MANY} updates in a row had a loss or a gradient that is not finite, the last in step {} ({}); {saved}. The \
+             run's last checkpoint is unharmed. Ways out: a lower learning rate, `optimizer.clip_norm`, or other data if the \
+             batch shows why",
+            batch.step.index + 1,
+            described(losses),
+        )
+    }
+
+    /// The step's tensors, and beside them what they are.
+    fn save_batch(&self, batch: &Batch, losses: &StepLosses) -> Result<String> {
+        let Batch { step, slices, crops, labelled } = batch;
+        let directory = self.training.run.join("non-finite");
+        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make '{}'", directory.display()))?;
+        let path = directory.join(format!("step-{:06}.safetensors", step.index + 1));
+        let named =
+            [("slices", "slice_labels", slices), ("crops", "crop_labels", crops), ("labelled", "masks", labelled)];
+        let tensors: Vec<(&str, Tensor)> = named
+            .iter()
+            .filter_map(|(a, b, pair)| pair.as_ref().map(|(x, y)| [(*a, x), (*b, y)]))
+            .flatten()
+            .map(|(name, t)| (name, t.to_device(tch::Device::Cpu).contiguous()))
+            .collect();
+        Tensor::write_safetensors(&tensors, &path)?;
+        let name = |&row: &usize| self.training.store.records()[row].id().to_string();
+        let names = |rows: &[usize]| rows.iter().map(name).collect::<Vec<_>>();
+        let description = json!({
+            "step": step.index + 1,
+            "phase": self.training.config.phases[step.phase].name,
+            "epoch": step.epoch + 1,
+            "loss_cls": losses.classifier.map(|l| l.to_string()),
+            "loss_seg": losses.segmentation.map(|l| l.to_string()),
+            "slices": names(&step.slices),
+            "crops_of": step.crops.iter().map(|(row, _)| name(row)).collect::<Vec<_>>(),
+            "labelled": names(&step.labelled),
+        });
+        write_json(&path.with_extension("json"), &description)?;
+        Ok(path.display().to_string())
+    }
+}
+
+fn described(losses: &StepLosses) -> String {
+    let part = |name: &str, loss: Option<f64>| loss.map(|l| format!("{name} {l}"));
+    let parts = [part("classifier", losses.classifier), part("segmentation", losses.segmentation)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,186 @@
+//! What a checkpoint holds, and how often each group was trained.
+
+use crate::average::WeightAverage;
+use crate::checkpoint::{self, Progress};
+use crate::config::{Config, EncoderTraining, PhaseConfig};
+use crate::model::Model;
+use crate::optimizer::Optimizer;
+use crate::patterns::matching;
+use crate::plan::Step;
+use anyhow::{Context, Result};
+use stage_api::{Group, NamedTensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// What a checkpoint holds.
+pub(super) struct State {
+    /// See [`Model::tensors`].
+    pub tensors: Vec<NamedTensor>,
+    /// Factors of the learning rates of single parameters.
+    lr_scale: BTreeMap<String, f64>,
+    pub optimizer: Optimizer,
+    /// What validation and prediction use where it is there.
+    pub average: Option<WeightAverage>,
+    pub progress: Progress,
+    pub last_validation: Option<f64>,
+}
+
+impl State {
+    /// Of an untrained model; parameters that are to be frozen are.
+    pub fn new(config: &Config, model: &Model) -> Result<Self> {
+        let tensors = model.tensors();
+        let parameters = || tensors.iter().filter(|t| t.group != Group::Buffer).map(|t| t.name.as_str());
+        let mut lr_scale = BTreeMap::new();
+        for (pattern, factor) in &config.optimizer.lr_scale {
+            for name in matching("optimizer.lr_scale", pattern, parameters())? {
+                *lr_scale.entry(name.to_owned()).or_insert(1.0) *= factor;
+            }
+        }
+        for pattern in &config.optimizer.freeze {
+            let frozen = matching("optimizer.freeze", pattern, parameters())?;
+            for parameter in tensors.iter().filter(|t| frozen.contains(&t.name.as_str())) {
+                let _ = parameter.tensor.set_requires_grad(false);
+            }
+        }
+        let optimizer = Optimizer::new(&config.optimizer);
+        let decay = config.optimizer.ema_decay;
+        let average = (decay > 0.0).then(|| WeightAverage::new(decay, &tensors));
+        Ok(Self { tensors, lr_scale, optimizer, average, progress: Progress::default(), last_validation: None })
+    }
+
+    pub fn restore(&mut self, directory: &Path, device: Device) -> Result<()> {
+        let weights = directory.join(checkpoint::WEIGHTS);
+        match &self.average {
+            Some(average) => {
+                checkpoint::load_weights(&weights, &average.tensors)?;
+                checkpoint::load_weights(&directory.join(checkpoint::TRAINING), &self.tensors)?;
+            }
+            None => checkpoint::load_weights(&weights, &self.tensors)?,
+        }
+        let state = checkpoint::optimizer_state(directory)?;
+        self.optimizer
+            .restore(state, device)
+            .with_context(|| format!("the optimiser's state in '{}' is incomplete", directory.display()))?;
+        self.progress = checkpoint::progress(directory)?;
+        Ok(())
+    }
+
+    pub fn save(&self, run: &Path, is_best: bool) -> Result<()> {
+        let named = |tensors: &[NamedTensor]| -> Vec<(String, Tensor)> {
+            tensors.iter().map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect()
+        };
+        let mut files = vec![(checkpoint::OPTIMIZER, self.optimizer.state())];
+        match &self.average {
+            Some(average) => {
+                files.push((checkpoint::WEIGHTS, named(&average.tensors)));
+                files.push((checkpoint::TRAINING, named(&self.tensors)));
+            }
+            None => files.push((checkpoint::WEIGHTS, named(&self.tensors))),
+        }
+        checkpoint::write(run, &files, &self.progress, is_best)
+    }
+
+    /// Moves these parameters, at the learning rates of their groups and names; their gradients are then cleared.
+    pub fn update(&mut self, parameters: &[NamedTensor], lr: impl Fn(Group) -> f64) {
+        let scales = &self.lr_scale;
+        let scale = |p: &NamedTensor| scales.get(&p.name).copied().unwrap_or(1.0);
+        self.optimizer.step(parameters, |p| lr(p.group) * scale(p));
+    }
+
+    /// The parameters of those groups that are not frozen.
+    pub fn parameters(&self, trained: Trained) -> Vec<NamedTensor> {
+        self.tensors
+            .iter()
+            .filter(|t| t.group != Group::Buffer && trained.has(t.group) && t.tensor.requires_grad())
+            .map(|t| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() })
+            .collect()
+    }
+
+    /// A copy of the classifier's running statistics.
+    pub fn statistics(&self) -> Vec<Tensor> {
+        self.buffers().map(Tensor::copy).collect()
+    }
+
+    /// Puts back what [`Self::statistics`] gave.
+    pub fn set_statistics(&self, statistics: &[Tensor]) {
+        for (buffer, value) in self.buffers().zip(statistics) {
+            buffer.shallow_clone().copy_(value);
+        }
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.iter().filter(|t| t.group == Group::Buffer).map(|t| &t.tensor)
+    }
+
+    /// Exchanges the weights with their average, if there is one; twice is nothing.
+    pub fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            average.swap(&self.tensors);
+        }
+    }
+}
+
+/// The groups that an update trains.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Trained {
+    classifier: bool,
+    decoder: bool,
+    lora: bool,
+}
+
+impl Trained {
+    /// By these steps of one update.
+    pub fn by(phase: &PhaseConfig, steps: &[Step]) -> Self {
+        let guided = steps.iter().any(|s| !s.labelled.is_empty());
+        Self {
+            classifier: steps.iter().any(|s| !s.slices.is_empty()),
+            decoder: guided,
+            lora: guided && phase.encoder == EncoderTraining::Lora,
+        }
+    }
+
+    /// The classifier's running statistics go with it.
+    pub fn has(self, group: Group) -> bool {
+        match group {
+            Group::Classifier | Group::Buffer => self.classifier,
+            Group::PromptEncoder | Group::Decoder => self.decoder,
+            Group::Lora => self.lora,
+            Group::Encoder => false,
+        }
+    }
+}
+
+/// How many updates train each group: what the schedules run over.
+#[derive(Clone, Copy, Default)]
+pub(super) struct UpdateCounts {
+    classifier: usize,
+    decoder: usize,
+    lora: usize,
+}
+
+impl UpdateCounts {
+    /// In these steps of the plan, which end with an update.
+    pub fn of(config: &Config, steps: &[Step]) -> Self {
+        let mut counts = Self::default();
+        for last in steps.iter().filter(|s| s.updates) {
+            let update = &steps[last.index + 1 - last.accumulates..=last.index];
+            counts.add(Trained::by(&config.phases[last.phase], update));
+        }
+        counts
+    }
+
+    pub fn add(&mut self, trained: Trained) {
+        self.classifier += usize::from(trained.classifier);
+        self.decoder += usize::from(trained.decoder);
+        self.lora += usize::from(trained.lora);
+    }
+
+    pub fn group(&self, group: Group) -> usize {
+        match group {
+            Group::Classifier | Group::Buffer => self.classifier,
+            Group::Lora => self.lora,
+            Group::PromptEncoder | Group::Decoder | Group::Encoder => self.decoder,
+        }
+    }
+}

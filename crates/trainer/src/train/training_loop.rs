@@ -1,0 +1,229 @@
+//! The loop over the plan's steps.
+
+use super::encoder_cache::EncoderCache;
+use super::forward::StepLosses;
+use super::non_finite::TOO_MANY;
+use super::state::{State, Trained, UpdateCounts};
+use super::{Outcome, Training};
+use crate::checkpoint::PhaseResult;
+use crate::loader::{self, Batch};
+use crate::metrics_log::{MetricsLog, Row};
+use crate::model::Model;
+use crate::optimizer::{clear, clip, global_norm};
+use crate::plan::Step;
+use crate::progress::Ticker;
+use crate::rows::Rows;
+use crate::schedule::schedule_factor;
+use anyhow::{Context, Result};
+use crossbeam::channel::Receiver;
+use slice_sampling::stream_seed;
+use stage_api::{Group, NamedTensor};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A run under way.
+pub(super) struct TrainingLoop<'a> {
+    pub training: &'a Training<'a>,
+    pub steps: &'a [Step],
+    pub model: &'a Model,
+    pub rows: &'a Rows,
+    pub state: &'a mut State,
+    pub log: MetricsLog,
+    pub cache: EncoderCache,
+    pub ticker: Ticker,
+    /// α of the classifier's focal loss.
+    pub positive_weight: f64,
+    /// Updates of each group in the whole plan, and before the place in it.
+    total: UpdateCounts,
+    done: UpdateCounts,
+    /// Whether the update under way is left out, because something in it was not finite.
+    pub left_out: bool,
+    begun: Instant,
+    seconds_before: f64,
+}
+
+impl<'a> TrainingLoop<'a> {
+    /// At the place where `state` is.
+    pub fn new(
+        training: &'a Training<'a>,
+        steps: &'a [Step],
+        model: &'a Model,
+        rows: &'a Rows,
+        state: &'a mut State,
+        log: MetricsLog,
+    ) -> Self {
+        let place = state.progress.steps;
+        let seconds_before = state.progress.seconds;
+        Self {
+            training,
+            steps,
+            model,
+            rows,
+            state,
+            log,
+            cache: EncoderCache::new(training),
+            ticker: Ticker::new("training", steps.len(), place),
+            positive_weight: training.positive_weight(rows),
+            total: UpdateCounts::of(training.config, steps),
+            done: UpdateCounts::of(training.config, &steps[..place.min(steps.len())]),
+            left_out: false,
+            begun: Instant::now(),
+            seconds_before,
+        }
+    }
+
+    /// Goes through what is left of the plan, with a loader for each phase.
+    pub fn run(mut self) -> Result<Outcome> {
+        let steps = self.steps;
+        while let Some(next) = steps.get(self.state.progress.steps) {
+            let end = steps.partition_point(|s| s.phase <= next.phase);
+            let Training { store, config, device, .. } = *self.training;
+            let outcome = std::thread::scope(|scope| {
+                let batches = loader::start(scope, store, config, &steps[next.index..end], device);
+                self.phase(&batches, end)
+            })?;
+            if outcome == Outcome::Interrupted {
+                return Ok(outcome);
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// The steps before `end`, where the phase ends.
+    fn phase(&mut self, batches: &Receiver<Batch>, end: usize) -> Result<Outcome> {
+        while self.state.progress.steps < end {
+            let batch = batches.recv().context("the loader ended before the plan did")?;
+            self.step(&batch)?;
+            // Between the steps of an update there are gradients, which a checkpoint doesn't hold.
+            let stop = batch.step.updates && self.training.stop.load(Ordering::Relaxed);
+            if batch.step.ends_epoch || stop {
+                let is_best = batch.step.ends_epoch && self.end_epoch(&batch.step)?;
+                self.count_time();
+                if self.state.progress.steps == end {
+                    self.end_phase(&batch.step);
+                }
+                self.state.save(self.training.run, is_best)?;
+                if stop && self.state.progress.steps < self.steps.len() {
+                    return Ok(Outcome::Interrupted);
+                }
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Losses and gradients of one step, and the update that it may end.
+    fn step(&mut self, batch: &Batch) -> Result<()> {
+        let (step, config) = (&batch.step, self.training.config);
+        let phase = &config.phases[step.phase];
+        tch::manual_seed((stream_seed(config.seed, &format!("torch/{}", step.index)) >> 1) as i64);
+        let statistics = self.state.statistics();
+        let losses = self.losses(batch)?;
+        if let Some(total) = &losses.total {
+            if !total.double_value(&[]).is_finite() {
+                // The classifier has seen it, but must not remember it.
+                self.state.set_statistics(&statistics);
+                if !self.left_out {
+                    self.leave_out(batch, &losses, "loss");
+                }
+            } else if !self.left_out && total.requires_grad() {
+                // With everything frozen nothing requires a gradient.
+                (total / step.accumulates as f64).backward();
+            }
+        }
+        let norm = step.updates.then(|| self.update(batch, &losses));
+        let skipped = self.left_out;
+        if step.updates {
+            self.left_out = false;
+        }
+        self.state.progress.steps += 1;
+        self.count_time();
+        self.log.step(&Row {
+            phase: &phase.name,
+            epoch: step.epoch,
+            step: self.state.progress.steps,
+            seconds: self.state.progress.seconds,
+            losses: [losses.classifier, losses.segmentation, losses.score],
+            lr: self.learning_rate()(Group::Decoder),
+            gradient_norm: norm,
+            skipped,
+        })?;
+        if skipped && self.state.progress.skipped_in_a_row == TOO_MANY {
+            return Err(self.too_many(batch, &losses));
+        }
+        self.tick(step, &losses);
+        Ok(())
+    }
+
+    /// Moves what the steps of this update train, or leaves it; gives the norm of the gradient before it was clipped.
+    fn update(&mut self, batch: &Batch, losses: &StepLosses) -> f64 {
+        let (config, last) = (self.training.config, &batch.step);
+        let steps = &self.steps[last.index + 1 - last.accumulates..=last.index];
+        let trained = Trained::by(&config.phases[last.phase], steps);
+        let parameters = self.state.parameters(trained);
+        let norm = global_norm(&parameters);
+        if !norm.is_finite() && !self.left_out {
+            self.leave_out(batch, losses, "gradient");
+        }
+        if self.left_out {
+            clear(&parameters);
+        } else {
+            self.state.progress.skipped_in_a_row = 0;
+            self.move_parameters(&parameters, norm, trained);
+        }
+        // An update that is left out counts: the schedules depend on the place in the plan only.
+        self.done.add(trained);
+        norm
+    }
+
+    fn move_parameters(&mut self, parameters: &[NamedTensor], norm: f64, trained: Trained) {
+        let config = self.training.config;
+        if config.optimizer.clip_norm > 0.0 {
+            clip(parameters, norm, config.optimizer.clip_norm);
+        }
+        let rate = self.learning_rate();
+        self.state.update(parameters, rate);
+        if let Some(average) = &mut self.state.average {
+            average.update(&self.state.tensors, |group| trained.has(group).then(|| self.done.group(group)));
+        }
+    }
+
+    /// Of each group, at this place of the plan.
+    fn learning_rate(&self) -> impl Fn(Group) -> f64 + use<'a> {
+        let (config, done, total) = (&self.training.config.optimizer, self.done, self.total);
+        move |group| {
+            let base = match group {
+                Group::Classifier => config.classifier_lr,
+                Group::Lora => config.lora_lr,
+                _ => config.decoder_lr,
+            };
+            base * schedule_factor(config, done.group(group), total.group(group))
+        }
+    }
+
+    fn end_phase(&mut self, last: &Step) {
+        let before: f64 = self.state.progress.phases.iter().map(|p| p.seconds).sum();
+        let result = PhaseResult {
+            name: self.training.config.phases[last.phase].name.clone(),
+            validation_dice: self.state.last_validation.take(),
+            seconds: self.state.progress.seconds - before,
+        };
+        self.state.progress.phases.push(result);
+        self.cache.embeddings.clear();
+    }
+
+    fn count_time(&mut self) {
+        self.state.progress.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
+    }
+
+    fn tick(&mut self, step: &Step, losses: &StepLosses) {
+        let phase = &self.training.config.phases[step.phase];
+        self.ticker.tick(&format!(
+            "{} epoch {}/{}{}{}",
+            phase.name,
+            step.epoch + 1,
+            phase.epochs,
+            losses.classifier.map_or(String::new(), |l| format!("  classifier {l:.3}")),
+            losses.segmentation.map_or(String::new(), |l| format!("  segmentation {l:.3}")),
+        ));
+    }
+}

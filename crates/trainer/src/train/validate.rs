@@ -1,0 +1,132 @@
+//! Validation at an epoch's end: Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
+
+use super::training_loop::TrainingLoop;
+use crate::checkpoint::Best;
+use crate::config::{EncoderTraining, PhaseConfig};
+use crate::metrics_log::MetricsLog;
+use crate::overlay::{self, Overlay};
+use crate::plan::Step;
+use crate::predictor::Look;
+use crate::tensorboard::Picture;
+use anyhow::Result;
+use stage_api::{Adapters, Mode, PromptedSegmenter};
+
+/// Validation slices whose overlays TensorBoard shows, the same in every epoch.
+const PICTURES: usize = 3;
+
+struct Validation {
+    dice: f64,
+    box_iou: Option<f64>,
+    auc: Option<f64>,
+    called: f64,
+}
+
+impl TrainingLoop<'_> {
+    /// Validates where the segmenter was trained, by the average of the weights if there is one; true if this is the best
+    /// so far.
+    pub(super) fn end_epoch(&mut self, step: &Step) -> Result<bool> {
+        let phase = &self.training.config.phases[step.phase];
+        self.state.swap_average();
+        let found = self.validate(phase);
+        self.state.swap_average();
+        let found = found?;
+        let guided = phase.labelled_passes > 0;
+        let progress = &mut self.state.progress;
+        self.log.epoch(
+            &phase.name,
+            step.epoch,
+            progress.steps,
+            progress.seconds,
+            guided.then_some(found.dice),
+            found.box_iou,
+            found.auc,
+        )?;
+        let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
+        let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
+        self.ticker.line(&format!(
+            "{} epoch {}/{}: validation {dice}box IoU {:.3}, called present {:.2}, AUC {auc}",
+            phase.name,
+            step.epoch + 1,
+            phase.epochs,
+            found.box_iou.unwrap_or(f64::NAN),
+            found.called,
+        ));
+        self.state.last_validation = guided.then_some(found.dice);
+        // Without validation slices nothing can choose, and the newest counts.
+        let better = self.rows.validation.is_empty() || progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
+        if !guided || !better {
+            return Ok(false);
+        }
+        progress.best = Some(Best { dice: found.dice, steps: progress.steps });
+        Ok(true)
+    }
+
+    /// Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
+    fn validate(&mut self, phase: &PhaseConfig) -> Result<Validation> {
+        let steps = self.state.progress.steps;
+        let shown: Vec<usize> = (0..PICTURES)
+            .filter_map(|i| self.rows.validation.get((2 * i + 1) * self.rows.validation.len() / (2 * PICTURES)))
+            .copied()
+            .collect();
+        let (training, model, rows, cache) = (self.training, self.model, self.rows, &mut self.cache);
+        let predictor = model.predictor(training.config);
+        let size = training.store.slice_size();
+        let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
+        for &row in &rows.validation {
+            let image = cache.intensity.rows(training.store, &[row], training.device);
+            let look = predictor.look(&image).remove(0);
+            let truth = training.store.mask(row);
+            if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
+                ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
+            }
+            scores.push(look.probability);
+            labels.push(training.store.records()[row].has_target());
+            called += usize::from(look.present);
+            if phase.labelled_passes == 0 {
+                continue;
+            }
+            let mask = if look.present {
+                let embedding = match phase.encoder {
+                    EncoderTraining::Frozen => cache.embedding(row, &image, model),
+                    EncoderTraining::Lora => {
+                        model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Eval)
+                    }
+                };
+                predictor.segment(&embedding, &look.prompt)
+            } else {
+                vec![0; size * size]
+            };
+            let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
+            dice += seg_metrics::dice(view(&mask), view(truth));
+            if shown.contains(&row) {
+                let values = cache.intensity.slice(training.store.image(row));
+                let slice = training.store.records()[row].id().to_string();
+                show(&mut self.log, steps, &slice, &values, &look, &mask, truth)?;
+            }
+        }
+        let count = rows.validation.len().max(1) as f64;
+        Ok(Validation {
+            dice: dice / count,
+            box_iou: (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64),
+            auc: seg_metrics::auc(&scores, &labels),
+            called: called as f64 / count,
+        })
+    }
+}
+
+/// A slice with its prompt, the predicted mask and the true one, for TensorBoard.
+fn show(
+    log: &mut MetricsLog,
+    step: usize,
+    slice: &str,
+    image: &[f32],
+    look: &Look,
+    mask: &[u8],
+    truth: &[u8],
+) -> Result<()> {
+    let size = image.len().isqrt();
+    let bounds = Some(look.prompt.bounds);
+    let png = overlay::draw(&Overlay { image, cam: &look.cam, bounds, mask, truth, size })?;
+    let side = overlay::side(size);
+    log.picture(step, &format!("validation/{slice}"), &Picture { png: &png, width: side, height: side })
+}
