@@ -28,16 +28,16 @@ pub struct Picture<'a> {
 }
 
 impl EventFile {
-    /// Begins a file in `directory` for the steps from `step` on.
-    pub fn create(directory: &Path, step: usize) -> Result<Self> {
+    /// Begins a file in `directory` for what comes after `steps` steps.
+    pub fn create(directory: &Path, steps: usize) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create '{}'", directory.display()))?;
         let now = wall_time();
-        let path = directory.join(format!("events.out.tfevents.{:.0}.sam-mix.{step:06}", now * 1e3));
+        let path = directory.join(format!("events.out.tfevents.{:.0}.sam-mix.{steps:06}", now * 1e3));
         let file = File::create(&path).with_context(|| format!("cannot create '{}'", path.display()))?;
         let mut events = Self { file, path };
         events.write(0, |event| bytes(event, 3, b"brain.Event:2"))?;
-        // SessionLog, status START.
-        events.write(step, |event| bytes(event, 7, &[1 << 3, 1]))?;
+        // SessionLog, status START: TensorBoard forgets events of this step and later ones.
+        events.write(steps + 1, |event| bytes(event, 7, &[1 << 3, 1]))?;
         Ok(events)
     }
 
@@ -141,9 +141,9 @@ mod tests {
             rest = &rest[16 + length..];
         }
         assert_eq!(records.len(), 3);
-        // Wall time (field 1, 8 bytes), then: step 0 and the version; step 300 and START; step 300 and the value.
+        // Wall time (field 1, 8 bytes), then: step 0 and the version; step 301 and START; step 300 and the value.
         assert_eq!(&records[0][9..], [&[2 << 3, 0, 3 << 3 | 2, 13][..], b"brain.Event:2"].concat());
-        assert_eq!(&records[1][9..], [2 << 3, 0xac, 0x02, 7 << 3 | 2, 2, 1 << 3, 1]);
+        assert_eq!(&records[1][9..], [2 << 3, 0xad, 0x02, 7 << 3 | 2, 2, 1 << 3, 1]);
         let value = [&[1 << 3 | 2, 8][..], b"loss/seg", &[2 << 3 | 5], &0.5_f32.to_le_bytes()].concat();
         let expected = [&[2 << 3, 0xac, 0x02, 5 << 3 | 2, 17, 1 << 3 | 2, 15], value.as_slice()].concat();
         assert_eq!(&records[2][9..], expected);
