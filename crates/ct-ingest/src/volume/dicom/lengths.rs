@@ -108,11 +108,23 @@ fn elements_fit(bytes: &[u8], encoding: Encoding, pixels: bool) -> bool {
             }
             inside.pop();
         } else {
+            // The parser reads whole numbers only, and loses its place in a value that has half of one more.
+            let whole = (length as usize).is_multiple_of(unit(vr));
             match end {
-                Some(end) if end <= bytes.len() => at = end,
+                Some(end) if end <= bytes.len() && whole => at = end,
                 _ => return false,
             }
         }
+    }
+}
+
+/// Bytes of one number of a type (PS3.5, table 6.2-1); of texts, 1.
+fn unit(vr: VR) -> usize {
+    match vr {
+        VR::US | VR::SS | VR::OW => 2,
+        VR::UL | VR::SL | VR::FL | VR::AT | VR::OF | VR::OL => 4,
+        VR::FD | VR::UV | VR::SV | VR::OD | VR::OV => 8,
+        _ => 1,
     }
 }
 
