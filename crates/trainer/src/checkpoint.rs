@@ -19,7 +19,7 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// The place in the plan and what was found so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Steps that were done.
+    /// The place in the plan: steps that were done, or left out by a phase that ended early.
     pub steps: usize,
     /// Seconds of training so far.
     pub seconds: f64,
@@ -27,6 +27,12 @@ pub struct Progress {
     pub best: Option<Best>,
     /// What each finished phase gave.
     pub phases: Vec<PhaseResult>,
+    /// The best validation Dice in the phase under way.
+    #[serde(default)]
+    pub phase_best: Option<f64>,
+    /// Epochs of that phase since then.
+    #[serde(default)]
+    pub epochs_since_best: usize,
     /// Updates that were left out because a loss or a gradient was not finite.
     #[serde(default)]
     pub skipped_updates: usize,
@@ -53,6 +59,9 @@ pub struct PhaseResult {
     pub validation_dice: Option<f64>,
     /// Its duration in seconds.
     pub seconds: f64,
+    /// Epochs until it ended; absent in records of older programs.
+    #[serde(default)]
+    pub epochs: Option<usize>,
 }
 
 /// Which checkpoint is meant.

@@ -283,7 +283,8 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
             for phase in &record.phases {
                 let dice =
                     phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
-                eprintln!("phase {}: {dice}, {:.0} s", phase.name, phase.seconds);
+                let epochs = phase.epochs.map_or_else(String::new, |n| format!(", {n} epochs"));
+                eprintln!("phase {}: {dice}{epochs}, {:.0} s", phase.name, phase.seconds);
             }
             if record.skipped_updates > 0 {
                 eprintln!("{} updates were left out: their loss or gradient was not finite", record.skipped_updates);

@@ -212,6 +212,9 @@ pub struct PhaseConfig {
     /// Where the boxes of labelled slices come from.
     #[serde(default)]
     pub prompts: PromptSource,
+    /// So many epochs without a better validation Dice end the phase early; 0: it goes its whole way.
+    #[serde(default)]
+    pub patience: usize,
     /// Whether the classifier learns in this phase.
     #[serde(default = "yes")]
     pub train_classifier: bool,

@@ -48,6 +48,13 @@ impl Ticker {
         }
     }
 
+    /// What is before `done` is over, done or not.
+    pub fn skip_to(&mut self, done: usize) {
+        let skipped = (done as u64).saturating_sub(self.bar.position());
+        self.first += skipped;
+        self.bar.inc(skipped);
+    }
+
     /// A line that stays.
     pub fn line(&self, text: &str) {
         if self.plain.is_some() {

@@ -6,6 +6,7 @@ use common::{Bench, store, weights};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use tch::Tensor;
+use trainer::run::RunRecord;
 use trainer::train::Outcome;
 
 /// Decoder and classifier on the embeddings of the resting encoder.
@@ -85,6 +86,62 @@ fn accumulated_steps_move_by_their_mean_gradient_and_the_average_follows() {
     let clipped =
         moved("clipped", "weights.safetensors", &["optimizer.accumulate_steps=2", "optimizer.decoder_lr=6e-2", &limit]);
     assert!((norm(&clipped) / norm(&accumulated) - 1.0).abs() < 0.01, "{} {}", norm(&clipped), norm(&accumulated));
+}
+
+/// With a learning rate of 0 the decoder's Dice stays as it is; then the classifier learns.
+const WITHOUT_PROGRESS: &str = r#"
+[sampling]
+labelled = 2
+validation_slices = 2
+split = { given = { train = ["0", "1"], validation = ["2"], test = ["3"] } }
+[classifier]
+batch_slices = 8
+settings = { block = "basic", blocks = [1, 1, 1, 1], width = 4 }
+[optimizer]
+decoder_lr = 0.0
+[[phase]]
+name = "stands still"
+epochs = 9
+patience = 2
+encoder = "frozen"
+train_classifier = false
+[[phase]]
+name = "goes on"
+epochs = 1
+labelled_passes = 0
+"#;
+
+#[test]
+fn a_phase_without_progress_ends_early_and_resumes_to_the_same_bits() {
+    let Some(weights) = weights("a_phase_without_progress_ends_early_and_resumes_to_the_same_bits") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(WITHOUT_PROGRESS, &store(place.path()), weights);
+    let [whole, stopped] = ["whole", "stopped"].map(|name| place.path().join(name));
+    let record = bench.train(&whole, &[]).unwrap();
+    // The first epoch is the best, two more are waited for.
+    let epochs = |record: &RunRecord| record.phases.iter().map(|p| p.epochs.unwrap()).collect::<Vec<_>>();
+    assert_eq!(epochs(&record), [3, 1]);
+    // 3 × 2 steps of 18, then 24 slices in 3 steps.
+    let log = std::fs::read_to_string(whole.join("metrics.csv")).unwrap();
+    let steps: Vec<&str> =
+        log.lines().filter(|l| l.starts_with("step")).map(|l| l.split(',').nth(3).unwrap()).collect();
+    assert_eq!(steps, ["1", "2", "3", "4", "5", "6", "19", "20", "21"]);
+    let mut stops = 0;
+    let resumed = loop {
+        let (record, outcome) = bench.train_until(&stopped, &[], &AtomicBool::new(true)).unwrap();
+        if outcome == Outcome::Finished {
+            break record;
+        }
+        stops += 1;
+    };
+    assert_eq!((stops, epochs(&resumed)), (8, vec![3, 1]));
+    for file in ["weights.safetensors", "optimizer.safetensors"] {
+        let (a, b) = (common::weights_of(&whole, file), common::weights_of(&stopped, file));
+        assert!(a.len() == b.len() && a.len() > 10);
+        for (name, t) in &a {
+            assert!(t.equal(&b[name]), "`{name}` of {file} differs");
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,16 @@ impl Config {
         if self.phases.is_empty() {
             bail!("there is no [[phase]]; a run needs at least one");
         }
+        for phase in self.phases.iter().filter(|p| p.patience > 0) {
+            if phase.labelled_passes == 0 || self.sampling.validation_slices == 0 {
+                bail!(
+                    "phase '{}' has `patience = {}`, but no validation Dice to wait for: that needs `labelled_passes` and \
+                     `sampling.validation_slices` above 0",
+                    phase.name,
+                    phase.patience
+                );
+            }
+        }
         if self.classifier.batch_slices == 0 {
             return out_of("classifier.batch_slices", "0".into(), "at least 1");
         }

@@ -108,6 +108,15 @@ mod tests {
     }
 
     #[test]
+    fn patience_needs_something_to_wait_for() {
+        let text = format!("{SMALL}patience = 2\n");
+        assert_eq!(Config::parse(&text, &[]).unwrap().phases[0].patience, 2);
+        for text in [format!("{text}labelled_passes = 0\n"), text.replace("= 5\n", "= 5\nvalidation_slices = 0\n")] {
+            assert!(Config::parse(&text, &[]).unwrap_err().to_string().contains("no validation Dice to wait for"));
+        }
+    }
+
+    #[test]
     fn a_resolved_configuration_reads_back_as_itself() {
         let step = "optimizer.schedule={step={factor=0.5,period=9}}".to_owned();
         for set in [vec![], vec![step]] {

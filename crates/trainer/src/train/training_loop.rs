@@ -99,8 +99,8 @@ impl<'a> TrainingLoop<'a> {
             if batch.step.ends_epoch || stop {
                 let is_best = batch.step.ends_epoch && self.end_epoch(&batch.step)?;
                 self.count_time();
-                if self.state.progress.steps == end {
-                    self.end_phase(&batch.step);
+                if self.state.progress.steps == end || batch.step.ends_epoch && self.patience_is_over(&batch.step) {
+                    self.end_phase(&batch.step, end);
                 }
                 self.state.save(self.training.run, is_best)?;
                 if stop && self.state.progress.steps < self.steps.len() {
@@ -200,14 +200,37 @@ impl<'a> TrainingLoop<'a> {
         }
     }
 
-    fn end_phase(&mut self, last: &Step) {
+    fn patience_is_over(&self, last: &Step) -> bool {
+        let phase = &self.training.config.phases[last.phase];
+        let over = phase.patience > 0 && self.state.progress.epochs_since_best >= phase.patience;
+        if over {
+            self.ticker.line(&format!(
+                "{} ends after epoch {}/{}: no better validation Dice in {} epochs",
+                phase.name,
+                last.epoch + 1,
+                phase.epochs,
+                phase.patience
+            ));
+        }
+        over
+    }
+
+    /// Goes on at `end`, whatever is left before it.
+    fn end_phase(&mut self, last: &Step, end: usize) {
         let before: f64 = self.state.progress.phases.iter().map(|p| p.seconds).sum();
         let result = PhaseResult {
             name: self.training.config.phases[last.phase].name.clone(),
             validation_dice: self.state.last_validation.take(),
             seconds: self.state.progress.seconds - before,
+            epochs: Some(last.epoch + 1),
         };
-        self.state.progress.phases.push(result);
+        let progress = &mut self.state.progress;
+        progress.phases.push(result);
+        (progress.phase_best, progress.epochs_since_best) = (None, 0);
+        // Steps that are left out count for the schedules, which depend on the place in the plan only.
+        progress.steps = end;
+        self.done = UpdateCounts::of(self.training.config, &self.steps[..end]);
+        self.ticker.skip_to(end);
         self.cache.embeddings.clear();
     }
 

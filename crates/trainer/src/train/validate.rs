@@ -52,6 +52,11 @@ impl TrainingLoop<'_> {
             found.called,
         ));
         self.state.last_validation = guided.then_some(found.dice);
+        if guided && progress.phase_best.is_none_or(|best| found.dice > best) {
+            (progress.phase_best, progress.epochs_since_best) = (Some(found.dice), 0);
+        } else {
+            progress.epochs_since_best += 1;
+        }
         // Without validation slices nothing can choose, and the newest counts.
         let better = self.rows.validation.is_empty() || progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
         if !guided || !better {
