@@ -1,11 +1,15 @@
 //! Checkpoints of a run: `checkpoints/step-N/` holds what was trained, the optimiser's state and the place in the plan;
 //! the small files `last` and `best` name one each. Everything else follows from the configuration and the seed.
+//!
+//! Invariant: a checkpoint is loaded only if its files have the sizes and SHA-256 that were recorded when it was saved.
 
-use crate::files::{read_json, write_whole};
+use crate::files::{read_json, write_json, write_whole};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use stage_api::NamedTensor;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use tch::{Tensor, no_grad};
 
@@ -39,6 +43,33 @@ pub struct Progress {
     /// Those of them with which training arrived here.
     #[serde(default)]
     pub skipped_in_a_row: usize,
+}
+
+/// `progress.json`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    progress: Progress,
+    /// The files beside it, by name; empty in checkpoints of older programs, which can't be checked.
+    #[serde(default)]
+    files: BTreeMap<String, FileRecord>,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+struct FileRecord {
+    bytes: u64,
+    sha256: String,
+}
+
+/// A checkpoint that was found to be whole.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its place in the plan.
+    pub progress: Progress,
+    /// What was wrong with the newer one instead of which it was taken.
+    pub instead_of: Option<String>,
 }
 
 /// The best validation so far.
@@ -89,10 +120,13 @@ pub fn write(run: &Path, files: &[(&str, Vec<(String, Tensor)>)], progress: &Pro
     let write = || -> Result<()> {
         std::fs::create_dir_all(&root)?;
         let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&root)?;
+        let mut record = Record { progress: progress.clone(), files: BTreeMap::new() };
         for (file, tensors) in files {
-            save_tensors(&temporary.path().join(file), tensors)?;
+            let path = temporary.path().join(file);
+            save_tensors(&path, tensors)?;
+            record.files.insert((*file).to_owned(), FileRecord::of(&path)?);
         }
-        write_whole(&temporary.path().join("progress.json"), serde_json::to_string_pretty(progress)?.as_bytes())?;
+        write_json(&temporary.path().join("progress.json"), &record)?;
         let target = root.join(&name);
         if target.exists() {
             std::fs::remove_dir_all(&target)?;
@@ -115,15 +149,19 @@ pub fn write(run: &Path, files: &[(&str, Vec<(String, Tensor)>)], progress: &Pro
 /// Keeps the two newest checkpoints and the best.
 fn prune(root: &Path) -> Result<()> {
     let best = std::fs::read_to_string(root.join(Which::Best.file())).unwrap_or_default();
-    let mut names: Vec<String> = std::fs::read_dir(root)?
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|n| n.starts_with("step-"))
-        .collect();
-    names.sort();
-    for old in names.iter().rev().skip(2).filter(|n| **n != best) {
-        std::fs::remove_dir_all(root.join(old))?;
+    for old in steps(root)?.iter().rev().skip(2).filter(|path| !path.ends_with(&best)) {
+        std::fs::remove_dir_all(old)?;
     }
     Ok(())
+}
+
+/// The directories of all checkpoints, oldest first.
+fn steps(root: &Path) -> Result<Vec<PathBuf>> {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step-"));
+    let entries = std::fs::read_dir(root).with_context(|| format!("cannot read '{}'", root.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(named).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// The directory of a checkpoint.
@@ -136,9 +174,66 @@ pub fn directory(run: &Path, which: Which) -> Result<PathBuf> {
     Ok(root.join(name.trim()))
 }
 
-/// Reads a checkpoint's progress.
-pub fn progress(directory: &Path) -> Result<Progress> {
-    read_json(&directory.join("progress.json"))
+/// Finds a checkpoint that is whole. Where the newest is damaged, the newest before it is taken; where the best is, that
+/// is an error, since no other is what was asked for.
+pub fn open(run: &Path, which: Which) -> Result<Checkpoint> {
+    let named = directory(run, which)?;
+    let damage = match check(&named) {
+        Ok(progress) => return Ok(Checkpoint { directory: named, progress, instead_of: None }),
+        Err(error) => format!("{error:#}"),
+    };
+    if which == Which::Best {
+        bail!(
+            "the best checkpoint of '{}' can't be used: {damage}. `evaluate --last` judges the newest",
+            run.display()
+        );
+    }
+    let mut older: Vec<PathBuf> = steps(&run.join("checkpoints"))?.into_iter().filter(|d| *d < named).collect();
+    while let Some(directory) = older.pop() {
+        if let Ok(progress) = check(&directory) {
+            return Ok(Checkpoint { directory, progress, instead_of: Some(damage) });
+        }
+    }
+    bail!(
+        "no checkpoint of '{}' can be used: {damage}, and none before it is whole. Start anew with another --run",
+        run.display()
+    )
+}
+
+/// Compares a checkpoint's files with what was recorded of them.
+fn check(directory: &Path) -> Result<Progress> {
+    let record: Record = read_json(&directory.join("progress.json"))?;
+    for (file, expected) in &record.files {
+        let path = directory.join(file);
+        let found = FileRecord::of(&path)?;
+        if found.bytes != expected.bytes {
+            bail!("'{}' has {} bytes, expected {}", path.display(), found.bytes, expected.bytes);
+        }
+        if found != *expected {
+            bail!("'{}' has SHA-256 {}, expected {}", path.display(), found.sha256, expected.sha256);
+        }
+    }
+    Ok(record.progress)
+}
+
+impl FileRecord {
+    fn of(path: &Path) -> Result<Self> {
+        let read = || -> std::io::Result<Self> {
+            let (mut file, mut hash, mut bytes) = (std::fs::File::open(path)?, Sha256::new(), 0);
+            let mut block = vec![0; 1 << 20];
+            loop {
+                let count = file.read(&mut block)?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&block[..count]);
+                bytes += count as u64;
+            }
+            let sha256 = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+            Ok(Self { bytes, sha256 })
+        };
+        read().with_context(|| format!("cannot read '{}'", path.display()))
+    }
 }
 
 /// Puts a file's tensors into those of the same names.
@@ -176,4 +271,67 @@ fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     }
     Tensor::read_safetensors(path)
         .with_context(|| format!("'{}' can't be read as safetensors; it may be cut short", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A run with checkpoints after 1, 2 and 3 steps, the second of which is the best.
+    fn run() -> tempfile::TempDir {
+        let run = tempfile::tempdir().unwrap();
+        for steps in 1..=3usize {
+            let weights = vec![("w".to_owned(), Tensor::from_slice(&[steps as f32; 64]))];
+            let progress = Progress { steps, ..Progress::default() };
+            write(run.path(), &[(WEIGHTS, weights)], &progress, steps == 2).unwrap();
+        }
+        run
+    }
+
+    fn weights(run: &Path, step: usize) -> PathBuf {
+        run.join(format!("checkpoints/step-{step:06}")).join(WEIGHTS)
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_recognised_and_the_one_before_it_taken() {
+        let cut = |path: &Path| fs::write(path, &fs::read(path).unwrap()[..100]).unwrap();
+        let changed = |path: &Path| {
+            let mut bytes = fs::read(path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(path, bytes).unwrap();
+        };
+        let gone = |path: &Path| fs::remove_file(path).unwrap();
+        let without_record = |path: &Path| fs::write(path.with_file_name("progress.json"), "{\"steps\":").unwrap();
+        for (damage, message) in [
+            (cut as fn(&Path), "has 100 bytes, expected"),
+            (changed, "has SHA-256"),
+            (gone, "cannot read"),
+            (without_record, "progress.json"),
+        ] {
+            let run = run();
+            assert_eq!(open(run.path(), Which::Last).unwrap().progress.steps, 3);
+            damage(&weights(run.path(), 3));
+            let found = open(run.path(), Which::Last).unwrap();
+            assert_eq!(found.progress.steps, 2);
+            assert!(found.directory.ends_with("step-000002"));
+            let reason = found.instead_of.unwrap();
+            assert!(reason.contains(message) && reason.contains("step-000003"), "{reason}");
+            // The best stands for itself.
+            damage(&weights(run.path(), 2));
+            let error = open(run.path(), Which::Best).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("--last"), "{error}");
+            let error = open(run.path(), Which::Last).unwrap_err().to_string();
+            assert!(error.contains("none before it is whole"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_older_program_is_loaded_unchecked() {
+        let run = run();
+        let record = r#"{"steps": 3, "seconds": 1.0, "best": null, "phases": []}"#;
+        fs::write(weights(run.path(), 3).with_file_name("progress.json"), record).unwrap();
+        let found = open(run.path(), Which::Last).unwrap();
+        assert_eq!((found.progress.steps, found.instead_of), (3, None));
+    }
 }

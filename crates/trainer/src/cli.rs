@@ -1,7 +1,7 @@
 //! The command line of `sam-mix`. An experiment with its own stages calls [`main`] with its own registry.
 
 use crate::checkpoint::Which;
-use crate::config::Config;
+use crate::config::{Config, difference};
 use crate::device::{self, DeviceChoice};
 use crate::evaluate::{self, Evaluator};
 use crate::files::write_whole;
@@ -214,12 +214,13 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         let mut asked =
             arguments.config.as_ref().map_or_else(|| Ok(config.clone()), |path| Config::load(path, &arguments.set))?;
         asked.segmenter.weights.clone_from(&config.segmenter.weights);
-        if let Some(difference) = difference(&own, &asked)? {
-            bail!(
-                "'{}' was begun with another configuration: {difference}. A run keeps its configuration; start a new one with another --run",
-                run.display()
-            );
-        }
+        let difference = difference(&own, &asked)?;
+        ensure!(
+            difference.is_empty(),
+            "'{}' was begun with another configuration:\n  {}\nA run keeps its configuration; start a new one with another --run",
+            run.display(),
+            difference.join("\n  ")
+        );
     }
     let store = SliceStore::open(&arguments.store)?;
     ensure!(
@@ -301,12 +302,6 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
             Ok(false)
         }
     }
-}
-
-/// The first key that differs between two configurations.
-fn difference(a: &Config, b: &Config) -> Result<Option<String>> {
-    let (a, b) = (toml::to_string(a)?, toml::to_string(b)?);
-    Ok(a.lines().zip(b.lines()).find(|(x, y)| x != y).map(|(x, y)| format!("the run has `{x}`, asked for is `{y}`")))
 }
 
 fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) -> Result<bool> {

@@ -1,6 +1,7 @@
 //! The configuration: a TOML file, overridden by `--set a.b=c`, resolved into [`Config`]. Unknown keys are errors.
 
 mod check;
+mod difference;
 mod load;
 mod optimizer;
 
@@ -11,6 +12,7 @@ use slice_sampling::SamplingSettings;
 use slice_store::Window;
 use std::path::PathBuf;
 
+pub use difference::difference;
 pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
 
 /// Everything that decides a run, but for the store, the device and the number of threads.

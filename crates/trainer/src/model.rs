@@ -45,8 +45,11 @@ impl Model {
                 weights_path(&config.segmenter)?.display()
             );
         }
-        let directory = checkpoint::directory(run, which)?;
-        checkpoint::load_weights(&directory.join(checkpoint::WEIGHTS), &model.tensors())?;
+        let found = checkpoint::open(run, which)?;
+        if let Some(damage) = &found.instead_of {
+            eprintln!("warning: {damage}: '{}', the one before it, is used", found.directory.display());
+        }
+        checkpoint::load_weights(&found.directory.join(checkpoint::WEIGHTS), &model.tensors())?;
         Ok(model)
     }
 

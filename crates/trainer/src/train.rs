@@ -65,8 +65,12 @@ impl Training<'_> {
         let model = Model::new(self.config, self.registry, self.device)?;
         let mut state = State::new(self.config, &model)?;
         record.weights_sha256 = Some(model.segmenter.encoder_fingerprint().to_owned());
-        if let Ok(directory) = checkpoint::directory(self.run, Which::Last) {
-            state.restore(&directory, self.device)?;
+        if checkpoint::directory(self.run, Which::Last).is_ok() {
+            let found = checkpoint::open(self.run, Which::Last)?;
+            if let Some(damage) = &found.instead_of {
+                eprintln!("warning: {damage}: going on from '{}', the one before it", found.directory.display());
+            }
+            state.restore(found, self.device)?;
             eprintln!("resuming after step {} of {}", state.progress.steps, steps.len());
         }
         record.status = Status::Running;

@@ -1,7 +1,7 @@
 //! What a checkpoint holds, and how often each group was trained.
 
 use crate::average::WeightAverage;
-use crate::checkpoint::{self, Progress};
+use crate::checkpoint::{self, Checkpoint, Progress};
 use crate::config::{Config, EncoderTraining, PhaseConfig};
 use crate::model::Model;
 use crate::optimizer::Optimizer;
@@ -49,7 +49,8 @@ impl State {
         Ok(Self { tensors, lr_scale, optimizer, average, progress: Progress::default(), last_validation: None })
     }
 
-    pub fn restore(&mut self, directory: &Path, device: Device) -> Result<()> {
+    pub fn restore(&mut self, from: Checkpoint, device: Device) -> Result<()> {
+        let directory = from.directory;
         let weights = directory.join(checkpoint::WEIGHTS);
         match &self.average {
             Some(average) => {
@@ -58,11 +59,11 @@ impl State {
             }
             None => checkpoint::load_weights(&weights, &self.tensors)?,
         }
-        let state = checkpoint::optimizer_state(directory)?;
+        let state = checkpoint::optimizer_state(&directory)?;
         self.optimizer
             .restore(state, device)
             .with_context(|| format!("the optimiser's state in '{}' is incomplete", directory.display()))?;
-        self.progress = checkpoint::progress(directory)?;
+        self.progress = from.progress;
         Ok(())
     }
 
