@@ -4,6 +4,7 @@
 //! Invariant: a checkpoint is loaded only if its files have the sizes and SHA-256 that were recorded when it was saved.
 
 use crate::files::{read_json, write_json, write_whole};
+use crate::times::{Part, Times};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,12 @@ pub struct Progress {
     pub best: Option<Best>,
     /// What each finished phase gave.
     pub phases: Vec<PhaseResult>,
+    /// Seconds of the loop's parts, see [`Part`](crate::times::Part).
+    #[serde(default)]
+    pub times: Times,
+    /// Training slices that went through a step, labelled ones included, crops not.
+    #[serde(default)]
+    pub slices: usize,
     /// The best validation Dice in the phase under way.
     #[serde(default)]
     pub phase_best: Option<f64>,
@@ -43,6 +50,18 @@ pub struct Progress {
     /// Those of them with which training arrived here.
     #[serde(default)]
     pub skipped_in_a_row: usize,
+}
+
+impl Progress {
+    /// Training slices in a second, validation and waiting included.
+    pub fn slices_per_second(&self) -> f64 {
+        self.slices as f64 / self.seconds.max(f64::EPSILON)
+    }
+
+    /// The share of the time in which the loop waited for the loader, 0 to 1.
+    pub fn wait_share(&self) -> f64 {
+        self.times.of(Part::Wait) / self.seconds.max(f64::EPSILON)
+    }
 }
 
 /// `progress.json`.

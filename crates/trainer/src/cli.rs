@@ -80,6 +80,9 @@ struct TrainArgs {
     /// Replay the patients and slices of another run's selection.json
     #[arg(long)]
     selection: Option<PathBuf>,
+    /// Print at the end where the time went
+    #[arg(long)]
+    profile: bool,
     /// Go on after the run's last checkpoint
     #[arg(long)]
     resume: bool,
@@ -279,7 +282,12 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         selection.split.test.len(),
         device_name(device),
     );
-    match training.run(&mut record)? {
+    let outcome = training.run(&mut record)?;
+    eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
+    if arguments.profile {
+        eprint!("{}", record.times);
+    }
+    match outcome {
         Outcome::Finished => {
             for phase in &record.phases {
                 let dice =

@@ -27,4 +27,5 @@ pub mod rows;
 pub mod run;
 pub mod schedule;
 pub mod tensorboard;
+pub mod times;
 pub mod train;

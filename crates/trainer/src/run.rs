@@ -3,6 +3,7 @@
 use crate::checkpoint::Progress;
 use crate::config::Config;
 use crate::files::{read_json, write_json};
+use crate::times::Times;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use slice_sampling::Selection;
@@ -44,6 +45,15 @@ pub struct RunRecord {
     pub started_unix: u64,
     /// Seconds of training, over all resumptions.
     pub seconds: f64,
+    /// Training slices in a second, validation and waiting included.
+    #[serde(default)]
+    pub slices_per_second: f64,
+    /// The share of the time in which training waited for the loader, 0 to 1.
+    #[serde(default)]
+    pub wait_share: f64,
+    /// Seconds of the loop's parts.
+    #[serde(default)]
+    pub times: Times,
     /// SHA-256 of the pretrained file.
     pub weights_sha256: Option<String>,
     /// The data that it was trained on.
@@ -104,6 +114,9 @@ impl RunRecord {
             processor: processor(),
             started_unix: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             seconds: 0.0,
+            slices_per_second: 0.0,
+            wait_share: 0.0,
+            times: Times::default(),
             weights_sha256: None,
             store: StoreRecord {
                 dataset: store.info().dataset.clone(),
@@ -135,6 +148,9 @@ impl RunRecord {
     /// Takes over what training found.
     pub fn finish(&mut self, progress: &Progress) {
         self.seconds = progress.seconds;
+        self.slices_per_second = progress.slices_per_second();
+        self.wait_share = progress.wait_share();
+        self.times.clone_from(&progress.times);
         self.best_validation_dice = progress.best.as_ref().map(|b| b.dice);
         self.skipped_updates = progress.skipped_updates;
         self.phases.clone_from(&progress.phases);

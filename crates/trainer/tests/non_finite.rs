@@ -74,6 +74,13 @@ fn an_update_with_a_loss_that_is_not_finite_is_left_out_and_counted() {
     assert_eq!(record.skipped_updates, 3);
     let written: Value = serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
     assert_eq!(written["skipped_updates"], 3);
+    // The time is accounted for: parts don't overlap.
+    let parts: f64 = written["times"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
+    let seconds = written["seconds"].as_f64().unwrap();
+    assert!(parts > 0.0 && parts < seconds + 1.0, "{parts} of {seconds} s");
+    let rate = written["slices_per_second"].as_f64().unwrap();
+    assert!((rate * seconds - 24.0).abs() < 1e-6, "{rate} slices/s in {seconds} s");
+    assert!((0.0..=1.0).contains(&written["wait_share"].as_f64().unwrap()));
     let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     let skipped: Vec<&str> =
         log.lines().filter(|l| l.starts_with("step")).map(|l| l.rsplit(',').next().unwrap()).collect();

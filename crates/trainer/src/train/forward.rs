@@ -6,9 +6,11 @@ use crate::loader::Batch;
 use crate::losses::segmentation_loss;
 use crate::plan::stream;
 use crate::prompts::training_prompt;
+use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
 use stage_api::{Adapters, Mode, PromptedSegmenter};
+use std::time::Instant;
 use tch::{Kind, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
@@ -25,7 +27,9 @@ impl TrainingLoop<'_> {
     pub(super) fn losses(&mut self, batch: &Batch) -> Result<StepLosses> {
         let (config, model, cache) = (self.training.config, self.model, &mut self.cache);
         let phase = &config.phases[batch.step.phase];
+        let times = &mut self.state.progress.times;
         let mut losses = StepLosses::default();
+        let begun = Instant::now();
         // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
         let mut parts: Vec<(Tensor, f64)> = Vec::new();
         if let Some((slices, labels)) = &batch.slices {
@@ -48,6 +52,7 @@ impl TrainingLoop<'_> {
         let weight: f64 = parts.iter().map(|(_, n)| n).sum();
         let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).reduce(|a, b| a + b);
         losses.classifier = classifier.as_ref().map(|l| l.double_value(&[]));
+        times.add(Part::Classifier, begun);
         // L_seg, on the labelled slices only.
         let mut segmentation: Option<Tensor> = None;
         for (i, &row) in batch.step.labelled.iter().enumerate() {
@@ -55,12 +60,15 @@ impl TrainingLoop<'_> {
                 bail!("step {} has no labelled images", batch.step.index)
             };
             let image = images.narrow(0, i as i64, 1);
+            let begun = Instant::now();
             let embedding = match phase.encoder {
                 EncoderTraining::Frozen => cache.embedding(row, &image, model),
                 EncoderTraining::Lora => {
                     model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Train)
                 }
             };
+            times.add(Part::Encoder, begun);
+            let begun = Instant::now();
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
             let prompts = training_prompt(
                 config,
@@ -73,6 +81,7 @@ impl TrainingLoop<'_> {
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
             losses.score = Some(loss.score.double_value(&[]));
+            times.add(Part::Decoder, begun);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
         let segmentation = segmentation.map(|s| s / batch.step.labelled.len() as f64);

@@ -14,6 +14,7 @@ use crate::plan::Step;
 use crate::progress::Ticker;
 use crate::rows::Rows;
 use crate::schedule::schedule_factor;
+use crate::times::Part;
 use anyhow::{Context, Result};
 use crossbeam::channel::Receiver;
 use slice_sampling::stream_seed;
@@ -92,17 +93,23 @@ impl<'a> TrainingLoop<'a> {
     /// The steps before `end`, where the phase ends.
     fn phase(&mut self, batches: &Receiver<Batch>, end: usize) -> Result<Outcome> {
         while self.state.progress.steps < end {
+            let begun = Instant::now();
             let batch = batches.recv().context("the loader ended before the plan did")?;
+            self.state.progress.times.add(Part::Wait, begun);
             self.step(&batch)?;
             // Between the steps of an update there are gradients, which a checkpoint doesn't hold.
             let stop = batch.step.updates && self.training.stop.load(Ordering::Relaxed);
             if batch.step.ends_epoch || stop {
+                let begun = Instant::now();
                 let is_best = batch.step.ends_epoch && self.end_epoch(&batch.step)?;
+                self.state.progress.times.add(Part::Validation, begun);
                 self.count_time();
                 if self.state.progress.steps == end || batch.step.ends_epoch && self.patience_is_over(&batch.step) {
                     self.end_phase(&batch.step, end);
                 }
+                let begun = Instant::now();
                 self.state.save(self.training.run, is_best)?;
+                self.state.progress.times.add(Part::Checkpoint, begun);
                 if stop && self.state.progress.steps < self.steps.len() {
                     return Ok(Outcome::Interrupted);
                 }
@@ -127,15 +134,20 @@ impl<'a> TrainingLoop<'a> {
                 }
             } else if !self.left_out && total.requires_grad() {
                 // With everything frozen nothing requires a gradient.
+                let begun = Instant::now();
                 (total / step.accumulates as f64).backward();
+                self.state.progress.times.add(Part::Backward, begun);
             }
         }
+        let begun = Instant::now();
         let norm = step.updates.then(|| self.update(batch, &losses));
+        self.state.progress.times.add(Part::Update, begun);
         let skipped = self.left_out;
         if step.updates {
             self.left_out = false;
         }
         self.state.progress.steps += 1;
+        self.state.progress.slices += step.slices.len() + step.labelled.len();
         self.count_time();
         self.log.step(&Row {
             phase: &phase.name,
@@ -241,12 +253,14 @@ impl<'a> TrainingLoop<'a> {
     fn tick(&mut self, step: &Step, losses: &StepLosses) {
         let phase = &self.training.config.phases[step.phase];
         self.ticker.tick(&format!(
-            "{} epoch {}/{}{}{}",
+            "{} epoch {}/{}{}{}  {:.1} slices/s, {:.0} % waiting",
             phase.name,
             step.epoch + 1,
             phase.epochs,
             losses.classifier.map_or(String::new(), |l| format!("  classifier {l:.3}")),
             losses.segmentation.map_or(String::new(), |l| format!("  segmentation {l:.3}")),
+            self.state.progress.slices_per_second(),
+            100.0 * self.state.progress.wait_share(),
         ));
     }
 }
