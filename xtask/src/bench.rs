@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::binary::{self, DATA, PHANTOM};
 use crate::chain::Chain;
 use crate::prepare;
+use crate::setup;
 use crate::workspace::Workspace;
 
 pub const ABOUT: &str = "Run a benchmark";
@@ -15,6 +16,7 @@ pub const ABOUT: &str = "Run a benchmark";
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench metrics
+  cargo xtask bench loader --python venv/bin/python
   cargo xtask bench prepare --python venv/bin/python";
 
 #[derive(clap::Args)]
@@ -31,6 +33,8 @@ pub struct Args {
 enum Benchmark {
     /// Dice, Hausdorff distances and their like, per slice
     Metrics,
+    /// Batches from a store: slices per second, and an epoch behind the loader
+    Loader,
     /// Preparing a data set: time, memory, growth, accuracy
     Prepare,
 }
@@ -42,6 +46,12 @@ const PREPARE_DATA: &str = "data/bench-prepare";
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let (package, example) = match args.name {
         Benchmark::Metrics => ("seg-metrics", "bench_metrics"),
+        Benchmark::Loader => {
+            setup::ensure_libtorch(workspace)?;
+            binary::build(workspace, &[&PHANTOM, &DATA])?;
+            prepare::phantom(workspace, &mut Chain::begin(workspace, "cargo xtask bench loader")?)?;
+            ("trainer", "bench_loader")
+        }
         Benchmark::Prepare => {
             prepare_data(workspace)?;
             ("ct-ingest", "bench_prepare")

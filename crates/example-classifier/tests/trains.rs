@@ -104,6 +104,8 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
         run: &run,
         selection: &selection,
         device: Device::Cpu,
+        loader_threads: 2,
+        profile: false,
         stop: &stop,
     };
     let mut record = RunRecord::new(&run, &config, &store, &selection, "cpu", 1);

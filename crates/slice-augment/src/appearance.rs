@@ -130,7 +130,7 @@ pub fn gamma(hu: &mut [f32], window: Window, exponent: f32) {
     for v in hu {
         let place = (*v - low) * to_cells;
         if place > 0.0 && place < CELLS as f32 {
-            let cell = place as usize;
+            let cell = place as i32 as usize;
             *v = table[cell] + (table[cell + 1] - table[cell]) * (place - cell as f32);
         }
     }

@@ -64,7 +64,10 @@ impl Geometry {
         match &self.map {
             Map::Identity => to.iter_mut().zip(hu).for_each(|(to, &from)| *to = f32::from(from)),
             Map::Shift(by) => shifted(hu, to, size, *by, AIR, f32::from),
-            Map::General(..) => self.each_place(to, |x, y| linear(hu, size, x, y)),
+            Map::General(..) => {
+                let hu: Vec<f32> = hu.iter().map(|&v| f32::from(v)).collect();
+                self.each_place(to, |x, y| linear(&hu, size, x, y));
+            }
         }
     }
 
@@ -74,35 +77,56 @@ impl Geometry {
         assert!(mask.len() == size * size && to.len() == size * size, "a mask has {size} x {size} pixels");
         match &self.map {
             Map::Identity => to.iter_mut().zip(mask).for_each(|(to, &from)| *to = f32::from(from)),
+            // Most slices of a volume have none of the target.
+            _ if mask.iter().all(|&m| m == 0) => to.fill(0.0),
             Map::Shift(by) => shifted(mask, to, size, *by, 0.0, f32::from),
             Map::General(..) => self.each_place(to, |x, y| nearest(mask, size, x, y)),
         }
     }
 
-    /// Fills each pixel from its place (column, row) in the source.
-    fn each_place(&self, to: &mut [f32], value: impl Fn(f32, f32) -> f32) {
-        let Map::General(Affine([[a, b, c], [d, e, f]]), elastic) = &self.map else { return };
-        let mut bend = elastic.as_ref().map(|_| [vec![0.0; self.size], vec![0.0; self.size]]);
+    /// Fills each pixel from its place in the source, which is a column and a row in [`Fixed`] numbers.
+    fn each_place(&self, to: &mut [f32], value: impl Fn(Fixed, Fixed) -> f32) {
+        let Map::General(Affine([x_of, y_of]), elastic) = &self.map else { return };
+        let mut bend = [vec![0.0; self.size], vec![0.0; self.size]];
+        let steps = [fixed(x_of[0]), fixed(y_of[0])];
         for (row, pixels) in to.chunks_exact_mut(self.size).enumerate() {
-            let y = row as f32;
-            let (x0, y0) = (b * y + c, e * y + f);
-            match (elastic, &mut bend) {
-                (Some(elastic), Some(bend)) => {
-                    elastic.row(row, bend);
-                    for (column, pixel) in pixels.iter_mut().enumerate() {
-                        let x = column as f32;
-                        *pixel = value(a * x + x0 + bend[0][column], d * x + y0 + bend[1][column]);
-                    }
+            let first = [x_of, y_of].map(|m| fixed(m[1] * row as f32 + m[2]));
+            let place = |axis: usize, column: usize| first[axis] + steps[axis] * column as Fixed;
+            if let Some(elastic) = elastic {
+                elastic.row(row, &mut bend);
+                let bends = bend[0].iter().zip(&bend[1]);
+                for ((column, pixel), (&dx, &dy)) in pixels.iter_mut().enumerate().zip(bends) {
+                    *pixel = value(place(0, column) + fixed(dx), place(1, column) + fixed(dy));
                 }
-                _ => {
-                    for (column, pixel) in pixels.iter_mut().enumerate() {
-                        let x = column as f32;
-                        *pixel = value(a * x + x0, d * x + y0);
-                    }
+            } else {
+                for (column, pixel) in pixels.iter_mut().enumerate() {
+                    *pixel = value(place(0, column), place(1, column));
                 }
             }
         }
     }
+}
+
+/// A place along an axis, in pixels × 2³²: floor and fraction cost a shift each, where floats need slow conversions.
+type Fixed = i64;
+
+const ONE: f32 = 4_294_967_296.0;
+
+fn fixed(value: f32) -> Fixed {
+    (value * ONE) as Fixed
+}
+
+/// The floor; below 0 it is beyond any side.
+#[inline]
+fn whole(place: Fixed) -> usize {
+    (place >> 32) as usize
+}
+
+/// The fraction, 0 to 1.
+#[inline]
+fn fraction(place: Fixed) -> f32 {
+    // 24 bits, as many as a float has.
+    ((place as u32) >> 8) as i32 as f32 * (1.0 / 16_777_216.0)
 }
 
 impl Affine {
@@ -138,39 +162,34 @@ fn shifted<T: Copy>(from: &[T], to: &mut [f32], size: usize, by: [isize; 2], out
 
 /// Linear interpolation between pixels, with air around the slice.
 #[inline]
-fn linear(hu: &[i16], size: usize, x: f32, y: f32) -> f32 {
-    // Beyond any neighbour of the slice everything is air; the bounds make the casts exact.
-    let last = size as f32;
-    if !(x > -1.0 && y > -1.0 && x < last && y < last) {
-        return AIR;
-    }
-    // Truncation is towards zero, so one is added before it and taken off after it.
-    let (column, row) = ((x + 1.0) as usize, (y + 1.0) as usize);
-    let (u, v) = (x + 1.0 - column as f32, y + 1.0 - row as f32);
-    let four = if column >= 1 && row >= 1 && column < size && row < size {
-        let begin = (row - 1) * size + column - 1;
+fn linear(hu: &[f32], size: usize, x: Fixed, y: Fixed) -> f32 {
+    let (column, row) = (whole(x), whole(y));
+    let four = if column < size - 1 && row < size - 1 {
+        let begin = row * size + column;
         let (upper, lower) = (&hu[begin..begin + 2], &hu[begin + size..begin + size + 2]);
-        [upper[0], upper[1], lower[0], lower[1]].map(f32::from)
+        [upper[0], upper[1], lower[0], lower[1]]
     } else {
-        let pixel = |row: usize, column: usize| {
-            let inside = (1..=size).contains(&row) && (1..=size).contains(&column);
-            if inside { f32::from(hu[(row - 1) * size + column - 1]) } else { AIR }
-        };
-        [pixel(row, column), pixel(row, column + 1), pixel(row + 1, column), pixel(row + 1, column + 1)]
+        at_the_border(hu, size, column, row)
     };
-    let upper = four[0] + (four[1] - four[0]) * u;
-    let lower = four[2] + (four[3] - four[2]) * u;
-    upper + (lower - upper) * v
+    let upper = four[0] + (four[1] - four[0]) * fraction(x);
+    let lower = four[2] + (four[3] - four[2]) * fraction(x);
+    upper + (lower - upper) * fraction(y)
+}
+
+/// A pixel, its right, lower and lower right neighbours, some of which may be outside.
+#[cold]
+fn at_the_border(hu: &[f32], size: usize, column: usize, row: usize) -> [f32; 4] {
+    let (right, below) = (column.wrapping_add(1), row.wrapping_add(1));
+    [(column, row), (right, row), (column, below), (right, below)]
+        .map(|(column, row)| if column < size && row < size { hu[row * size + column] } else { AIR })
 }
 
 /// The nearest pixel, 0 outside.
 #[inline]
-fn nearest(mask: &[u8], size: usize, x: f32, y: f32) -> f32 {
-    let last = size as f32 - 0.5;
-    if !(x > -0.5 && y > -0.5 && x < last && y < last) {
-        return 0.0;
-    }
-    f32::from(mask[(y + 0.5) as usize * size + (x + 0.5) as usize])
+fn nearest(mask: &[u8], size: usize, x: Fixed, y: Fixed) -> f32 {
+    const HALF: Fixed = 1 << 31;
+    let (column, row) = (whole(x + HALF), whole(y + HALF));
+    if column < size && row < size { f32::from(mask[row * size + column]) } else { 0.0 }
 }
 
 /// Displacements on a lattice, with uniform cubic B-splines between its points.

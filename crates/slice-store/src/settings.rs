@@ -58,16 +58,19 @@ impl Default for Window {
 
 impl Window {
     /// The lower end in HU.
+    #[inline]
     pub fn low(&self) -> f32 {
         self.level - 0.5 * self.width
     }
 
     /// The upper end in HU.
+    #[inline]
     pub fn high(&self) -> f32 {
         self.level + 0.5 * self.width
     }
 
     /// HU to `[0, 1]`: 0 at and below the window's lower end, 1 at and above its upper end.
+    #[inline]
     pub fn unit(&self, hu: f32) -> f32 {
         ((hu - self.low()) / self.width).clamp(0.0, 1.0)
     }

@@ -88,11 +88,12 @@ impl BoxPrompt {
     }
 
     /// The tight box around the pixels that are not zero in a row-major mask of `width` columns; `None` if there is none.
-    pub fn around(mask: &[u8], width: usize) -> Option<Self> {
+    pub fn around<T: Default + PartialEq>(mask: &[T], width: usize) -> Option<Self> {
+        let is_set = |pixel: &T| *pixel != T::default();
         let mut bounds: Option<[usize; 4]> = None;
         for (row, pixels) in mask.chunks_exact(width).enumerate() {
-            let Some(first) = pixels.iter().position(|&p| p != 0) else { continue };
-            let last = pixels.iter().rposition(|&p| p != 0).unwrap_or(first);
+            let Some(first) = pixels.iter().position(is_set) else { continue };
+            let last = pixels.iter().rposition(is_set).unwrap_or(first);
             let b = bounds.get_or_insert([first, row, last, row]);
             *b = [b[0].min(first), b[1], b[2].max(last), row];
         }
@@ -215,7 +216,7 @@ mod tests {
                     0, 0, 1, 0,
                     0, 1, 0, 0];
         assert_eq!(BoxPrompt::around(&mask, 4), Some(BoxPrompt { x0: 1.0, y0: 1.0, x1: 2.0, y1: 2.0 }));
-        assert_eq!(BoxPrompt::around(&[0; 12], 4), None);
+        assert_eq!(BoxPrompt::around(&[0u8; 12], 4), None);
     }
 
     #[test]

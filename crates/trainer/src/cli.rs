@@ -5,6 +5,7 @@ use crate::config::{Config, difference};
 use crate::device::{self, DeviceChoice};
 use crate::evaluate::{self, Evaluator};
 use crate::files::write_whole;
+use crate::memory;
 use crate::model::{Model, untouched_segmenter};
 use crate::registry::Registry;
 use crate::rows::rows_of;
@@ -80,6 +81,9 @@ struct TrainArgs {
     /// Replay the patients and slices of another run's selection.json
     #[arg(long)]
     selection: Option<PathBuf>,
+    /// Threads that prepare batches; results don't depend on it [default: as --threads]
+    #[arg(long)]
+    loader_threads: Option<usize>,
     /// Print at the end where the time went
     #[arg(long)]
     profile: bool,
@@ -144,6 +148,7 @@ struct PredictArgs {
 
 /// Runs the program with these stages; prints any error in one place.
 pub fn main(registry: &Registry) -> ExitCode {
+    memory::keep_freed();
     let cli = Cli::parse();
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -263,7 +268,19 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
     } else {
         RunRecord::new(run, &config, &store, &selection, &device_name(device), threads)
     };
-    let training = Training { config: &config, registry, store: &store, run, selection: &selection, device, stop };
+    let loader_threads = arguments.loader_threads.unwrap_or(threads as usize);
+    ensure!(loader_threads > 0, "--loader-threads is 0, expected at least 1");
+    let training = Training {
+        config: &config,
+        registry,
+        store: &store,
+        run,
+        selection: &selection,
+        device,
+        loader_threads,
+        profile: arguments.profile,
+        stop,
+    };
     if !arguments.resume {
         // Nothing is written before the whole configuration was seen to fit the data and the model.
         training.check()?;

@@ -8,6 +8,7 @@ mod optimizer;
 use cam_classifier::PromptSettings;
 use sam_segmenter::SegmenterSettings;
 use serde::{Deserialize, Serialize};
+use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
 use slice_store::Window;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub struct Config {
     /// From HU to the `[0, 1]` that the stages see.
     #[serde(default)]
     pub intensity: IntensityConfig,
+    /// Random changes of the training slices.
+    #[serde(default)]
+    pub augmentation: AugmentationConfig,
     /// The classifier branch.
     #[serde(default)]
     pub classifier: ClassifierConfig,
@@ -80,6 +84,42 @@ pub enum Normalization {
     Authors,
 }
 
+/// Random changes of the training slices, for each of their uses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentationConfig {
+    /// The classifier's slices and crops.
+    pub classifier: Augmentation,
+    /// The second, strong view of the classifier's slices, with `classifier.consistency`; its geometry is the first's.
+    pub strong: Augmentation,
+    /// The SAM branch's labelled slices with their masks and boxes. The encoder then can't keep what it made of them.
+    pub labelled: Augmentation,
+}
+
+impl Default for AugmentationConfig {
+    /// Changes of scanner and position that keep left and right, for the classifier alone.
+    fn default() -> Self {
+        let classifier = Augmentation {
+            shift: 0.125,
+            intensity_hu: 40.0,
+            contrast: 0.2,
+            gamma: 0.4,
+            noise_hu: 12.0,
+            ..Augmentation::default()
+        };
+        let strong = Augmentation {
+            blur_px: 1.0,
+            low_resolution: 1.0,
+            intensity_hu: 60.0,
+            contrast: 0.4,
+            gamma: 0.6,
+            noise_hu: 40.0,
+            ..Augmentation::default()
+        };
+        Self { classifier, strong, labelled: Augmentation::default() }
+    }
+}
+
 /// The classifier branch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -100,8 +140,8 @@ pub struct ClassifierConfig {
     pub batch_crops: usize,
     /// Side of a crop in pixels.
     pub crop_size: usize,
-    /// Random gain, gamma, shift and noise on the classifier's training images.
-    pub augment: bool,
+    /// Weight of the squared difference between the presence probabilities of a slice's two views; 0: there is one view.
+    pub consistency: f64,
 }
 
 impl Default for ClassifierConfig {
@@ -115,7 +155,7 @@ impl Default for ClassifierConfig {
             crop_negatives: false,
             batch_crops: 16,
             crop_size: 128,
-            augment: true,
+            consistency: 0.0,
         }
     }
 }
@@ -187,13 +227,13 @@ impl Default for SegmentationLossConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
-    /// Batches that are ready ahead of the training step; memory is bounded by it.
+    /// Batches that are ready or in work ahead of the training step, in two groups; memory is bounded by it.
     pub prefetch: usize,
 }
 
 impl Default for LoaderConfig {
     fn default() -> Self {
-        Self { prefetch: 4 }
+        Self { prefetch: 16 }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod files;
 pub mod loader;
 pub mod losses;
+pub mod memory;
 pub mod metrics_log;
 pub mod model;
 pub mod optimizer;

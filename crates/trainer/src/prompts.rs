@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use stage_api::{BoxPrompt, Mode, PresenceClassifier, Prompts};
 use tch::Tensor;
 
-/// Draws the prompt of one labelled slice `[1, 1, H, H]`.
+/// Draws the prompt of one labelled slice `[1, 1, H, H]`; `truth` is the tight box around its mask.
 ///
 /// The decoder must see the CAM's own boxes, at several thresholds, beside jittered true ones: with only the latter it
 /// trusts the box too much. The CAM's mask goes along with its own box, and with every second true box.
@@ -17,7 +17,7 @@ pub fn training_prompt(
     source: PromptSource,
     classifier: &dyn PresenceClassifier,
     image: &Tensor,
-    truth: &[u8],
+    truth: Option<BoxPrompt>,
     rng: &mut ChaCha8Rng,
 ) -> Prompts {
     let settings = &config.training_prompts;
@@ -34,7 +34,7 @@ pub fn training_prompt(
     let cam = classifier.forward(image, Mode::Eval).cam;
     let prompt = cam_prompts(&cam, size, &PromptSettings { threshold }).remove(0);
     let with_mask = from_cam || rng.random_bool(0.5);
-    let bounds = match BoxPrompt::around(truth, size) {
+    let bounds = match truth {
         Some(tight) if !from_cam => jittered(tight, settings.jitter_outward_px, settings.jitter_inward_px, size, rng),
         _ => prompt.bounds,
     };

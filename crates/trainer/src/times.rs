@@ -1,11 +1,13 @@
 //! Where the time of training goes.
 //!
-//! On a GPU the host runs ahead of its kernels: what it waits for is counted where it waits, mostly with the losses.
+//! On a GPU the host runs ahead of its kernels: what it waits for is counted where it waits, mostly with the losses, unless
+//! the stopwatch is told to wait at each lap.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
+use tch::{Cuda, Device};
 
 /// A part of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -13,6 +15,8 @@ use std::time::Instant;
 pub enum Part {
     /// Waiting for the loader.
     Wait,
+    /// The host's share of copies to the device. The loader makes them while a step runs: not a part of its time.
+    Copy,
     /// The classifier's forward pass and loss.
     Classifier,
     /// The encoder's forward pass, where its result was not kept.
@@ -35,14 +39,41 @@ pub enum Part {
 pub struct Times(BTreeMap<Part, f64>);
 
 impl Times {
-    /// What has passed since `begun` was spent on `part`.
-    pub fn add(&mut self, part: Part, begun: Instant) {
-        *self.0.entry(part).or_default() += begun.elapsed().as_secs_f64();
+    /// So many more seconds were spent on `part`.
+    pub fn add(&mut self, part: Part, seconds: f64) {
+        *self.0.entry(part).or_default() += seconds;
     }
 
     /// Seconds spent on `part`.
     pub fn of(&self, part: Part) -> f64 {
         self.0.get(&part).copied().unwrap_or(0.0)
+    }
+}
+
+/// Takes the time of one part after the other.
+pub struct Stopwatch {
+    begun: Instant,
+    /// The GPU to wait for at each lap.
+    gpu: Option<usize>,
+}
+
+impl Stopwatch {
+    /// From now on. With `wait`, a lap ends when all that was asked of `device` is done.
+    pub fn start(device: Device, wait: bool) -> Self {
+        let gpu = match device {
+            Device::Cuda(index) if wait => Some(index),
+            _ => None,
+        };
+        Self { begun: Instant::now(), gpu }
+    }
+
+    /// What has passed since the start or the last lap was spent on `part`.
+    pub fn lap(&mut self, times: &mut Times, part: Part) {
+        if let Some(index) = self.gpu {
+            Cuda::synchronize(index as i64);
+        }
+        times.add(part, self.begun.elapsed().as_secs_f64());
+        self.begun = Instant::now();
     }
 }
 

@@ -15,6 +15,7 @@ use crate::plan::plan;
 use crate::registry::Registry;
 use crate::rows::Rows;
 use crate::run::{RunRecord, Status};
+use crate::times::Stopwatch;
 use anyhow::{Result, ensure};
 use slice_sampling::Selection;
 use slice_store::SliceStore;
@@ -38,6 +39,10 @@ pub struct Training<'a> {
     pub selection: &'a Selection,
     /// Where to compute.
     pub device: Device,
+    /// Threads that prepare batches; the results don't depend on it.
+    pub loader_threads: usize,
+    /// Wait for the GPU where the time is taken, so that each part's own work is counted with it.
+    pub profile: bool,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
 }
@@ -101,6 +106,10 @@ impl Training<'_> {
             self.store.info().target,
         );
         Ok(())
+    }
+
+    fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(self.device, self.profile)
     }
 
     fn positive_weight(&self, rows: &Rows) -> f64 {

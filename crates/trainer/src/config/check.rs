@@ -1,7 +1,7 @@
 //! Values that a type can't rule out.
 
 use super::{Config, OptimizerKind, Schedule};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 impl Config {
     /// The first value that makes no sense, as an error.
@@ -31,6 +31,18 @@ impl Config {
                 format!("{}, {}", self.classifier.batch_crops, self.classifier.crop_size),
                 "at least 2 crops of at least 32 pixels",
             );
+        }
+        for (name, augmentation) in [
+            ("classifier", &self.augmentation.classifier),
+            ("strong", &self.augmentation.strong),
+            ("labelled", &self.augmentation.labelled),
+        ] {
+            augmentation
+                .check()
+                .map_err(|e| anyhow!("`augmentation.{name}.{}` is {}, expected {}", e.key, e.found, e.expected))?;
+        }
+        if !self.classifier.consistency.is_finite() || self.classifier.consistency < 0.0 {
+            return out_of("classifier.consistency", self.classifier.consistency.to_string(), "a number of at least 0");
         }
         if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
             return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");

@@ -21,6 +21,7 @@ impl EncoderCache {
         Self { intensity, features: HashMap::new(), embeddings: HashMap::new() }
     }
 
+    /// Of a slice that is the same each time.
     pub fn features(&mut self, row: usize, image: &Tensor, model: &Model) -> &Features {
         self.features.entry(row).or_insert_with(|| model.segmenter.features(image))
     }

@@ -2,7 +2,7 @@
 
 use super::training_loop::TrainingLoop;
 use crate::config::EncoderTraining;
-use crate::loader::Batch;
+use crate::loader::{Batch, Labelled};
 use crate::losses::segmentation_loss;
 use crate::plan::stream;
 use crate::prompts::training_prompt;
@@ -10,8 +10,7 @@ use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
 use stage_api::{Adapters, Mode, PromptedSegmenter};
-use std::time::Instant;
-use tch::{Kind, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
 #[derive(Default)]
@@ -29,59 +28,63 @@ impl TrainingLoop<'_> {
         let phase = &config.phases[batch.step.phase];
         let times = &mut self.state.progress.times;
         let mut losses = StepLosses::default();
-        let begun = Instant::now();
+        let mut watch = self.training.stopwatch();
         // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
         let mut parts: Vec<(Tensor, f64)> = Vec::new();
-        if let Some((slices, labels)) = &batch.slices {
-            let (slices, labels) = match &batch.labelled {
-                Some((labelled, _)) => {
-                    let ones = Tensor::ones([labelled.size()[0]], (Kind::Float, self.training.device));
-                    (Tensor::cat(&[slices, labelled], 0), Tensor::cat(&[labels, &ones], 0))
+        let mut consistency = None;
+        if let Some(slices) = &batch.slices {
+            let (all, labels) = match &batch.labelled {
+                Some(labelled) => {
+                    let ones = Tensor::ones([labelled.images.size()[0]], (Kind::Float, self.training.device));
+                    (Tensor::cat(&[&slices.images, &labelled.images], 0), Tensor::cat(&[&slices.labels, &ones], 0))
                 }
-                None => (slices.shallow_clone(), labels.shallow_clone()),
+                None => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
             };
-            for (images, labels) in [(slices, labels)]
+            for (images, labels) in [(all, labels)]
                 .into_iter()
                 .chain(batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone())))
             {
                 let presence = model.classifier.forward(&images, Mode::Train);
                 let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, self.positive_weight);
                 parts.push((loss, images.size()[0] as f64));
+                // The first batch is that of the slices: what it says of them is what their strong views should say.
+                if let (Some(strong), None) = (&slices.strong, &consistency) {
+                    let weak = presence.logit.narrow(0, 0, strong.size()[0]).sigmoid().detach();
+                    let strong = model.classifier.forward(strong, Mode::Train).logit.sigmoid();
+                    consistency = Some(strong.mse_loss(&weak, Reduction::Mean) * config.classifier.consistency);
+                }
             }
         }
         let weight: f64 = parts.iter().map(|(_, n)| n).sum();
-        let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).reduce(|a, b| a + b);
+        let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).chain(consistency).reduce(|a, b| a + b);
         losses.classifier = classifier.as_ref().map(|l| l.double_value(&[]));
-        times.add(Part::Classifier, begun);
+        watch.lap(times, Part::Classifier);
         // L_seg, on the labelled slices only.
         let mut segmentation: Option<Tensor> = None;
         for (i, &row) in batch.step.labelled.iter().enumerate() {
-            let Some((images, masks)) = &batch.labelled else {
+            let Some(Labelled { images, masks, boxes }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
             let image = images.narrow(0, i as i64, 1);
-            let begun = Instant::now();
-            let embedding = match phase.encoder {
-                EncoderTraining::Frozen => cache.embedding(row, &image, model),
-                EncoderTraining::Lora => {
-                    model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Train)
+            let mode = match phase.encoder {
+                EncoderTraining::Frozen => Mode::Eval,
+                EncoderTraining::Lora => Mode::Train,
+            };
+            // What the encoder makes of a slice can be kept only if the slice is the same each time.
+            let embedding = match (phase.encoder, config.augmentation.labelled.is_off()) {
+                (_, false) => model.segmenter.embed(&model.segmenter.features(&image), Adapters::On, mode),
+                (EncoderTraining::Frozen, true) => cache.embedding(row, &image, model),
+                (EncoderTraining::Lora, true) => {
+                    model.segmenter.embed(cache.features(row, &image, model), Adapters::On, mode)
                 }
             };
-            times.add(Part::Encoder, begun);
-            let begun = Instant::now();
+            watch.lap(times, Part::Encoder);
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
-            let prompts = training_prompt(
-                config,
-                phase.prompts,
-                model.classifier.as_ref(),
-                &image,
-                self.training.store.mask(row),
-                &mut rng,
-            );
+            let prompts = training_prompt(config, phase.prompts, model.classifier.as_ref(), &image, boxes[i], &mut rng);
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
             losses.score = Some(loss.score.double_value(&[]));
-            times.add(Part::Decoder, begun);
+            watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
         let segmentation = segmentation.map(|s| s / batch.step.labelled.len() as f64);

@@ -38,16 +38,19 @@ impl TrainingLoop<'_> {
 
     /// The step's tensors, and beside them what they are.
     fn save_batch(&self, batch: &Batch, losses: &StepLosses) -> Result<String> {
-        let Batch { step, slices, crops, labelled } = batch;
+        let Batch { step, slices, crops, labelled, .. } = batch;
         let directory = self.training.run.join("non-finite");
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make '{}'", directory.display()))?;
         let path = directory.join(format!("step-{:06}.safetensors", step.index + 1));
-        let named =
-            [("slices", "slice_labels", slices), ("crops", "crop_labels", crops), ("labelled", "masks", labelled)];
-        let tensors: Vec<(&str, Tensor)> = named
-            .iter()
-            .filter_map(|(a, b, pair)| pair.as_ref().map(|(x, y)| [(*a, x), (*b, y)]))
-            .flatten()
+        let slices = slices.iter().flat_map(|s| {
+            let strong = s.strong.iter().map(|strong| ("strong", strong));
+            [("slices", &s.images), ("slice_labels", &s.labels)].into_iter().chain(strong)
+        });
+        let crops = crops.iter().flat_map(|(images, labels)| [("crops", images), ("crop_labels", labels)]);
+        let labelled = labelled.iter().flat_map(|l| [("labelled", &l.images), ("masks", &l.masks)]);
+        let tensors: Vec<(&str, Tensor)> = slices
+            .chain(crops)
+            .chain(labelled)
             .map(|(name, t)| (name, t.to_device(tch::Device::Cpu).contiguous()))
             .collect();
         Tensor::write_safetensors(&tensors, &path)?;

@@ -6,7 +6,7 @@ use super::non_finite::TOO_MANY;
 use super::state::{State, Trained, UpdateCounts};
 use super::{Outcome, Training};
 use crate::checkpoint::PhaseResult;
-use crate::loader::{self, Batch};
+use crate::loader::{Batch, Loader};
 use crate::metrics_log::{MetricsLog, Row};
 use crate::model::Model;
 use crate::optimizer::{clear, clip, global_norm};
@@ -16,7 +16,6 @@ use crate::rows::Rows;
 use crate::schedule::schedule_factor;
 use crate::times::Part;
 use anyhow::{Context, Result};
-use crossbeam::channel::Receiver;
 use slice_sampling::stream_seed;
 use stage_api::{Group, NamedTensor};
 use std::sync::atomic::Ordering;
@@ -75,13 +74,13 @@ impl<'a> TrainingLoop<'a> {
 
     /// Goes through what is left of the plan, with a loader for each phase.
     pub fn run(mut self) -> Result<Outcome> {
-        let steps = self.steps;
+        let (steps, training) = (self.steps, self.training);
+        let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
         while let Some(next) = steps.get(self.state.progress.steps) {
             let end = steps.partition_point(|s| s.phase <= next.phase);
-            let Training { store, config, device, .. } = *self.training;
             let outcome = std::thread::scope(|scope| {
-                let batches = loader::start(scope, store, config, &steps[next.index..end], device);
-                self.phase(&batches, end)
+                let batches = loader.start(scope, &steps[next.index..end]);
+                self.phase(batches, end)
             })?;
             if outcome == Outcome::Interrupted {
                 return Ok(outcome);
@@ -91,25 +90,24 @@ impl<'a> TrainingLoop<'a> {
     }
 
     /// The steps before `end`, where the phase ends.
-    fn phase(&mut self, batches: &Receiver<Batch>, end: usize) -> Result<Outcome> {
+    fn phase(&mut self, mut batches: impl Iterator<Item = Batch>, end: usize) -> Result<Outcome> {
         while self.state.progress.steps < end {
-            let begun = Instant::now();
-            let batch = batches.recv().context("the loader ended before the plan did")?;
-            self.state.progress.times.add(Part::Wait, begun);
+            let mut watch = self.training.stopwatch();
+            let batch = batches.next().context("the loader ended before the plan did")?;
+            watch.lap(&mut self.state.progress.times, Part::Wait);
             self.step(&batch)?;
             // Between the steps of an update there are gradients, which a checkpoint doesn't hold.
             let stop = batch.step.updates && self.training.stop.load(Ordering::Relaxed);
             if batch.step.ends_epoch || stop {
-                let begun = Instant::now();
+                let mut watch = self.training.stopwatch();
                 let is_best = batch.step.ends_epoch && self.end_epoch(&batch.step)?;
-                self.state.progress.times.add(Part::Validation, begun);
+                watch.lap(&mut self.state.progress.times, Part::Validation);
                 self.count_time();
                 if self.state.progress.steps == end || batch.step.ends_epoch && self.patience_is_over(&batch.step) {
                     self.end_phase(&batch.step, end);
                 }
-                let begun = Instant::now();
                 self.state.save(self.training.run, is_best)?;
-                self.state.progress.times.add(Part::Checkpoint, begun);
+                watch.lap(&mut self.state.progress.times, Part::Checkpoint);
                 if stop && self.state.progress.steps < self.steps.len() {
                     return Ok(Outcome::Interrupted);
                 }
@@ -134,17 +132,20 @@ impl<'a> TrainingLoop<'a> {
                 }
             } else if !self.left_out && total.requires_grad() {
                 // With everything frozen nothing requires a gradient.
-                let begun = Instant::now();
+                let mut watch = self.training.stopwatch();
                 (total / step.accumulates as f64).backward();
-                self.state.progress.times.add(Part::Backward, begun);
+                watch.lap(&mut self.state.progress.times, Part::Backward);
             }
         }
-        let begun = Instant::now();
+        let mut watch = self.training.stopwatch();
         let norm = step.updates.then(|| self.update(batch, &losses));
-        self.state.progress.times.add(Part::Update, begun);
+        watch.lap(&mut self.state.progress.times, Part::Update);
         let skipped = self.left_out;
         if step.updates {
             self.left_out = false;
+        }
+        if self.training.device.is_cuda() {
+            self.state.progress.times.add(Part::Copy, batch.copy_seconds);
         }
         self.state.progress.steps += 1;
         self.state.progress.slices += step.slices.len() + step.labelled.len();

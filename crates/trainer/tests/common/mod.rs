@@ -73,12 +73,20 @@ pub struct Bench {
     weights: PathBuf,
     /// The stages; a test can add its own.
     pub registry: Registry,
+    /// Threads that prepare batches.
+    pub loader_threads: usize,
 }
 
 impl Bench {
     /// `config` is a configuration's text.
     pub fn new(config: &'static str, store: &Path, weights: PathBuf) -> Self {
-        Self { config, store: SliceStore::open(store).unwrap(), weights, registry: Registry::default() }
+        Self {
+            config,
+            store: SliceStore::open(store).unwrap(),
+            weights,
+            registry: Registry::default(),
+            loader_threads: 2,
+        }
     }
 
     fn config(&self, set: &[&str]) -> anyhow::Result<Config> {
@@ -100,7 +108,10 @@ impl Bench {
         let selection = slice_sampling::select(self.store.records(), &config.sampling, 0)?;
         let mut record = RunRecord::new(run, &config, &self.store, &selection, "cpu", 1);
         let (registry, store, selection) = (&self.registry, &self.store, &selection);
-        let training = Training { config: &config, registry, store, run, selection, device: Device::Cpu, stop };
+        let (device, loader_threads) = (Device::Cpu, self.loader_threads);
+        let profile = false;
+        let training =
+            Training { config: &config, registry, store, run, selection, device, loader_threads, profile, stop };
         training.check()?;
         let outcome = training.run(&mut record)?;
         Ok((record, outcome))

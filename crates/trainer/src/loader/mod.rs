@@ -1,0 +1,234 @@
+//! From the slice store to batches: the one place that turns HU into what the stages see, and the only one that augments.
+//!
+//! A thread walks the plan; a pool of threads prepares images in the memory where they stay; a bounded channel holds the
+//! batches that are ready. Memory is bounded by the configured depth × one batch, and nothing depends on the number of
+//! threads: each image has its own random stream.
+//!
+//! Batches are prepared in groups, with all threads at once. Where the step computes on the same cores, a loader thread
+//! that takes one of them for a moment keeps the step's other threads waiting: few long moments on all cores cost it half
+//! of what many short ones do.
+
+mod crops;
+mod host;
+mod intensity;
+
+use crate::config::Config;
+use crate::plan::{Step, stream};
+use anyhow::{Context, Result};
+use crops::draw_crop;
+use crossbeam::channel::bounded;
+use host::HostBatch;
+use rand_chacha::ChaCha8Rng;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use slice_augment::{Appearance, Augmentation, Geometry};
+use slice_store::SliceStore;
+use stage_api::BoxPrompt;
+use std::time::Instant;
+use tch::{Device, Tensor};
+
+pub use intensity::Intensity;
+
+/// What a step works on, on its device.
+pub struct Batch {
+    /// The plan of the step.
+    pub step: Step,
+    /// The classifier's slices.
+    pub slices: Option<Slices>,
+    /// The classifier's crops `[k, 1, c, c]` and whether each shows the target `[k]`.
+    pub crops: Option<(Tensor, Tensor)>,
+    /// The labelled slices.
+    pub labelled: Option<Labelled>,
+    /// Seconds that the host spent on copies to the device.
+    pub copy_seconds: f64,
+}
+
+/// Slices of which is known whether they show the target.
+pub struct Slices {
+    /// `[n, 1, H, W]`.
+    pub images: Tensor,
+    /// `[n]`, 1 or 0.
+    pub labels: Tensor,
+    /// The strong views of the same slices, where the configuration asks for them; their geometry is that of `images`.
+    pub strong: Option<Tensor>,
+}
+
+/// Slices of which the mask is known.
+pub struct Labelled {
+    /// `[m, 1, H, W]`.
+    pub images: Tensor,
+    /// `[m, 1, H, W]`, 1 or 0.
+    pub masks: Tensor,
+    /// The tight box around each mask; `None` where it is empty.
+    pub boxes: Vec<Option<BoxPrompt>>,
+}
+
+/// Prepares the batches of a plan.
+pub struct Loader<'a> {
+    store: &'a SliceStore,
+    config: &'a Config,
+    intensity: Intensity,
+    device: Device,
+    pool: ThreadPool,
+}
+
+impl<'a> Loader<'a> {
+    /// With a pool of `threads`.
+    pub fn new(store: &'a SliceStore, config: &'a Config, device: Device, threads: usize) -> Result<Self> {
+        let name = |i| format!("loader-{i}");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build();
+        let pool = pool.with_context(|| format!("cannot start {threads} loader threads"))?;
+        Ok(Self { store, config, intensity: Intensity::new(&config.intensity), device, pool })
+    }
+
+    /// Starts over `steps`; batches come in their order.
+    ///
+    /// `scope` ends when the iterator is dropped or the steps are over.
+    pub fn start<'scope>(
+        &'scope self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        steps: &'scope [Step],
+    ) -> impl Iterator<Item = Batch> + use<> {
+        // One group waits in the channel while the next is made.
+        let group = self.config.loader.prefetch.div_ceil(2).max(1);
+        let (sender, receiver) = bounded::<Vec<Batch>>(1);
+        scope.spawn(move || {
+            for steps in steps.chunks(group) {
+                let batches = self.pool.install(|| steps.par_iter().map(|step| self.load(step)).collect());
+                if sender.send(batches).is_err() {
+                    break;
+                }
+            }
+        });
+        receiver.into_iter().flatten()
+    }
+
+    /// The batch of one step.
+    pub fn load(&self, step: &Step) -> Batch {
+        self.pool.install(|| {
+            let mut copy_seconds = 0.0;
+            let mut copy = |batch: HostBatch| {
+                let begun = Instant::now();
+                let tensor = batch.on(self.device);
+                copy_seconds += begun.elapsed().as_secs_f64();
+                tensor
+            };
+            Batch {
+                slices: (!step.slices.is_empty()).then(|| self.slices(step, &mut copy)),
+                crops: self.crops(step, &mut copy),
+                labelled: (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy)),
+                step: step.clone(),
+                copy_seconds,
+            }
+        })
+    }
+
+    fn slices(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Slices {
+        let (rows, weak) = (&step.slices, &self.config.augmentation.classifier);
+        let mut images = self.empty(rows.len(), self.store.slice_size());
+        let strong = if self.config.classifier.consistency > 0.0 {
+            let mut strong = self.empty(rows.len(), self.store.slice_size());
+            let views = images.images().zip(strong.images()).zip(rows).enumerate();
+            views.for_each(|(i, ((to, strong_to), &row))| {
+                let mut rng = self.random(step, "slice", i);
+                let geometry = self.view(weak, row, to, &mut rng);
+                geometry.image(self.store.image(row), strong_to);
+                self.finish(&self.config.augmentation.strong, strong_to, self.store.slice_size(), &mut rng);
+            });
+            Some(copy(strong))
+        } else {
+            images.images().zip(rows).enumerate().for_each(|(i, (to, &row))| {
+                self.view(weak, row, to, &mut self.random(step, "slice", i));
+            });
+            None
+        };
+        let labels: Vec<bool> = rows.iter().map(|&row| self.store.records()[row].has_target()).collect();
+        Slices { images: copy(images), labels: self.labels(&labels), strong }
+    }
+
+    fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Option<(Tensor, Tensor)> {
+        let (size, augmentation) = (self.store.slice_size(), &self.config.augmentation.classifier);
+        let side = self.config.classifier.crop_size.min(size);
+        let drawn: Vec<(Vec<i16>, bool, ChaCha8Rng)> = step
+            .crops
+            .par_iter()
+            .enumerate()
+            .filter_map(|(i, &(row, want))| {
+                let mut rng = self.random(step, "crop", i);
+                let (hu, mask) = (self.store.image(row), self.store.mask(row));
+                let crop = draw_crop(hu, mask, size, side, want, &self.intensity, &mut rng)?;
+                Some((crop, want, rng))
+            })
+            .collect();
+        if drawn.is_empty() {
+            return None;
+        }
+        let labels: Vec<bool> = drawn.iter().map(|(_, want, _)| *want).collect();
+        let mut images = self.empty(drawn.len(), side);
+        images.images().zip(drawn).for_each(|(to, (crop, _, mut rng))| {
+            self.changed(augmentation, &crop, side, to, &mut rng);
+        });
+        Some((copy(images), self.labels(&labels)))
+    }
+
+    fn labelled(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Labelled {
+        let (rows, size) = (&step.labelled, self.store.slice_size());
+        let (mut images, mut masks) = (self.empty(rows.len(), size), self.empty(rows.len(), size));
+        let boxes = images
+            .images()
+            .zip(masks.images())
+            .zip(rows)
+            .enumerate()
+            .map(|(i, ((to, mask_to), &row))| {
+                let mut rng = self.random(step, "labelled", i);
+                let geometry = self.view(&self.config.augmentation.labelled, row, to, &mut rng);
+                geometry.mask(self.store.mask(row), mask_to);
+                BoxPrompt::around(mask_to, size)
+            })
+            .collect();
+        Labelled { images: copy(images), masks: copy(masks), boxes }
+    }
+
+    /// A changed slice of the store, and where its pixels are from.
+    fn view(&self, augmentation: &Augmentation, row: usize, to: &mut [f32], rng: &mut ChaCha8Rng) -> Geometry {
+        self.changed(augmentation, self.store.image(row), self.store.slice_size(), to, rng)
+    }
+
+    fn changed(
+        &self,
+        augmentation: &Augmentation,
+        hu: &[i16],
+        size: usize,
+        to: &mut [f32],
+        rng: &mut ChaCha8Rng,
+    ) -> Geometry {
+        if augmentation.is_off() {
+            self.intensity.stored(hu, to);
+            return Geometry::identity(size);
+        }
+        let geometry = Geometry::draw(augmentation, size, rng);
+        geometry.image(hu, to);
+        self.finish(augmentation, to, size, rng);
+        geometry
+    }
+
+    /// From moved HU to what the stages see.
+    fn finish(&self, augmentation: &Augmentation, hu: &mut [f32], size: usize, rng: &mut ChaCha8Rng) {
+        Appearance::draw(augmentation, rng).apply(hu, size, self.intensity.window());
+        self.intensity.changed(hu);
+    }
+
+    /// The random stream of one image of a step.
+    fn random(&self, step: &Step, part: &str, i: usize) -> ChaCha8Rng {
+        stream(self.config.seed, &format!("augment/{}/{part}/{i}", step.index))
+    }
+
+    fn empty(&self, images: usize, size: usize) -> HostBatch {
+        HostBatch::new(images, size, self.device)
+    }
+
+    fn labels(&self, positive: &[bool]) -> Tensor {
+        let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
+        Tensor::from_slice(&values).to_device(self.device)
+    }
+}

@@ -1,0 +1,133 @@
+//! What the loader makes of a store.
+
+mod common;
+
+use common::{CONFIG, store};
+use slice_store::SliceStore;
+use stage_api::BoxPrompt;
+use tch::{Device, Tensor};
+use trainer::config::Config;
+use trainer::loader::{Batch, Loader};
+use trainer::plan::{Step, plan};
+
+/// Everything on.
+const ALL: &str = "rotate_deg = 10, scale = 0.2, shift = 0.1, elastic_px = 3, blur_px = 1, low_resolution = 1, \
+    intensity_hu = 30, contrast = 0.2, gamma = 0.4, noise_hu = 20, probability = 0.7";
+
+fn config(set: &[&str]) -> Config {
+    let settings = ALL.replace(',', "\n");
+    let tables = ["classifier", "strong", "labelled"].map(|name| format!("[augmentation.{name}]\n{settings}\n"));
+    let text = format!("{}{CONFIG}", tables.concat());
+    Config::parse(&text, &set.iter().map(|&s| s.to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+fn steps(config: &Config, store: &SliceStore) -> Vec<Step> {
+    let rows: Vec<usize> = (0..store.records().len()).collect();
+    let positive: Vec<usize> = rows.iter().copied().filter(|&r| store.records()[r].has_target()).take(4).collect();
+    plan(config, &rows, &positive)
+}
+
+fn tensors(batch: &Batch) -> Vec<&Tensor> {
+    let mut all = Vec::new();
+    if let Some(slices) = &batch.slices {
+        all.extend([&slices.images, &slices.labels]);
+        all.extend(&slices.strong);
+    }
+    if let Some((images, labels)) = &batch.crops {
+        all.extend([images, labels]);
+    }
+    if let Some(labelled) = &batch.labelled {
+        all.extend([&labelled.images, &labelled.masks]);
+    }
+    all
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+#[test]
+fn batches_are_the_same_for_any_number_of_threads_and_any_prefetch() {
+    let place = tempfile::tempdir().unwrap();
+    let store = SliceStore::open(&store(place.path())).unwrap();
+    let set = ["classifier.consistency=1.0", "classifier.crop_negatives=true", "classifier.crop_size=32"];
+    let all = |threads: usize, prefetch: usize| -> Vec<Batch> {
+        let mut config = config(&set);
+        config.loader.prefetch = prefetch;
+        let steps = steps(&config, &store);
+        let loader = Loader::new(&store, &config, Device::Cpu, threads).unwrap();
+        std::thread::scope(|scope| loader.start(scope, &steps).collect())
+    };
+    let one = all(1, 1);
+    assert!(one.iter().any(|b| b.slices.as_ref().is_some_and(|s| s.strong.is_some()) && b.crops.is_some()));
+    for other in [all(2, 4), all(3, 1)] {
+        assert_eq!(one.len(), other.len());
+        for (a, b) in one.iter().zip(&other) {
+            let (x, y) = (tensors(a), tensors(b));
+            assert!(x.len() == y.len() && x.iter().zip(&y).all(|(x, y)| x.equal(y)), "step {}", a.step.index);
+            assert_eq!(a.labelled.as_ref().map(|l| &l.boxes), b.labelled.as_ref().map(|l| &l.boxes));
+        }
+    }
+}
+
+#[test]
+fn a_slice_that_is_not_changed_is_the_windowed_store() {
+    let place = tempfile::tempdir().unwrap();
+    let store = SliceStore::open(&store(place.path())).unwrap();
+    let config = Config::parse(&format!("[augmentation.classifier]\n{CONFIG}"), &[]).unwrap();
+    let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();
+    let values = |t: &Tensor| Vec::<f32>::try_from(t.reshape([-1])).unwrap();
+    let mut seen = 0;
+    for step in &steps(&config, &store) {
+        let batch = loader.load(step);
+        let images = batch.slices.iter().flat_map(|s| (0..).zip(&step.slices).map(|(i, &row)| (s.images.get(i), row)));
+        let labelled = batch.labelled.iter().flat_map(|l| {
+            let rows = (0..).zip(&step.labelled);
+            rows.map(|(i, &row)| {
+                let mask: Vec<f32> = store.mask(row).iter().map(|&m| f32::from(m)).collect();
+                assert_eq!(values(&l.masks.get(i)), mask);
+                assert_eq!(l.boxes[i as usize], BoxPrompt::around(store.mask(row), store.slice_size()));
+                (l.images.get(i), row)
+            })
+        });
+        for (image, row) in images.chain(labelled) {
+            // Level 40, width 400.
+            let expected = store.image(row).iter().map(|&hu| ((f32::from(hu) + 160.0) / 400.0).clamp(0.0, 1.0));
+            assert_eq!(values(&image), expected.collect::<Vec<f32>>());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50);
+}
+
+#[test]
+fn boxes_are_around_the_changed_masks_and_strong_views_lie_where_the_weak_ones_do() {
+    let place = tempfile::tempdir().unwrap();
+    let store = SliceStore::open(&store(place.path())).unwrap();
+    // Without noise and its like a slice's outline shows its geometry.
+    let quiet = ["classifier", "strong"].map(|name| format!("augmentation.{name}={{rotate_deg=20.0,shift=0.1}}"));
+    let set = [&quiet[0], &quiet[1], "classifier.consistency=1.0"];
+    let config = config(&set);
+    let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();
+    let (mut moved, mut boxes) = (0, 0);
+    for step in &steps(&config, &store) {
+        let batch = loader.load(step);
+        if let Some(slices) = &batch.slices {
+            let strong = slices.strong.as_ref().unwrap();
+            assert_eq!(largest(&(strong - &slices.images)), 0.0);
+            for (i, &row) in (0..).zip(&step.slices) {
+                let plain: Vec<f32> = store.image(row).iter().map(|&hu| (f32::from(hu) + 160.0) / 400.0).collect();
+                let plain = Tensor::from_slice(&plain).clamp(0.0, 1.0).reshape(slices.images.get(i).size());
+                moved += usize::from(largest(&(slices.images.get(i) - plain)) > 0.1);
+            }
+        }
+        if let Some(labelled) = &batch.labelled {
+            for (i, bounds) in (0..).zip(&labelled.boxes) {
+                let mask = Vec::<f32>::try_from(labelled.masks.get(i).reshape([-1])).unwrap();
+                assert_eq!(*bounds, BoxPrompt::around(&mask, store.slice_size()));
+                boxes += usize::from(bounds.is_some());
+            }
+        }
+    }
+    assert!(moved > 10 && boxes > 2, "{moved} slices moved, {boxes} boxes");
+}
