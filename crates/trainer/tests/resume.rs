@@ -1,60 +1,107 @@
-//! A stopped and resumed run ends with the weights of an uninterrupted one, bit for bit.
+//! A stopped or killed and resumed run ends with the weights of an uninterrupted one, bit for bit.
 
 mod common;
 
-use common::{CONFIG, store, weights};
-use slice_store::SliceStore;
+use common::{Bench, CONFIG, store, weights, weights_of};
+use rand::Rng;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Tensor};
-use trainer::checkpoint::{Which, directory};
-use trainer::config::Config;
-use trainer::registry::Registry;
-use trainer::run::RunRecord;
-use trainer::train::{Outcome, Training};
+use std::time::{Duration, Instant};
+use trainer::plan::stream;
+use trainer::train::Outcome;
 
+/// Everything that a checkpoint holds is the same in both runs, and each step was logged once.
+fn assert_same_end(a: &Path, b: &Path, files: &[&str]) {
+    for file in files {
+        let (x, y) = (weights_of(a, file), weights_of(b, file));
+        assert!(x.keys().eq(y.keys()) && x.len() > 10, "{file} holds other tensors");
+        for (name, tensor) in &x {
+            assert!(tensor.equal(&y[name]), "`{name}` of {file} differs");
+        }
+    }
+    // All columns but the time.
+    let log = |run: &Path| {
+        let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+        let columns =
+            |line: &str| line.split(',').enumerate().filter(|(i, _)| *i != 4).map(|(_, c)| c.to_owned()).collect();
+        text.lines().map(columns).collect::<Vec<Vec<String>>>()
+    };
+    assert_eq!(log(a), log(b));
+}
+
+/// The resumed run has another number of loader threads, which must not matter either.
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
     let Some(weights) = weights("a_resumed_run_ends_with_the_same_bits") else { return };
     let place = tempfile::tempdir().unwrap();
-    let store = SliceStore::open(&store(place.path())).unwrap();
-    let mut config = Config::parse(CONFIG, &[]).unwrap();
-    config.segmenter.weights = Some(weights);
-    let selection = slice_sampling::select(store.records(), &config.sampling, 0).unwrap();
-    let registry = Registry::default();
-    let train = |run: &Path, stop: bool| {
-        std::fs::create_dir_all(run).unwrap();
-        let stop = AtomicBool::new(stop);
-        let mut record = RunRecord::new(run, &config, &store, &selection, "cpu", 1);
-        let (registry, selection) = (&registry, &selection);
-        let training =
-            Training { config: &config, registry, store: &store, run, selection, device: Device::Cpu, stop: &stop };
-        training.run(&mut record).unwrap()
-    };
-    let whole = place.path().join("whole");
-    assert_eq!(train(&whole, false), Outcome::Finished);
+    let store = store(place.path());
+    let (whole, stopped) = (place.path().join("whole"), place.path().join("stopped"));
+    let mut bench = Bench::new(CONFIG, &store, weights);
+    bench.loader_threads = 1;
+    bench.train(&whole, &[]).unwrap();
+    bench.loader_threads = 2;
     // Stopped after each of its first steps, in both phases.
-    let stopped = place.path().join("stopped");
     let mut stops = 0;
-    while stops < 5 && train(&stopped, true) == Outcome::Interrupted {
+    while stops < 5 && bench.train_until(&stopped, &[], &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted {
         stops += 1;
     }
     assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
-    assert_eq!(train(&stopped, false), Outcome::Finished);
-    for file in ["weights.safetensors", "optimizer.safetensors"] {
-        let read = |run: &Path| {
-            let mut tensors = Tensor::read_safetensors(directory(run, Which::Last).unwrap().join(file)).unwrap();
-            tensors.sort_by(|a, b| a.0.cmp(&b.0));
-            tensors
-        };
-        let (a, b) = (read(&whole), read(&stopped));
-        assert!(a.len() == b.len() && a.len() > 10);
-        for ((name, x), (other, y)) in a.iter().zip(&b) {
-            assert!(name == other && x.equal(y), "`{name}` differs");
+    bench.train(&stopped, &[]).unwrap();
+    assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
+}
+
+const KILLS: usize = 10;
+
+#[test]
+fn a_run_killed_at_ten_random_steps_ends_with_the_same_bits() {
+    let Some(weights) = weights("a_run_killed_at_ten_random_steps_ends_with_the_same_bits") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (store, config) = (store(place.path()), place.path().join("config.toml"));
+    // A moving average and a schedule, and phases whose steps are quick, so that ten kills fall into the run.
+    let (head, phases) = CONFIG.split_once("[[phase]]").unwrap();
+    let quick = "[optimizer]\nema_decay = 0.9\nwarmup_steps = 3\naccumulate_steps = 2\n\
+        [[phase]]\nname = \"classifier\"\nepochs = 12\nlabelled_passes = 0\n";
+    let phases = phases.replacen("epochs = 1", "epochs = 4", 1);
+    std::fs::write(&config, format!("{head}{quick}[[phase]]{phases}")).unwrap();
+    let start = |run: &Path| -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sam-mix"));
+        command.arg("train").arg("--store").arg(&store).arg("--run").arg(run).arg("--weights").arg(&weights);
+        if run.join("run.json").exists() {
+            command.arg("--resume");
+        } else {
+            command.arg("--config").arg(&config);
         }
-    }
-    let steps = |run: &Path| {
-        std::fs::read_to_string(run.join("metrics.csv")).unwrap().lines().filter(|l| l.starts_with("step")).count()
+        command.args(["--device", "cpu", "--threads", "2"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
     };
-    assert_eq!(steps(&whole), steps(&stopped), "each step is logged once");
+    let whole = place.path().join("whole");
+    assert!(start(&whole).wait().unwrap().success());
+    let steps = logged_steps(&whole);
+    assert!(steps > 40, "{steps} steps");
+
+    let killed = place.path().join("killed");
+    let mut random = stream(std::process::id().into(), "kills");
+    let mut at: Vec<usize> = (0..KILLS).map(|_| random.random_range(1..steps)).collect();
+    at.sort_unstable();
+    println!("killed at steps {at:?} of {steps}");
+    for step in at {
+        let mut run = start(&killed);
+        let begun = Instant::now();
+        while logged_steps(&killed) < step {
+            assert!(begun.elapsed() < Duration::from_secs(300), "step {step} was not reached");
+            assert!(run.try_wait().unwrap().is_none(), "the run ended before step {step}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SIGKILL.
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    assert!(start(&killed).wait().unwrap().success());
+    assert_same_end(&whole, &killed, &["weights.safetensors", "optimizer.safetensors", "training.safetensors"]);
+}
+
+/// Steps in the log of a run that may not have begun.
+fn logged_steps(run: &Path) -> usize {
+    let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap_or_default();
+    log.lines().filter(|line| line.starts_with("step")).count()
 }
