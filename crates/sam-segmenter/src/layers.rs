@@ -35,6 +35,11 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// A weight in the precision of what it is applied to; the same tensor where that is its own.
+pub(crate) fn for_input(weight: &Tensor, x: &Tensor) -> Tensor {
+    weight.to_kind(x.kind())
+}
+
 /// `x · weightᵀ + bias` over the last dimension.
 pub(crate) struct Linear {
     pub(crate) weight: Tensor,
@@ -47,7 +52,7 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+        x.linear(&for_input(&self.weight, x), Some(&for_input(&self.bias, x)))
     }
 }
 
@@ -69,7 +74,8 @@ impl LayerNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.bias.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+        let (weight, bias) = (for_input(&self.weight, x), for_input(&self.bias, x));
+        x.layer_norm(bias.size(), Some(&weight), Some(&bias), self.eps, true)
     }
 }
 

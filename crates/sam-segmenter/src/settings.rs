@@ -1,7 +1,7 @@
 //! How the segmenter is built: what is adapted, and what becomes of the prompts.
 
 use serde::{Deserialize, Serialize};
-use stage_api::MaskChoice;
+use stage_api::{MaskChoice, Precision};
 
 /// Settings of [`SamSegmenter`](crate::SamSegmenter).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,13 +17,22 @@ pub struct SegmenterSettings {
     /// checkpoint's family. LiteMedSAM's decoder was trained with the single-mask token.
     #[serde(with = "mask_choice", skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskChoice>,
+    /// In which numbers the encoder computes; the decoder, which is small, computes in 32-bit floats.
+    pub precision: Precision,
     /// Seed of the adapters' random values.
     pub seed: u64,
 }
 
 impl Default for SegmenterSettings {
     fn default() -> Self {
-        Self { lora_rank: 8, lora_init: LoraInit::Gaussian, dense_prompt: DensePrompt::Embedding, masks: None, seed: 0 }
+        Self {
+            lora_rank: 8,
+            lora_init: LoraInit::Gaussian,
+            dense_prompt: DensePrompt::Embedding,
+            masks: None,
+            precision: Precision::F32,
+            seed: 0,
+        }
     }
 }
 
@@ -95,7 +104,7 @@ mod tests {
             masks: Some(MaskChoice::Three),
             ..SegmenterSettings::default()
         };
-        let json = r#"{"lora_rank":8,"lora_init":"kaiming","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","seed":0}"#;
+        let json = r#"{"lora_rank":8,"lora_init":"kaiming","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","precision":"f32","seed":0}"#;
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), json);
         assert_eq!(serde_json::from_str::<SegmenterSettings>(json).expect("the same"), settings);
     }

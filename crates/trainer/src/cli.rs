@@ -81,6 +81,9 @@ struct TrainArgs {
     /// Replay the patients and slices of another run's selection.json
     #[arg(long)]
     selection: Option<PathBuf>,
+    /// The same bits each time on a GPU too, where it is slower; an operation that can't is an error
+    #[arg(long)]
+    deterministic: bool,
     /// Threads that prepare batches; results don't depend on it [default: as --threads]
     #[arg(long)]
     loader_threads: Option<usize>,
@@ -241,6 +244,9 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         (Some(path), false) => Selection::load(path)?,
         (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
     };
+    if arguments.deterministic {
+        device::deterministic()?;
+    }
     let (device, threads) = open(&arguments.compute)?;
     let mut record = if arguments.resume {
         let record = RunRecord::load(run)?;

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use anyhow::{Result, bail};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use tch::{Cuda, Device};
 
 /// What was asked for: `auto`, `cpu` or `cuda:N`.
@@ -79,6 +79,42 @@ fn open_cuda_library() -> Result<(), String> {
     }
 }
 
+/// From now on the same inputs give the same bits on a GPU too: libtorch chooses algorithms by rule instead of by trial,
+/// without atomic additions, and an operation that has none is an error. Slower. To be called before the device is opened.
+///
+/// The CPU needs none of it: there, results depend on the number of threads alone.
+pub fn deterministic() -> Result<()> {
+    // SAFETY: at the start the only other thread waits for Ctrl-C and reads no variables. cuBLAS reads this one when it makes
+    // its first handle.
+    unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
+    Cuda::cudnn_set_benchmark(false);
+    // The binding has no function for it, so libtorch's own is called by its symbol.
+    const CONTEXT: &CStr = c"_ZN2at13globalContextEv";
+    const ALGORITHMS: &CStr = c"_ZN2at7Context26setDeterministicAlgorithmsEbb";
+    const CUDNN: &CStr = c"_ZN2at7Context21setDeterministicCuDNNEb";
+    // SAFETY: the symbols are those of `at::Context& at::globalContext()`, `void at::Context::setDeterministicAlgorithms(bool
+    // enabled, bool warn_only)` and `void at::Context::setDeterministicCuDNN(bool)` in the Itanium ABI, in which a reference
+    // and `this` are pointers and a `bool` is Rust's; they are looked up in the libtorch that the program is linked with.
+    let done = unsafe {
+        let symbol = |name: &CStr| libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+        let found = [CONTEXT, ALGORITHMS, CUDNN].map(symbol);
+        if found.iter().any(|address| address.is_null()) {
+            false
+        } else {
+            let context = std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(found[0])();
+            std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, bool, bool)>(found[1])(context, true, false);
+            std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, bool)>(found[2])(context, true);
+            true
+        }
+    };
+    if !done {
+        bail!(
+            "--deterministic: this libtorch has no `at::Context::setDeterministicAlgorithms`; `cargo xtask setup` installs one that has"
+        )
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +127,19 @@ mod tests {
         }
         let error = open(DeviceChoice::Cuda(0)).unwrap_err().to_string();
         assert!(error.contains("CUDA is not available: libtorch_cuda"), "{error}");
+    }
+
+    #[test]
+    fn deterministic_algorithms_are_asked_for() {
+        // Of these tests only this one computes, so that no other is changed.
+        let tensor = tch::Tensor::zeros([4], (tch::Kind::Float, Device::Cpu));
+        let indices = tch::Tensor::from_slice(&[0i64, 0, 1]);
+        // The result depends on the order of writing, and libtorch says so only where determinism was asked for.
+        let put = || tensor.f_put(&indices, &tch::Tensor::from_slice(&[1f32, 2.0, 3.0]), false).map(drop);
+        put().unwrap();
+        deterministic().unwrap();
+        let error = put().unwrap_err().to_string();
+        assert!(error.contains("does not have a deterministic implementation"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::conv::ConvBn;
 use super::lora::Lora;
-use crate::layers::{LayerNorm, Linear, Scope, gelu};
+use crate::layers::{LayerNorm, Linear, Scope, for_input, gelu};
 use crate::settings::SegmenterSettings;
 
 /// Dimensions of the blocks of one stage.
@@ -92,9 +92,10 @@ impl WindowAttention {
         let pixels = window * window;
 
         let windows = swap_inner(&x, [rows, window, cols, window]).reshape([-1, pixels, width]);
-        let qkv = self.norm.forward(&windows).linear(&self.qkv_weight(adapters), Some(&self.qkv.bias));
+        let qkv = Linear { weight: self.qkv_weight(adapters), bias: self.qkv.bias.shallow_clone() };
+        let qkv = qkv.forward(&self.norm.forward(&windows));
         let [q, k, v] = split_heads(&qkv, heads);
-        let bias = self.biases.index_select(1, &self.bias_of_pair).view([1, heads, pixels, pixels]);
+        let bias = for_input(&self.biases, &x).index_select(1, &self.bias_of_pair).view([1, heads, pixels, pixels]);
         let y = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, false).transpose(1, 2);
 
         let y = swap_inner(&y.reshape([-1, 1, 1, width]), [rows, cols, window, window]);

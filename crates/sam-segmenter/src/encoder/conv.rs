@@ -6,7 +6,7 @@
 use stage_api::Group;
 use tch::Tensor;
 
-use crate::layers::{Scope, channels_first, channels_last};
+use crate::layers::{Scope, channels_first, channels_last, for_input};
 
 /// `eps` of PyTorch's `BatchNorm2d`.
 const EPS: f64 = 1e-5;
@@ -37,25 +37,26 @@ impl ConvBn {
 
     /// A 1×1 convolution is a linear map of each pixel's channels.
     pub(super) fn pointwise(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = self.folded();
+        let (weight, bias) = self.folded(x);
         x.linear(&weight.flatten(1, -1), Some(&bias))
     }
 
     /// [`Self::pointwise`] for an image whose input channels are all equal: `x` is `[B, H, W, 1]`.
     pub(super) fn pointwise_grey(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = self.folded();
+        let (weight, bias) = self.folded(x);
         x.linear(&weight.flatten(1, -1).sum_dim_intlist(1, true, None), Some(&bias))
     }
 
     /// A 3×3 convolution of each channel by itself, padded with zeros.
     pub(super) fn depthwise(&self, x: &Tensor, stride: i64) -> Tensor {
-        let (weight, bias) = self.folded();
+        let (weight, bias) = self.folded(x);
         let groups = weight.size()[0];
         channels_last(&channels_first(x).conv2d(&weight, Some(&bias), stride, 1, 1, groups))
     }
 
-    fn folded(&self) -> (Tensor, Tensor) {
+    fn folded(&self, x: &Tensor) -> (Tensor, Tensor) {
         let factor = &self.scale * (&self.variance + EPS).rsqrt();
-        (&self.weight * factor.view([-1, 1, 1, 1]), &self.shift - &self.mean * factor)
+        let (weight, bias) = (&self.weight * factor.view([-1, 1, 1, 1]), &self.shift - &self.mean * factor);
+        (for_input(&weight, x), for_input(&bias, x))
     }
 }

@@ -10,12 +10,12 @@ mod lora;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use stage_api::{Adapters, Group};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use self::block::{Block, BlockShape};
 use self::conv::ConvBn;
 use crate::checkpoint::Weights;
-use crate::layers::{LayerNorm, Scope, channels_first, channels_last, gelu};
+use crate::layers::{LayerNorm, Scope, channels_first, channels_last, for_input, gelu};
 use crate::settings::SegmenterSettings;
 
 /// Side of the square input in pixels.
@@ -41,6 +41,7 @@ pub(crate) struct ImageEncoder {
     first_merging: Merging,
     stages: Vec<Stage>,
     neck: Neck,
+    precision: Kind,
 }
 
 /// Blocks, then a change of resolution or width if another stage follows.
@@ -72,7 +73,8 @@ impl ImageEncoder {
             })
             .collect();
         let neck = Neck::take(scope.at("neck"));
-        Self { patch_embedding, convolutions, first_merging, stages, neck }
+        let precision = settings.precision.kind();
+        Self { patch_embedding, convolutions, first_merging, stages, neck, precision }
     }
 
     /// The names of all weights that have adapters, and their values with the adapters added.
@@ -90,18 +92,18 @@ impl ImageEncoder {
     /// The part without adapters. `grey`: `[B, 1, 256, 256]`, one of three equal channels; gives `[B, 128, 128, 128]`.
     pub(crate) fn features(&self, grey: &Tensor) -> Tensor {
         let [first, second] = &self.patch_embedding;
-        let x = second.pointwise(&gelu(&first.pointwise_grey(&channels_last(grey))));
+        let x = second.pointwise(&gelu(&first.pointwise_grey(&channels_last(&grey.to_kind(self.precision)))));
         let x = self.convolutions.iter().fold(x, |x, block| block.forward(&x));
-        self.first_merging.forward(&x)
+        self.first_merging.forward(&x).to_kind(Kind::Float)
     }
 
     /// From the features to the embedding `[B, 256, 64, 64]`.
     pub(crate) fn forward(&self, features: &Tensor, adapters: Adapters) -> Tensor {
-        let x = self.stages.iter().fold(features.shallow_clone(), |x, stage| {
+        let x = self.stages.iter().fold(features.to_kind(self.precision), |x, stage| {
             let x = stage.blocks.iter().fold(x, |x, block| block.forward(&x, adapters));
             stage.merging.as_ref().map_or(x.shallow_clone(), |merging| merging.forward(&x))
         });
-        self.neck.forward(&x)
+        self.neck.forward(&x).to_kind(Kind::Float)
     }
 }
 
@@ -176,8 +178,8 @@ impl Neck {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.first_norm.forward(&x.linear::<Tensor>(&self.narrow.flatten(1, -1), None));
-        let x = channels_first(&x).conv2d::<Tensor>(&self.conv, None, 1, 1, 1, 1);
+        let x = self.first_norm.forward(&x.linear::<Tensor>(&for_input(&self.narrow, x).flatten(1, -1), None));
+        let x = channels_first(&x).conv2d::<Tensor>(&for_input(&self.conv, &x), None, 1, 1, 1, 1);
         channels_first(&self.second_norm.forward(&channels_last(&x)))
     }
 }
