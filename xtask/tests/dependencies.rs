@@ -6,13 +6,14 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store"]),
     ("phantom", &[]),
     ("report", &[]),
     ("sam-segmenter", &["stage-api"]),
     ("seg-metrics", &[]),
+    ("slice-augment", &["slice-store"]),
     ("slice-sampling", &["slice-store"]),
     ("slice-store", &[]),
     ("stage-api", &[]),

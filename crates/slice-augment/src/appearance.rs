@@ -111,13 +111,17 @@ fn resized(pixels: &[f32], from: usize, to: usize, filter: FilterType) -> Vec<f3
 
 /// Another calibration: `by` HU more everywhere.
 pub fn shift_intensity(hu: &mut [f32], by: f32) {
-    hu.iter_mut().for_each(|v| *v += by);
+    for v in hu {
+        *v += by;
+    }
 }
 
 /// Another beam energy or more contrast agent: the height above the window's lower end times `factor`.
 pub fn contrast(hu: &mut [f32], window: Window, factor: f32) {
     let low = window.low();
-    hu.iter_mut().for_each(|v| *v = low + (*v - low) * factor);
+    for v in hu {
+        *v = low + (*v - low) * factor;
+    }
 }
 
 /// Another display: `unit^exponent` within the window, whose ends stay. HU outside it stay too.

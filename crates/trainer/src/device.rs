@@ -84,14 +84,14 @@ fn open_cuda_library() -> Result<(), String> {
 ///
 /// The CPU needs none of it: there, results depend on the number of threads alone.
 pub fn deterministic() -> Result<()> {
-    // SAFETY: at the start the only other thread waits for Ctrl-C and reads no variables. cuBLAS reads this one when it makes
-    // its first handle.
-    unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
-    Cuda::cudnn_set_benchmark(false);
     // The binding has no function for it, so libtorch's own is called by its symbol.
     const CONTEXT: &CStr = c"_ZN2at13globalContextEv";
     const ALGORITHMS: &CStr = c"_ZN2at7Context26setDeterministicAlgorithmsEbb";
     const CUDNN: &CStr = c"_ZN2at7Context21setDeterministicCuDNNEb";
+    // SAFETY: at the start the only other thread waits for Ctrl-C and reads no variables. cuBLAS reads this one when it makes
+    // its first handle.
+    unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
+    Cuda::cudnn_set_benchmark(false);
     // SAFETY: the symbols are those of `at::Context& at::globalContext()`, `void at::Context::setDeterministicAlgorithms(bool
     // enabled, bool warn_only)` and `void at::Context::setDeterministicCuDNN(bool)` in the Itanium ABI, in which a reference
     // and `this` are pointers and a `bool` is Rust's; they are looked up in the libtorch that the program is linked with.

@@ -52,12 +52,12 @@ impl Intensity {
 
     /// A slice that was changed, in place.
     pub fn changed(&self, hu: &mut [f32]) {
-        match self.0.normalization {
-            Normalization::Window => {
-                let unit = self.unit();
-                hu.iter_mut().for_each(|v| *v = unit(*v));
-            }
-            Normalization::Authors => hu.iter_mut().for_each(|v| *v = self.of(*v)),
+        let unit = self.unit();
+        for v in hu {
+            *v = match self.0.normalization {
+                Normalization::Window => unit(*v),
+                Normalization::Authors => self.of(*v),
+            };
         }
     }
 
