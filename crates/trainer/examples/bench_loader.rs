@@ -176,7 +176,7 @@ fn all_labelled(slices: usize, batch: usize) -> Vec<Step> {
 fn configuration(batch: usize) -> Result<Config> {
     // A classifier of which a step takes a few milliseconds.
     let text = format!(
-        "[sampling]\nlabelled = 5\n[augmentation.classifier]\n[classifier]\nbatch_slices = {batch}\n\
+        "[sampling]\nlabelled = 5\n[augmentation.classifier]\nprobability = 0\n[classifier]\nbatch_slices = {batch}\n\
          settings = {{ block = \"basic\", blocks = [1, 1, 1, 1], width = 2, input_scale = 0.25 }}\n\
          [[phase]]\nname = \"classifier\"\nepochs = 1\nlabelled_passes = 0\n"
     );
@@ -196,7 +196,9 @@ fn against_memory(store: &SliceStore, arguments: &Arguments) -> Result<()> {
     // The first round warms up.
     for round in 0..=arguments.rounds * ROUNDS_OF_EPOCHS {
         let begun = Instant::now();
-        in_memory.iter().for_each(|batch| step(classifier.as_ref(), batch));
+        for batch in &in_memory {
+            step(classifier.as_ref(), batch);
+        }
         let seconds = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         let mut waiting = 0.0;

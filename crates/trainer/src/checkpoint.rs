@@ -32,7 +32,7 @@ pub struct Progress {
     pub best: Option<Best>,
     /// What each finished phase gave.
     pub phases: Vec<PhaseResult>,
-    /// Seconds of the loop's parts, see [`Part`](crate::times::Part).
+    /// Seconds of the loop's parts, see [`Part`].
     #[serde(default)]
     pub times: Times,
     /// Training slices that went through a step, labelled ones included, crops not.

@@ -244,7 +244,9 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         (Some(path), false) => Selection::load(path)?,
         (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
     };
-    if arguments.deterministic {
+    // A run keeps it.
+    let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
+    if deterministic {
         device::deterministic()?;
     }
     let (device, threads) = open(&arguments.compute)?;
@@ -274,6 +276,7 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
     } else {
         RunRecord::new(run, &config, &store, &selection, &device_name(device), threads)
     };
+    record.deterministic = deterministic;
     let loader_threads = arguments.loader_threads.unwrap_or(threads as usize);
     ensure!(loader_threads > 0, "--loader-threads is 0, expected at least 1");
     let training = Training {

@@ -7,7 +7,8 @@ mod optimizer;
 
 use cam_classifier::PromptSettings;
 use sam_segmenter::SegmenterSettings;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
 use slice_store::Window;
@@ -89,11 +90,30 @@ pub enum Normalization {
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentationConfig {
     /// The classifier's slices and crops.
+    #[serde(deserialize_with = "over_classifier")]
     pub classifier: Augmentation,
     /// The second, strong view of the classifier's slices, with `classifier.consistency`; its geometry is the first's.
+    #[serde(deserialize_with = "over_strong")]
     pub strong: Augmentation,
-    /// The SAM branch's labelled slices with their masks and boxes. The encoder then can't keep what it made of them.
+    /// The labelled slices of a step, with their masks and boxes, for both branches. The encoder then can't keep what it made
+    /// of them.
     pub labelled: Augmentation,
+}
+
+/// Keys that a table leaves out have that table's own default, and not [`Augmentation`]'s, which is off.
+fn over<'de, D: Deserializer<'de>>(default: &Augmentation, deserializer: D) -> Result<Augmentation, D::Error> {
+    let given = toml::Table::deserialize(deserializer)?;
+    let mut all = toml::Table::try_from(default).map_err(D::Error::custom)?;
+    all.extend(given);
+    all.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
+}
+
+fn over_classifier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Augmentation, D::Error> {
+    over(&AugmentationConfig::default().classifier, deserializer)
+}
+
+fn over_strong<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Augmentation, D::Error> {
+    over(&AugmentationConfig::default().strong, deserializer)
 }
 
 impl Default for AugmentationConfig {
@@ -227,7 +247,7 @@ impl Default for SegmentationLossConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
-    /// Batches that are ready or in work ahead of the training step, in two groups; memory is bounded by it.
+    /// Batches that are in memory, half of them in use and half ready or in work; memory is bounded by it.
     pub prefetch: usize,
 }
 

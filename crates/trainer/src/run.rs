@@ -39,6 +39,9 @@ pub struct RunRecord {
     pub device: String,
     /// Intra-op threads of libtorch.
     pub threads: i32,
+    /// Whether the GPU's algorithms are those that give the same bits each time.
+    #[serde(default)]
+    pub deterministic: bool,
     /// The processor's name.
     pub processor: Option<String>,
     /// Start, seconds since 1970 (UTC).
@@ -111,6 +114,7 @@ impl RunRecord {
             seed: config.seed,
             device: device.into(),
             threads,
+            deterministic: false,
             processor: processor(),
             started_unix: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             seconds: 0.0,

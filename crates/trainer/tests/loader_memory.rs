@@ -24,7 +24,7 @@ fn store(path: &Path) -> SliceStore {
     };
     let writer = StoreWriter::create(path, info).unwrap();
     let images: Vec<i16> = (0..SLICES * SIZE * SIZE).map(|i| (i % 1999) as i16 - 1000).collect();
-    let masks: Vec<u8> = (0..SLICES * SIZE * SIZE).map(|i| u8::from(i / (SIZE * SIZE) % 2 == 0)).collect();
+    let masks: Vec<u8> = (0..SLICES * SIZE * SIZE).map(|i| u8::from((i / (SIZE * SIZE)).is_multiple_of(2))).collect();
     for case in 0..CASES {
         let name = case.to_string();
         let record = |index: usize| SliceRecord {
@@ -36,7 +36,7 @@ fn store(path: &Path) -> SliceStore {
             column_spacing_mm: 1.0,
             slice_spacing_mm: 1.0,
             spacing_valid: true,
-            target_pixels: if index % 2 == 0 { (SIZE * SIZE) as u32 } else { 0 },
+            target_pixels: if index.is_multiple_of(2) { (SIZE * SIZE) as u32 } else { 0 },
             source_sha256: String::new(),
         };
         let records = (0..SLICES).map(record).collect();

@@ -3,11 +3,10 @@
 mod common;
 
 use common::{Bench, CONFIG, store, weights, weights_of};
-use rand::Rng;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use trainer::plan::stream;
 use trainer::train::Outcome;
 
@@ -80,14 +79,16 @@ fn a_run_killed_at_ten_random_steps_ends_with_the_same_bits() {
     assert!(steps > 40, "{steps} steps");
 
     let killed = place.path().join("killed");
-    let mut random = stream(std::process::id().into(), "kills");
-    let mut at: Vec<usize> = (0..KILLS).map(|_| random.random_range(1..steps)).collect();
+    // Where in a step the kill falls is chance in any case.
+    let mut at = rand::seq::index::sample(&mut stream(0, "kills"), steps - 1, KILLS).into_vec();
     at.sort_unstable();
     println!("killed at steps {at:?} of {steps}");
     for step in at {
+        let before = modified(&killed);
         let mut run = start(&killed);
         let begun = Instant::now();
-        while logged_steps(&killed) < step {
+        // The log of the run before is cut back to its checkpoint first.
+        while modified(&killed) == before || logged_steps(&killed) < step + 1 {
             assert!(begun.elapsed() < Duration::from_mins(5), "step {step} was not reached");
             assert!(run.try_wait().unwrap().is_none(), "the run ended before step {step}");
             std::thread::sleep(Duration::from_millis(1));
@@ -98,6 +99,11 @@ fn a_run_killed_at_ten_random_steps_ends_with_the_same_bits() {
     }
     assert!(start(&killed).wait().unwrap().success());
     assert_same_end(&whole, &killed, &["weights.safetensors", "optimizer.safetensors", "training.safetensors"]);
+}
+
+/// When the log was written last.
+fn modified(run: &Path) -> Option<SystemTime> {
+    run.join("metrics.csv").metadata().ok()?.modified().ok()
 }
 
 /// Steps in the log of a run that may not have begun.

@@ -41,6 +41,21 @@ impl Config {
                 .check()
                 .map_err(|e| anyhow!("`augmentation.{name}.{}` is {}, expected {}", e.key, e.found, e.expected))?;
         }
+        let strong = &self.augmentation.strong;
+        let geometry = [
+            ("flip_left_right", strong.flip_left_right),
+            ("flip_up_down", strong.flip_up_down),
+            ("rotate_deg", strong.rotate_deg != 0.0),
+            ("scale", strong.scale != 0.0),
+            ("shift", strong.shift != 0.0),
+            ("elastic_px", strong.elastic_px != 0.0),
+        ];
+        if let Some((key, _)) = geometry.iter().find(|(_, is_set)| *is_set) {
+            bail!(
+                "`augmentation.strong.{key}` has no effect: a strong view lies where its weak one does, and \
+                   `augmentation.classifier.{key}` moves both"
+            );
+        }
         if !self.classifier.consistency.is_finite() || self.classifier.consistency < 0.0 {
             return out_of("classifier.consistency", self.classifier.consistency.to_string(), "a number of at least 0");
         }

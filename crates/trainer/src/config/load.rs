@@ -70,6 +70,8 @@ fn suggestion(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AugmentationConfig;
+    use slice_augment::Augmentation;
 
     const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
 
@@ -103,6 +105,24 @@ mod tests {
             ("optimizer.momentum=1.0", "0 or more, less than 1"),
         ] {
             let error = Config::parse(SMALL, &[set.into()]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_augmentation_table_is_laid_over_its_own_default() {
+        let set = ["augmentation.classifier.noise_hu=0", "augmentation.strong.blur_px=2"].map(String::from);
+        let found = Config::parse(SMALL, &set).unwrap().augmentation;
+        let default = AugmentationConfig::default();
+        assert_eq!(found.classifier, Augmentation { noise_hu: 0.0, ..default.classifier });
+        assert_eq!(found.strong, Augmentation { blur_px: 2.0, ..default.strong });
+        assert!(found.labelled.is_off() && !default.classifier.is_off());
+        for (set, expected) in [
+            ("augmentation.classifier.noise=3", "did you mean `noise_hu`?"),
+            ("augmentation.labelled.shift=2", "`augmentation.labelled.shift` is 2, expected 0 to 0.9"),
+            ("augmentation.strong.rotate_deg=5", "`augmentation.strong.rotate_deg` has no effect"),
+        ] {
+            let error = format!("{:#}", Config::parse(SMALL, &[set.into()]).unwrap_err());
             assert!(error.contains(expected), "{set}: {error}");
         }
     }

@@ -12,7 +12,9 @@ pub(super) struct HostBatch {
 }
 
 impl HostBatch {
+    /// For at least one image.
     pub fn new(images: usize, size: usize, device: Device) -> Self {
+        assert!(images > 0 && size > 0, "a batch has images, and images have pixels");
         let shape = [images as i64, 1, size as i64, size as i64];
         let empty = Tensor::empty(shape, (Kind::Float, Device::Cpu));
         // libtorch keeps page-locked memory for the next batch, and not before the copy from it is over.
@@ -23,7 +25,8 @@ impl HostBatch {
     /// The memory of each image, all of which must be written.
     pub fn images(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {
         // SAFETY: the tensor was just made here, is contiguous, on the host, of `images * pixels` floats, and nobody else
-        // has it; the slice lives as long as `self` is borrowed. Any bits are a float.
+        // has it; the slice lives as long as `self` is borrowed. The memory is a foreign allocator's: it holds some bytes, and
+        // any are floats.
         let all =
             unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast::<f32>(), self.images * self.pixels) };
         all.par_chunks_exact_mut(self.pixels)

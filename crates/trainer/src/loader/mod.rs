@@ -1,6 +1,6 @@
 //! From the slice store to batches: the one place that turns HU into what the stages see, and the only one that augments.
 //!
-//! A thread walks the plan; a pool of threads prepares images in the memory where they stay; a bounded channel holds the
+//! A thread walks the plan; a pool of threads prepares images in the memory where they stay; a channel hands over the
 //! batches that are ready. Memory is bounded by the configured depth × one batch, and nothing depends on the number of
 //! threads: each image has its own random stream.
 //!
@@ -25,7 +25,7 @@ use slice_augment::{Appearance, Augmentation, Geometry};
 use slice_store::SliceStore;
 use stage_api::BoxPrompt;
 use std::time::Instant;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub use intensity::Intensity;
 
@@ -89,9 +89,9 @@ impl<'a> Loader<'a> {
         scope: &'scope std::thread::Scope<'scope, '_>,
         steps: &'scope [Step],
     ) -> impl Iterator<Item = Batch> + use<> {
-        // One group waits in the channel while the next is made.
+        // A group is handed over when it is asked for: there is the one in use, and the next.
         let group = self.config.loader.prefetch.div_ceil(2).max(1);
-        let (sender, receiver) = bounded::<Vec<Batch>>(1);
+        let (sender, receiver) = bounded::<Vec<Batch>>(0);
         scope.spawn(move || {
             for steps in steps.chunks(group) {
                 let batches = self.pool.install(|| steps.par_iter().map(|step| self.load(step)).collect());
@@ -229,6 +229,10 @@ impl<'a> Loader<'a> {
 
     fn labels(&self, positive: &[bool]) -> Tensor {
         let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
-        Tensor::from_slice(&values).to_device(self.device)
+        let host = Tensor::from_slice(&values);
+        match self.device {
+            Device::Cpu => host,
+            gpu => host.pin_memory(gpu).to_device_(gpu, Kind::Float, true, false),
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
 use stage_api::{Adapters, Mode, PromptedSegmenter};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
 #[derive(Default)]
@@ -35,8 +35,10 @@ impl TrainingLoop<'_> {
         if let Some(slices) = &batch.slices {
             let (all, labels) = match &batch.labelled {
                 Some(labelled) => {
-                    let ones = Tensor::ones([labelled.images.size()[0]], (Kind::Float, self.training.device));
-                    (Tensor::cat(&[&slices.images, &labelled.images], 0), Tensor::cat(&[&slices.labels, &ones], 0))
+                    // A change can move the target out of its slice.
+                    let shown: Vec<f32> = labelled.boxes.iter().map(|b| f32::from(u8::from(b.is_some()))).collect();
+                    let shown = Tensor::from_slice(&shown).to_device(self.training.device);
+                    (Tensor::cat(&[&slices.images, &labelled.images], 0), Tensor::cat(&[&slices.labels, &shown], 0))
                 }
                 None => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
             };

@@ -133,7 +133,7 @@ impl<'a> TrainingLoop<'a> {
             } else if !self.left_out && total.requires_grad() {
                 // With everything frozen nothing requires a gradient.
                 let mut watch = self.training.stopwatch();
-                (total / step.accumulates as f64).backward();
+                (total / step.accumulates as f64).f_backward()?;
                 watch.lap(&mut self.state.progress.times, Part::Backward);
             }
         }
