@@ -22,16 +22,21 @@ impl<'a> Scope<'a> {
         Scope { path: format!("{}.{part}", self.path), weights: self.weights, group: self.group }
     }
 
+    /// The whole name of a tensor.
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}.{name}", self.path)
+    }
+
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Tensor {
         self.take_as(name, shape, self.group)
     }
 
     pub(crate) fn take_as(&mut self, name: &str, shape: &[i64], group: Group) -> Tensor {
-        self.weights.take(&format!("{}.{name}", self.path), shape, group)
+        self.weights.take(&self.name(name), shape, group)
     }
 
     pub(crate) fn add(&mut self, name: &str, tensor: &Tensor, group: Group) -> Tensor {
-        self.weights.add(&format!("{}.{name}", self.path), tensor, group)
+        self.weights.add(&self.name(name), tensor, group)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::prompts::training_prompt;
 use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
-use stage_api::{Adapters, Mode, PromptedSegmenter};
+use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
 use tch::{Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
@@ -19,6 +19,8 @@ pub(super) struct StepLosses {
     pub classifier: Option<f64>,
     pub segmentation: Option<f64>,
     pub score: Option<f64>,
+    /// What the encoder made of the labelled slices: after the backward pass the gradient goes on from there.
+    pub embeddings: Vec<Embedding>,
 }
 
 impl TrainingLoop<'_> {
@@ -86,6 +88,7 @@ impl TrainingLoop<'_> {
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
             losses.score = Some(loss.score.double_value(&[]));
+            losses.embeddings.push(embedding);
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
