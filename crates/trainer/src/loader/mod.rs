@@ -25,7 +25,7 @@ use slice_augment::{Appearance, Augmentation, Geometry};
 use slice_store::SliceStore;
 use stage_api::BoxPrompt;
 use std::time::Instant;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 pub use intensity::Intensity;
 
@@ -232,10 +232,10 @@ impl<'a> Loader<'a> {
 
     fn labels(&self, positive: &[bool]) -> Tensor {
         let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
-        let host = Tensor::from_slice(&values);
+        let values = Tensor::from_slice(&values);
         match self.device {
-            Device::Cpu => host,
-            gpu => host.pin_memory(gpu).to_device_(gpu, Kind::Float, true, false),
+            Device::Cpu => values,
+            gpu => host::copied(&host::page_locked(&values, gpu), gpu),
         }
     }
 }
