@@ -155,7 +155,7 @@ pub fn lacks_cuda(workspace: &Workspace, device: Device) -> bool {
     let link = workspace.deps().join("libtorch");
     let lacks = match Build::of(&link, cuda::lacking) {
         Build::WithoutCuda => true,
-        Build::ForCuda { lacks, .. } => !lacks.is_empty(),
+        Build::ForCuda { lacks, .. } => lacks.is_some_and(|names| !names.is_empty()),
     };
     let ours = fs::read_link(&link).is_ok_and(|target| target == Path::new("python/torch"));
     lacks && if ours { resolved(device) == Device::Cuda } else { device == Device::Cuda }

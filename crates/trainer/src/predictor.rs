@@ -118,7 +118,7 @@ pub fn mask_for_box(
 /// A mask as `[1, 1, H, H]`.
 pub fn mask_tensor(mask: &[u8], size: usize, device: Device) -> Tensor {
     let side = size as i64;
-    Tensor::from_slice(mask).reshape([1, 1, side, side]).to_kind(Kind::Float).to_device(device)
+    Tensor::from_slice(mask).to_device(device).reshape([1, 1, side, side]).to_kind(Kind::Float)
 }
 
 fn to_vec(tensor: &Tensor) -> Vec<f32> {
