@@ -40,6 +40,21 @@ pub enum WeightsError {
         /// Every tensor that is missing, superfluous or of another shape; one sentence each.
         problems: Vec<String>,
     },
+    /// Nothing says what the file was trained as.
+    #[error(
+        "cannot load weights from '{path}': it holds a {encoder}, but its family is not known by its SHA-256 ({sha256}). The \
+         family decides how slices are prepared, and tensors don't tell it: state `segmenter.settings.family` = {families}"
+    )]
+    UnknownFamily {
+        /// The file.
+        path: PathBuf,
+        /// Its encoder.
+        encoder: String,
+        /// The families that have this encoder.
+        families: String,
+        /// SHA-256 of the file.
+        sha256: String,
+    },
     /// A tensor operation failed while the weights were put in place.
     #[error("cannot place the weights of '{path}': {source}")]
     Torch {

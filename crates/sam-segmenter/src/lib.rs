@@ -1,15 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod architecture;
 mod checkpoint;
 mod encoder;
 mod error;
 mod layers;
 mod mask_decoder;
+mod preparation;
 mod prompt_encoder;
 mod segmenter;
 mod settings;
 mod transformer;
 
+pub use self::architecture::{
+    EncoderArchitecture, Family, InputNormalization, SamArchitecture, TinyVitArchitecture, VitArchitecture,
+};
 pub use self::error::WeightsError;
 pub use self::segmenter::SamSegmenter;
-pub use self::settings::{DensePrompt, LoraInit, SegmenterSettings};
+pub use self::settings::{DensePrompt, LoraInit, LoraTarget, Memory, SegmenterSettings};

@@ -1,12 +1,12 @@
 //! SAM's mask decoder: an image embedding and encoded prompts to mask logits and predicted scores.
 //!
-//! Each image of a batch has its own prompts; nothing is repeated (the official code pairs each with all).
+//! Each object knows its image: `P` objects are `P` decodings (the official code pairs each object with each image).
 
 use stage_api::{Group, MaskChoice};
 use tch::Tensor;
 
+use crate::architecture::EMBEDDING;
 use crate::checkpoint::Weights;
-use crate::encoder::EMBEDDING;
 use crate::layers::{Conv, LayerNorm, Linear, Scope, channels_first, channels_last, gelu};
 use crate::prompt_encoder::EncodedPrompts;
 use crate::transformer::TwoWayTransformer;
@@ -47,7 +47,7 @@ impl MaskDecoder {
         }
     }
 
-    /// `embedding` `[B, C, g, g]`, `positions` `[1, C, g, g]`; gives logits `[B, M, 4g, 4g]` and scores `[B, M]`.
+    /// `embedding` `[P, C, g, g]`, `positions` `[1, C, g, g]`; gives logits `[P, M, 4g, 4g]` and scores `[P, M]`.
     pub(crate) fn forward(
         &self,
         embedding: &Tensor,

@@ -1,15 +1,14 @@
 //! SAM's prompt encoder: points, boxes and masks to the decoder's tokens and to a map that is added to the embedding.
 
-use stage_api::{BoxPrompt, Group, Prompts};
+use stage_api::{BoxPrompt, Group, Prompts, SliceSize};
 use tch::{Device, Kind, Tensor};
 
+use crate::architecture::{EMBEDDING, SamArchitecture};
 use crate::checkpoint::Weights;
-use crate::encoder::{EMBEDDING, GRID, INPUT_SIZE};
 use crate::layers::{Conv, LayerNorm, Scope, channels_first, channels_last, gelu};
+use crate::preparation::scaled_size;
 use crate::settings::DensePrompt;
 
-/// Side of the mask input in pixels.
-const MASK_INPUT: i64 = 4 * GRID;
 /// Channels of the mask input's two strided convolutions.
 const MASK_CHANNELS: [i64; 2] = [4, 16];
 
@@ -17,6 +16,10 @@ const MASK_CHANNELS: [i64; 2] = [4, 16];
 pub(crate) const CAM_EMBEDDING: &str = "prompt_encoder.cam_embed.weight";
 
 pub(crate) struct PromptEncoder {
+    /// Side of the encoder's input in pixels.
+    input_size: i64,
+    /// Side of the embedding grid.
+    grid: i64,
     /// `[2, 128]`: random frequencies of the positional encoding, for x and for y.
     frequencies: Tensor,
     /// A point outside, a point inside, a box's upper left and lower right corner.
@@ -37,19 +40,21 @@ enum Dense {
 
 /// What the decoder gets to see of the prompts.
 pub(crate) struct EncodedPrompts {
-    /// `[B, N, 256]`; `N` is 0 without points and boxes.
+    /// `[P, N, 256]`; `N` is 0 without points and boxes.
     pub(crate) tokens: Tensor,
-    /// `[B or 1, 256, g, g]` or `[1, 256, 1, 1]`, to be added to the image embedding.
+    /// `[P or 1, 256, g, g]` or `[1, 256, 1, 1]`, to be added to the image embedding.
     pub(crate) dense: Tensor,
 }
 
 impl PromptEncoder {
-    pub(crate) fn take(weights: &mut Weights, dense: DensePrompt) -> Self {
+    pub(crate) fn take(weights: &mut Weights, architecture: &SamArchitecture, dense: DensePrompt) -> Self {
         let mut scope = Scope::new(weights, "prompt_encoder", Group::PromptEncoder);
         let vector = [1, EMBEDDING];
         let frequencies =
             scope.take_as("pe_layer.positional_encoding_gaussian_matrix", &[2, EMBEDDING / 2], Group::Buffer);
         Self {
+            input_size: architecture.input_size,
+            grid: architecture.grid(),
             frequencies,
             kinds: std::array::from_fn(|i| scope.take(&format!("point_embeddings.{i}.weight"), &vector)),
             padding_point: scope.take("not_a_point_embed.weight", &vector),
@@ -67,27 +72,28 @@ impl PromptEncoder {
         }
     }
 
-    /// `slice_size`: side of the slices whose pixels the prompts count, of a batch of `batch`.
-    pub(crate) fn forward(&self, prompts: &Prompts, batch: i64, slice_size: usize) -> EncodedPrompts {
-        let scale = INPUT_SIZE as f64 / slice_size as f64;
-        let mut tokens = vec![Tensor::zeros([batch, 0, EMBEDDING], (Kind::Float, self.frequencies.device()))];
+    /// `slice_size`: size of the slices whose pixels the prompts of `count` objects count.
+    pub(crate) fn forward(&self, prompts: &Prompts, count: i64, slice_size: SliceSize) -> EncodedPrompts {
+        let scale = self.input_pixels(slice_size);
+        let mut tokens = vec![Tensor::zeros([count, 0, EMBEDDING], (Kind::Float, self.frequencies.device()))];
         if let Some((points, labels)) = &prompts.points {
-            tokens.push(self.points(points, labels, scale));
+            tokens.push(self.points(points, labels, &scale));
             if prompts.boxes.is_none() {
-                tokens.push(self.padding_point.expand([batch, 1, EMBEDDING], false));
+                tokens.push(self.padding_point.expand([count, 1, EMBEDDING], false));
             }
         }
         if let Some(boxes) = &prompts.boxes {
-            tokens.push(self.boxes(boxes, scale));
+            tokens.push(self.boxes(boxes, &scale));
         }
         EncodedPrompts { tokens: Tensor::cat(&tokens, 1), dense: self.dense(prompts) }
     }
 
     /// The positional encoding of the embedding grid's cell centres, `[1, 256, g, g]`.
     pub(crate) fn grid_encoding(&self) -> Tensor {
-        let centres = (Tensor::arange(GRID, (Kind::Float, self.frequencies.device())) + 0.5_f64) / GRID as f64;
-        let x = centres.view([1, GRID]).expand([GRID, GRID], false);
-        let y = centres.view([GRID, 1]).expand([GRID, GRID], false);
+        let grid = self.grid;
+        let centres = (Tensor::arange(grid, (Kind::Float, self.frequencies.device())) + 0.5_f64) / grid as f64;
+        let x = centres.view([1, grid]).expand([grid, grid], false);
+        let y = centres.view([grid, 1]).expand([grid, grid], false);
         self.positions(&Tensor::stack(&[x, y], -1)).permute([2, 0, 1]).unsqueeze(0)
     }
 
@@ -97,14 +103,21 @@ impl PromptEncoder {
         Tensor::cat(&[phase.sin(), phase.cos()], -1)
     }
 
+    /// Pixels of the input for each of the slice, `[2]`, for x and for y: they differ where the shorter side was rounded.
+    fn input_pixels(&self, slice_size: SliceSize) -> Tensor {
+        let scaled = scaled_size(slice_size, self.input_size);
+        let [y, x] = std::array::from_fn(|i| scaled[i] as f32 / slice_size[i].max(1) as f32);
+        Tensor::from_slice(&[x, y]).to_device(self.frequencies.device())
+    }
+
     /// Pixel positions `[…, 2]` of the slice, at the pixels' centres.
-    fn pixel_positions(&self, pixels: &Tensor, scale: f64) -> Tensor {
+    fn pixel_positions(&self, pixels: &Tensor, scale: &Tensor) -> Tensor {
         let pixels = pixels.to_device(self.frequencies.device()).to_kind(Kind::Float);
-        self.positions(&((pixels * scale + 0.5) / INPUT_SIZE as f64))
+        self.positions(&((pixels * scale + 0.5) / self.input_size as f64))
     }
 
     /// Labels are 1 and 0; -1 marks a place in the batch without a point, as SAM has it.
-    fn points(&self, points: &Tensor, labels: &Tensor, scale: f64) -> Tensor {
+    fn points(&self, points: &Tensor, labels: &Tensor, scale: &Tensor) -> Tensor {
         let positions = self.pixel_positions(points, scale);
         let labels = labels.to_device(positions.device()).unsqueeze(-1);
         let [outside, inside, ..] = &self.kinds;
@@ -112,7 +125,7 @@ impl PromptEncoder {
         positions * labels.ge(0) + learned
     }
 
-    fn boxes(&self, boxes: &[BoxPrompt], scale: f64) -> Tensor {
+    fn boxes(&self, boxes: &[BoxPrompt], scale: &Tensor) -> Tensor {
         let corners: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
         let positions = self.pixel_positions(&Tensor::from_slice(&corners).view([-1, 2, 2]), scale);
         let [.., upper_left, lower_right] = &self.kinds;
@@ -121,19 +134,26 @@ impl PromptEncoder {
 
     /// An explicit mask input wins over one that would be made of the CAM.
     fn dense(&self, prompts: &Prompts) -> Tensor {
-        let device = self.frequencies.device();
+        let (device, grid) = (self.frequencies.device(), self.grid);
+        // The mask's place in the square input: what lies beside it at the right and bottom is padding, outside any mask.
+        let averaged = |cam: &Tensor, side: i64| {
+            let (_, _, height, width) = cam.size4().expect("a CAM's mask is [P, 1, H, W]");
+            let longest = height.max(width);
+            let square = cam.to_device(device).constant_pad_nd([0, longest - width, 0, longest - height]);
+            square.adaptive_avg_pool2d([side, side])
+        };
         let no_mask = || self.no_mask.view([1, EMBEDDING, 1, 1]);
         let base = match (&prompts.mask_logits, &self.dense, &prompts.cam_mask) {
             (Some(logits), ..) => self.mask_input.forward(&logits.to_device(device)),
             (None, Dense::MaskInput(strength), Some(cam)) => {
-                let mask = cam.to_device(device).adaptive_avg_pool2d([MASK_INPUT, MASK_INPUT]);
+                let mask = averaged(cam, 4 * grid);
                 self.mask_input.forward(&((mask * 2.0 - 1.0) * f64::from(*strength)))
             }
             _ => no_mask(),
         };
         match (&self.dense, &prompts.cam_mask) {
             (Dense::Embedding(vector), Some(cam)) => {
-                let coverage = cam.to_device(device).adaptive_avg_pool2d([GRID, GRID]);
+                let coverage = averaged(cam, grid);
                 base + coverage * vector.view([1, EMBEDDING, 1, 1])
             }
             _ => base,

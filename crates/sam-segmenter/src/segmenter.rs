@@ -7,15 +7,18 @@ use stage_api::{
 };
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{self, Weights};
-use crate::encoder::{INPUT_SIZE, ImageEncoder};
+use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
+use crate::checkpoint::{self, Record, StateDict, Weights};
+use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
 use crate::mask_decoder::MaskDecoder;
+use crate::preparation::{prepare, restore};
 use crate::prompt_encoder::{CAM_EMBEDDING, PromptEncoder};
 use crate::settings::SegmenterSettings;
 
-/// SAM with a TinyViT encoder, as LiteMedSAM has it, and low-rank adapters in the encoder.
+/// SAM with low-rank adapters in its encoder.
 pub struct SamSegmenter {
+    architecture: SamArchitecture,
     encoder: ImageEncoder,
     prompt_encoder: PromptEncoder,
     decoder: MaskDecoder,
@@ -27,21 +30,25 @@ pub struct SamSegmenter {
 }
 
 impl SamSegmenter {
-    /// Builds the model and fills it from a LiteMedSAM state dictionary (`.pth` or `.safetensors`).
+    /// Builds the model that the tensors of a state dictionary (`.pth` or `.safetensors`) are of, and fills it.
     ///
     /// The encoder's own weights are frozen; adapters, prompt encoder and decoder ask for gradients.
     ///
     /// # Errors
-    /// If the file cannot be read, or if any tensor is missing, superfluous or of another shape; all are listed.
+    /// If the file cannot be read; if its family is neither stated nor known; if any tensor is missing, superfluous or of
+    /// another shape: all are listed.
     pub fn load(weights: &Path, settings: &SegmenterSettings, device: Device) -> Result<Self, WeightsError> {
+        settings.check().map_err(WeightsError::Settings)?;
         let mut file = Weights::read(weights, device)?;
-        let weights_sha256 = file.sha256().to_owned();
-        let encoder = ImageEncoder::take(&mut file, settings);
+        let weights_sha256 = file.state().sha256.clone();
+        let architecture = architecture(weights, file.state(), settings)?;
+        let encoder = ImageEncoder::take(&mut file, &architecture, settings);
         let decoder = MaskDecoder::take(&mut file);
-        let prompt_encoder = PromptEncoder::take(&mut file, settings.dense_prompt);
+        let prompt_encoder = PromptEncoder::take(&mut file, &architecture, settings.dense_prompt);
         let tensors = file.finish()?;
         let grid_encoding = tch::no_grad(|| prompt_encoder.grid_encoding());
         Ok(Self {
+            architecture,
             encoder,
             prompt_encoder,
             decoder,
@@ -50,6 +57,11 @@ impl SamSegmenter {
             settings: settings.clone(),
             weights_sha256,
         })
+    }
+
+    /// Which SAM it is.
+    pub fn architecture(&self) -> &SamArchitecture {
+        &self.architecture
     }
 
     /// SHA-256 of the file of weights, in lower-case hexadecimal: what a run records of its frozen encoder.
@@ -61,7 +73,7 @@ impl SamSegmenter {
     pub fn save_adapters(&self, path: &Path) -> Result<(), WeightsError> {
         let adapters = self.tensors.iter().filter(|t| t.group == Group::Lora);
         let adapters: Vec<_> = adapters.map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect();
-        checkpoint::write_safetensors(path, &adapters)
+        checkpoint::write_safetensors(path, &adapters, &Record::default())
     }
 
     /// Replaces the adapters' values by those of a file that [`Self::save_adapters`] wrote for the same rank.
@@ -78,11 +90,11 @@ impl SamSegmenter {
             .map_err(WeightsError::torch(path))
     }
 
-    /// The whole model under LiteMedSAM's own names, the adapters added into the weights of q and v.
+    /// The whole model under the official names, the adapters added into the weights that have them.
     ///
     /// The learned vector of [`DensePrompt::Embedding`](crate::DensePrompt::Embedding) has no place in that format.
     pub fn merged_state(&self) -> Vec<(String, Tensor)> {
-        let adapted = tch::no_grad(|| self.encoder.adapted_weights());
+        let adapted = tch::no_grad(|| self.encoder.merged_weights());
         let own = self.tensors.iter().filter(|t| t.group != Group::Lora && t.name != CAM_EMBEDDING);
         own.map(|t| {
             let adapted = adapted.iter().find(|(name, _)| *name == t.name);
@@ -93,7 +105,23 @@ impl SamSegmenter {
 
     /// Writes [`Self::merged_state`] as safetensors, which [`Self::load`] reads with rank 0 to the same model.
     pub fn save_merged(&self, path: &Path) -> Result<(), WeightsError> {
-        checkpoint::write_safetensors(path, &self.merged_state())
+        let record = Record { family: Some(self.architecture.family) };
+        checkpoint::write_safetensors(path, &self.merged_state(), &record)
+    }
+
+    /// [`PromptedSegmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
+    /// implementations on the same numbers. One channel stands for three equal ones.
+    pub fn features_of_input(&self, input: &Tensor) -> Features {
+        let side = self.architecture.input_size as usize;
+        Features { tensor: tch::no_grad(|| self.encoder.features(input)), slice_size: [side, side] }
+    }
+
+    /// What each layer of the encoder makes of the features, adapters on, without gradient: name and output, in order, to be
+    /// compared with other implementations. Names and shapes are those of the official code's modules under `image_encoder`
+    /// (`patch_embed` `[B, g, g, C]`, before positions are added; `blocks.N` `[B, g, g, C]`; `neck` `[B, 256, g, g]`).
+    pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
+        let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
+        tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
     }
 
     /// The settings that the model was built with.
@@ -104,31 +132,36 @@ impl SamSegmenter {
 
 impl PromptedSegmenter for SamSegmenter {
     fn features(&self, slices: &Tensor) -> Features {
-        let slice_size = slices.size()[3] as usize;
-        Features { tensor: tch::no_grad(|| self.encoder.features(&prepare(slices))), slice_size }
+        let (_, _, height, width) = slices.size4().expect("slices are [B, 1, H, W]");
+        let tensor = tch::no_grad(|| self.encoder.features(&prepare(slices, &self.architecture)));
+        Features { tensor, slice_size: [height as usize, width as usize] }
     }
 
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding {
-        let forward = || self.encoder.forward(&features.tensor, adapters);
-        let tensor = match mode {
+        let forward = || self.encoder.forward(&features.tensor, Pass { adapters, mode });
+        let encoded = match mode {
             Mode::Train => forward(),
             Mode::Eval => tch::no_grad(forward),
         };
-        Embedding { tensor, slice_size: features.slice_size }
+        Embedding { tensor: encoded.embedding, slice_size: features.slice_size, rest: encoded.rest }
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks {
-        let batch = embedding.tensor.size()[0];
-        let encoded = self.prompt_encoder.forward(prompts, batch, embedding.slice_size);
-        let (logits, scores) = self.decoder.forward(&embedding.tensor, &self.grid_encoding, &encoded, choice);
-        let size = embedding.slice_size as i64;
-        let logits =
-            if size == INPUT_SIZE { logits } else { logits.upsample_bilinear2d([size, size], false, None, None) };
-        Masks { logits, scores }
+        let image = match &prompts.slices {
+            Some(slices) => {
+                let slices: Vec<i64> = slices.iter().map(|&i| i as i64).collect();
+                let slices = Tensor::from_slice(&slices).to_device(embedding.tensor.device());
+                embedding.tensor.index_select(0, &slices)
+            }
+            None => embedding.tensor.shallow_clone(),
+        };
+        let encoded = self.prompt_encoder.forward(prompts, image.size()[0], embedding.slice_size);
+        let (logits, scores) = self.decoder.forward(&image, &self.grid_encoding, &encoded, choice);
+        Masks { logits: restore(&logits, embedding.slice_size, self.architecture.input_size), scores }
     }
 
     fn default_choice(&self) -> MaskChoice {
-        self.settings.masks.unwrap_or(MaskChoice::Single)
+        self.settings.masks.unwrap_or(self.architecture.family.masks())
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
@@ -138,16 +171,37 @@ impl PromptedSegmenter for SamSegmenter {
     }
 }
 
-/// LiteMedSAM's preparation: the encoder's input size, then each slice stretched from its own range to `[0, 1]`.
-///
-/// A constant slice becomes zero.
-fn prepare(slices: &Tensor) -> Tensor {
-    let size = INPUT_SIZE;
-    let slices = match slices.size()[2..] {
-        [h, w] if (h, w) == (size, size) => slices.shallow_clone(),
-        _ => slices.internal_upsample_bilinear2d_aa([size, size], false, None, None),
+/// What the tensors are of, with the family as stated, as the file records it, or by its checksum.
+fn architecture(path: &Path, state: &StateDict, settings: &SegmenterSettings) -> Result<SamArchitecture, WeightsError> {
+    let encoder = EncoderArchitecture::recognise(state).ok_or_else(|| {
+        let first: Vec<&str> = state.tensors.keys().map(String::as_str).take(3).collect();
+        WeightsError::malformed(
+            path,
+            format!(
+                "its {} tensors (first: {}) are of no SAM that is known here: expected 'image_encoder.pos_embed' of a ViT or \
+                 'image_encoder.patch_embed.seq.2.c.weight' of a TinyViT",
+                state.tensors.len(),
+                first.join(", ")
+            ),
+        )
+    })?;
+    let known = state.record.family.or_else(|| Family::of_file(&state.sha256));
+    if let (Some(stated), Some(known)) = (settings.family, known)
+        && stated != known
+    {
+        return Err(WeightsError::malformed(
+            path,
+            format!("it is a file of the family '{}', but '{}' was stated", known.name(), stated.name()),
+        ));
+    }
+    let Some(family) = settings.family.or(known) else {
+        let names: Vec<String> = encoder.families().iter().map(|f| format!("\"{}\"", f.name())).collect();
+        return Err(WeightsError::UnknownFamily {
+            path: path.to_owned(),
+            encoder: encoder.name(),
+            families: names.join(" or "),
+            sha256: state.sha256.clone(),
+        });
     };
-    let low = slices.amin([1, 2, 3], true);
-    let range = (slices.amax([1, 2, 3], true) - &low).clamp_min(1e-8);
-    (slices - low) / range
+    SamArchitecture::new(family, encoder, settings.input_size).map_err(|what| WeightsError::malformed(path, what))
 }

@@ -3,14 +3,31 @@
 use serde::{Deserialize, Serialize};
 use stage_api::{MaskChoice, Precision};
 
+use crate::architecture::Family;
+
 /// Settings of [`SamSegmenter`](crate::SamSegmenter).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmenterSettings {
-    /// Rank of the adapters on q and v of every attention layer of the encoder; 0 for none.
+    /// What the file was trained as; `None` where its SHA-256 or its own record says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// Side of the encoder's input in pixels; `None`: as the weights have it. A ViT's positions are resized to another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<i64>,
+    /// Rank of the adapters in the encoder; 0 for none.
     pub lora_rank: usize,
+    /// The maps of every attention block that have adapters.
+    pub lora_targets: Vec<LoraTarget>,
+    /// α: what an adapter adds is multiplied by α / rank; `None`: by 1, as in SAMed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+    /// Share of an adapter's inputs that a training step leaves out.
+    pub lora_dropout: f64,
     /// How the adapters' first factor is drawn; the second is zero.
     pub lora_init: LoraInit,
+    /// What a training step keeps of the encoder's forward pass.
+    pub memory: Memory,
     /// What becomes of [`Prompts::cam_mask`](stage_api::Prompts::cam_mask).
     pub dense_prompt: DensePrompt,
     /// Which masks [`default_choice`](stage_api::PromptedSegmenter::default_choice) names; `None` leaves it to the
@@ -23,17 +40,68 @@ pub struct SegmenterSettings {
     pub seed: u64,
 }
 
+impl SegmenterSettings {
+    /// The first value that makes no sense.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.lora_rank > 0 && self.lora_targets.is_empty() {
+            return Err(format!(
+                "`lora_rank` is {}, but `lora_targets` is empty: rank 0 means no adapters",
+                self.lora_rank
+            ));
+        }
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            return Err(format!("`lora_dropout` is {}, expected 0 or more, less than 1", self.lora_dropout));
+        }
+        if let Some(alpha) = self.lora_alpha.filter(|a| !a.is_finite() || *a <= 0.0) {
+            return Err(format!("`lora_alpha` is {alpha}, expected a number above 0"));
+        }
+        Ok(())
+    }
+}
+
 impl Default for SegmenterSettings {
     fn default() -> Self {
         Self {
+            family: None,
+            input_size: None,
             lora_rank: 8,
+            lora_targets: vec![LoraTarget::Q, LoraTarget::V],
+            lora_alpha: None,
+            lora_dropout: 0.0,
             lora_init: LoraInit::Gaussian,
+            memory: Memory::Keep,
             dense_prompt: DensePrompt::Embedding,
             masks: None,
             precision: Precision::F32,
             seed: 0,
         }
     }
+}
+
+/// A linear map of an attention block that can have an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraTarget {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// The map behind attention.
+    Proj,
+    /// Both maps of the perceptron.
+    Mlp,
+}
+
+/// What a training step keeps of the encoder's forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Memory {
+    /// Everything that the backward pass needs.
+    Keep,
+    /// The input of each block; the backward pass computes the rest again.
+    Recompute,
 }
 
 /// The distribution of the adapters' first factor.
@@ -104,7 +172,7 @@ mod tests {
             masks: Some(MaskChoice::Three),
             ..SegmenterSettings::default()
         };
-        let json = r#"{"lora_rank":8,"lora_init":"kaiming","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","precision":"f32","seed":0}"#;
+        let json = r#"{"lora_rank":8,"lora_targets":["q","v"],"lora_dropout":0.0,"lora_init":"kaiming","memory":"keep","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","precision":"f32","seed":0}"#;
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), json);
         assert_eq!(serde_json::from_str::<SegmenterSettings>(json).expect("the same"), settings);
     }

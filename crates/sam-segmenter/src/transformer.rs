@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::encoder::EMBEDDING;
+use crate::architecture::EMBEDDING;
 use crate::layers::{LayerNorm, Linear, Scope};
 
 const LAYERS: usize = 2;

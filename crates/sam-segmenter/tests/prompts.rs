@@ -14,7 +14,7 @@ fn load(test: &str, dense_prompt: DensePrompt) -> Option<SamSegmenter> {
 
 fn embedding(batch: i64) -> Embedding {
     tch::manual_seed(3);
-    Embedding { tensor: Tensor::randn([batch, 256, 64, 64], (Kind::Float, Device::Cpu)) * 0.1, slice_size: 256 }
+    Embedding::new(Tensor::randn([batch, 256, 64, 64], (Kind::Float, Device::Cpu)) * 0.1, [256, 256])
 }
 
 /// A square of ones, aligned with the cells of the embedding grid.
@@ -45,7 +45,7 @@ fn learned_vector_starts_without_effect_and_is_then_added_where_the_cam_is() {
     // 16 rows from the 16th, 15 columns from the 8th, of four pixels each: 100 rows are 25 cells.
     let added = Tensor::zeros([1, 256, 64, 64], (Kind::Float, Device::Cpu));
     let _ = added.narrow(2, 16, 25).narrow(3, 8, 15).fill_(0.05);
-    let by_hand = Embedding { tensor: &embedding.tensor + added, slice_size: 256 };
+    let by_hand = Embedding::new(&embedding.tensor + added, [256, 256]);
     assert_close("logits", &logits(&model, &embedding, Some(cam_mask())), &logits(&model, &by_hand, None), 1e-5);
 }
 
@@ -95,7 +95,7 @@ fn each_image_of_a_batch_has_its_own_prompts() {
     let together = decode(&both, &boxes);
     for (i, alone) in boxes.iter().enumerate() {
         let i = i as i64;
-        let one = Embedding { tensor: both.tensor.narrow(0, i, 1), slice_size: 256 };
+        let one = Embedding::new(both.tensor.narrow(0, i, 1), [256, 256]);
         let masks = decode(&one, std::slice::from_ref(alone));
         assert_close("logits", &together.logits.narrow(0, i, 1), &masks.logits, 1e-5);
         assert_close("scores", &together.scores.narrow(0, i, 1), &masks.scores, 1e-5);
@@ -110,7 +110,7 @@ fn prompts_count_pixels_of_the_slice_whatever_its_size() {
         let corner = |x: f32| x * scale;
         let b = BoxPrompt { x0: corner(40.0), y0: corner(60.0), x1: corner(200.0), y1: corner(180.0) };
         let prompts = Prompts { boxes: Some(vec![b]), ..Prompts::default() };
-        tch::no_grad(|| model.decode(&embedding_of(size), &prompts, MaskChoice::Single))
+        tch::no_grad(|| model.decode(&embedding_of([size, size]), &prompts, MaskChoice::Single))
     };
     let (own, double) = (masks(256, 1.0), masks(512, 2.0));
     assert_eq!(double.logits.size(), [1, 1, 512, 512]);

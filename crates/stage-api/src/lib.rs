@@ -150,35 +150,72 @@ impl BoxPrompt {
     }
 }
 
-/// The prompts of a batch: one object per slice, whatever mix of prompts describes it.
+/// The prompts of a batch: `P` objects, each described by whatever mix of prompts there is.
 #[derive(Debug, Default)]
 pub struct Prompts {
-    /// One box for each slice of the batch, in pixels of the slice.
+    /// For each object the slice of the batch that it is in, so that a slice can have any number of them. Absent: object `i`
+    /// is in slice `i`, and `P = B`.
+    pub slices: Option<Vec<usize>>,
+    /// One box for each object, in pixels of the slice.
     pub boxes: Option<Vec<BoxPrompt>>,
-    /// Points `[B, N, 2]` as (x, y) in pixels of the slice, and labels `[B, N]`: 1 in the target, 0 outside it.
+    /// Points `[P, N, 2]` as (x, y) in pixels of the slice, and labels `[P, N]`: 1 in the target, 0 outside it, -1 for a place
+    /// without a point.
     pub points: Option<(Tensor, Tensor)>,
-    /// `[B, 1, H, W]` in `[0, 1]`: the CAM's mask, at the slice's size, for the dense prompt. What becomes of it is the
+    /// `[P, 1, H, W]` in `[0, 1]`: the CAM's mask, at the slice's size, for the dense prompt. What becomes of it is the
     /// segmenter's configuration.
     pub cam_mask: Option<Tensor>,
-    /// `[B, 1, 4g, 4g]` logits for SAM's own mask input, `g` being the side of the embedding grid.
+    /// `[P, 1, 4g, 4g]` logits for SAM's own mask input, `g` being the side of the embedding grid.
     pub mask_logits: Option<Tensor>,
 }
+
+/// Height and width in pixels.
+pub type SliceSize = [usize; 2];
 
 /// What the segmenter's encoder made of a batch of slices; decoding can be repeated with other prompts.
 #[derive(Debug)]
 pub struct Embedding {
     /// `[B, C, g, g]`.
     pub tensor: Tensor,
-    /// Side of the square slices that it was made from, in pixels: the unit of the prompts.
-    pub slice_size: usize,
+    /// Size of the slices that it was made from: their pixels are the unit of the prompts.
+    pub slice_size: SliceSize,
+    /// The way of a gradient from [`Self::tensor`] into the encoder, where the encoder goes it by itself: the binding of
+    /// libtorch has no autograd functions of one's own, and what such an encoder saves is worth a call.
+    pub rest: Option<EncoderBackward>,
+}
+
+impl Embedding {
+    /// One that gradients end at, or pass through by the graph alone.
+    pub fn new(tensor: Tensor, slice_size: SliceSize) -> Self {
+        Self { tensor, slice_size, rest: None }
+    }
+
+    /// To be called after `backward()` of a loss that was made of an embedding in [`Mode::Train`]: carries the gradient on
+    /// into the encoder's adapters. Nothing is left to do where the graph reaches them.
+    pub fn backward(self) {
+        if let Some(EncoderBackward(rest)) = self.rest {
+            let gradient = self.tensor.grad();
+            if gradient.defined() {
+                rest(&gradient);
+            }
+        }
+    }
+}
+
+/// What an encoder does with the gradient of its embedding; see [`Embedding::backward`].
+pub struct EncoderBackward(pub Box<dyn FnOnce(&Tensor)>);
+
+impl std::fmt::Debug for EncoderBackward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EncoderBackward")
+    }
 }
 
 /// Candidate masks of a batch.
 #[derive(Debug)]
 pub struct Masks {
-    /// `[B, M, H, W]` at the slice's size; above 0 is the target.
+    /// `[P, M, H, W]` at the slice's size; above 0 is the target.
     pub logits: Tensor,
-    /// `[B, M]`, the predicted intersection over union of each mask.
+    /// `[P, M]`, the predicted intersection over union of each mask.
     pub scores: Tensor,
 }
 
@@ -197,8 +234,8 @@ pub enum MaskChoice {
 pub struct Features {
     /// `[B, …]`, without gradient; its further shape is the segmenter's own.
     pub tensor: Tensor,
-    /// Side of the square slices that it was made from, in pixels.
-    pub slice_size: usize,
+    /// Size of the slices that it was made from.
+    pub slice_size: SliceSize,
 }
 
 /// Whether the encoder's adapters take part.
@@ -212,13 +249,14 @@ pub enum Adapters {
 
 /// The segmentation branch: a slice and its prompts to masks.
 pub trait PromptedSegmenter {
-    /// The frozen first part of the encoder. `slices`: `[B, 1, H, H]`, windowed to `[0, 1]`, square. Without gradient.
+    /// The frozen first part of the encoder. `slices`: `[B, 1, H, W]`, windowed to `[0, 1]`. Without gradient.
     fn features(&self, slices: &Tensor) -> Features;
 
-    /// The rest of the encoder. Gradients reach the adapters in [`Mode::Train`] only.
+    /// The rest of the encoder. Gradients reach the adapters in [`Mode::Train`] only, and then by
+    /// [`Embedding::backward`].
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding;
 
-    /// Masks for each slice of the batch, at the slice's size.
+    /// Masks for each object of the prompts, at the slice's size.
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks;
 
     /// Which masks this checkpoint was trained to give.

@@ -67,7 +67,7 @@ impl Predictor<'_> {
 
     /// The mask of one embedded slice for a CAM's prompt, refined as configured.
     pub fn segment(&self, embedding: &Embedding, prompt: &CamPrompt) -> Vec<u8> {
-        let size = embedding.slice_size;
+        let [size, _] = embedding.slice_size; // A store's slices are square.
         let cam_mask = mask_tensor(&prompt.mask, size, embedding.tensor.device());
         let mut mask = mask_for_box(self.segmenter, embedding, prompt.bounds, Some(cam_mask.shallow_clone()));
         for _ in 0..self.prediction.refinements {

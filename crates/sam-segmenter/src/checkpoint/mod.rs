@@ -15,6 +15,7 @@ use tch::Tensor;
 
 pub(crate) use self::safetensors::write as write_safetensors;
 pub(crate) use self::weights::Weights;
+use crate::architecture::Family;
 use crate::error::WeightsError;
 
 /// Tensors by their dotted name, on the CPU; floating point values as f32.
@@ -23,6 +24,26 @@ pub(crate) struct StateDict {
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// SHA-256 of the file, in lower-case hexadecimal.
     pub(crate) sha256: String,
+    /// What our own files record of themselves.
+    pub(crate) record: Record,
+}
+
+/// What a file that was written here says of its model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) family: Option<Family>,
+}
+
+impl StateDict {
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.tensors.get(name).map(Tensor::size)
+    }
+
+    /// How many parts there are under `prefix` by their numbers: one more than the highest.
+    pub(crate) fn count(&self, prefix: &str) -> usize {
+        let parts = self.tensors.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
+        parts.max().map_or(0, |highest: usize| highest + 1)
+    }
 }
 
 /// Reads a file of weights; its content, not its name, decides the format.
@@ -31,8 +52,8 @@ pub(crate) struct StateDict {
 /// PyTorch's data parallel wrapper) is taken off.
 pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
     let bytes = std::fs::read(path).map_err(WeightsError::io(path))?;
-    let tensors = if bytes.starts_with(b"PK\x03\x04") {
-        torch_zip::read(path, &bytes)?
+    let (tensors, record) = if bytes.starts_with(b"PK\x03\x04") {
+        (torch_zip::read(path, &bytes)?, Record::default())
     } else if safetensors::looks_like(&bytes) {
         safetensors::read(path, &bytes)?
     } else {
@@ -44,7 +65,7 @@ pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
         return Err(WeightsError::UnknownFormat { path: path.to_owned(), found: found.to_owned() });
     };
     let sha256 = hexadecimal(&Sha256::digest(&bytes));
-    Ok(StateDict { tensors: without_module_prefix(tensors), sha256 })
+    Ok(StateDict { tensors: without_module_prefix(tensors), sha256, record })
 }
 
 fn hexadecimal(digest: &[u8]) -> String {

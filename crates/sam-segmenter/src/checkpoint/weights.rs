@@ -22,8 +22,8 @@ impl Weights {
         Ok(Self { path: path.to_owned(), state: super::read(path)?, device, problems: Vec::new(), taken: Vec::new() })
     }
 
-    pub(crate) fn sha256(&self) -> &str {
-        &self.state.sha256
+    pub(crate) fn state(&self) -> &StateDict {
+        &self.state
     }
 
     /// The tensor of that name as f32 (buffers that count keep their type), which must have that shape.

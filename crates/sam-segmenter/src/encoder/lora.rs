@@ -1,42 +1,196 @@
-//! Low-rank adapters on the queries and values of an attention layer (Hu et al., 2021; on q and v as in SAMed).
+//! Low-rank adapters (Hu et al., 2021) on linear maps whose own weights rest.
+//!
+//! In training an adapter is a detour beside its map, `s · B · (A · x)`: adding `B · A` to the weights first would make
+//! libtorch compute the gradient of the whole weight, a product as large as the map itself. In evaluation it is added.
 
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stage_api::Group;
+use stage_api::{Adapters, Group, Mode};
 use tch::Tensor;
 
-use crate::layers::Scope;
-use crate::settings::LoraInit;
+use crate::layers::{Scope, for_input, linear};
+use crate::settings::{LoraInit, LoraTarget, SegmenterSettings};
 
-/// `ΔW = B · A` for q and for v, without bias and without the α/r factor.
-pub(super) struct Lora {
-    a_q: Tensor,
-    b_q: Tensor,
-    a_v: Tensor,
-    b_v: Tensor,
+/// How an encoder's forward pass goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    pub(crate) adapters: Adapters,
+    pub(crate) mode: Mode,
 }
 
-impl Lora {
-    /// Adapters of the given rank for an attention of `width` channels; `B = 0`, so that they change nothing at first.
-    pub(super) fn new(scope: &mut Scope<'_>, width: i64, rank: usize, init: LoraInit, rng: &mut ChaCha8Rng) -> Self {
-        let rank = rank as i64;
-        let a = |rng: &mut ChaCha8Rng| random_a(rank * width, init, width as f32, rng).view([rank, width]);
-        let b = || Tensor::zeros([width, rank], (tch::Kind::Float, tch::Device::Cpu));
-        Self {
-            a_q: scope.add("lora_a_q", &a(rng), Group::Lora),
-            b_q: scope.add("lora_b_q", &b(), Group::Lora),
-            a_v: scope.add("lora_a_v", &a(rng), Group::Lora),
-            b_v: scope.add("lora_b_v", &b(), Group::Lora),
-        }
+/// Makes the adapters of an encoder, all from one stream of random numbers.
+pub(super) struct LoraFactory<'a> {
+    settings: &'a SegmenterSettings,
+    rng: ChaCha8Rng,
+}
+
+impl<'a> LoraFactory<'a> {
+    pub(super) fn new(settings: &'a SegmenterSettings) -> Self {
+        Self { settings, rng: ChaCha8Rng::seed_from_u64(settings.seed) }
     }
 
-    /// The frozen weight `[heads · 3 · d, width]`, whose rows are q, k, v of the first head, then of the next, with the
-    /// adapters' product added to the rows of q and v.
-    pub(super) fn adapt(&self, weight: &Tensor, heads: i64) -> Tensor {
-        let per_head = |b: &Tensor, a: &Tensor| b.matmul(a).view([heads, 1, -1, weight.size()[1]]);
-        let (q, v) = (per_head(&self.b_q, &self.a_q), per_head(&self.b_v, &self.a_v));
-        let delta = Tensor::cat(&[&q, &q.zeros_like(), &v], 1);
-        weight + delta.view_as(weight)
+    pub(super) fn settings(&self) -> &SegmenterSettings {
+        self.settings
+    }
+
+    /// The adapter of a map of `inputs` to `outputs` channels, if that target has one; `suffix` ends its tensors' names.
+    fn adapter(
+        &mut self,
+        scope: &mut Scope<'_>,
+        target: LoraTarget,
+        [inputs, outputs]: [i64; 2],
+        suffix: &str,
+    ) -> Option<LowRank> {
+        let settings = self.settings;
+        if settings.lora_rank == 0 || !settings.lora_targets.contains(&target) {
+            return None;
+        }
+        let rank = settings.lora_rank as i64;
+        let a = random_a(rank * inputs, settings.lora_init, inputs as f32, &mut self.rng).view([rank, inputs]);
+        let b = Tensor::zeros([outputs, rank], (tch::Kind::Float, tch::Device::Cpu));
+        Some(LowRank {
+            a: scope.add(&format!("lora_a{suffix}"), &a, Group::Lora),
+            b: scope.add(&format!("lora_b{suffix}"), &b, Group::Lora),
+            scale: settings.lora_alpha.map_or(1.0, |alpha| alpha / rank as f64),
+            dropout: settings.lora_dropout,
+        })
+    }
+}
+
+/// `ΔW = s · B · A`, without bias; `B = 0` at first, so that it changes nothing.
+struct LowRank {
+    /// `[rank, inputs]`.
+    a: Tensor,
+    /// `[outputs, rank]`.
+    b: Tensor,
+    /// `α / rank`, or 1.
+    scale: f64,
+    dropout: f64,
+}
+
+impl LowRank {
+    fn delta(&self) -> Tensor {
+        scaled(self.b.matmul(&self.a), self.scale)
+    }
+
+    /// `y` with the detour's result, in place.
+    fn add_to(&self, y: &Tensor, x: &Tensor) -> Tensor {
+        let x = if self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() };
+        let inner = scaled(x.linear::<Tensor>(&for_input(&self.a, &x), None), self.scale).flatten(0, -2);
+        y.flatten(0, -2).addmm_(&inner, &for_input(&self.b, &x).tr()).view_as(y)
+    }
+}
+
+fn scaled(x: Tensor, scale: f64) -> Tensor {
+    if scale == 1.0 { x } else { x * scale }
+}
+
+/// A linear map that may have an adapter.
+pub(super) struct AdaptedLinear {
+    name: String,
+    weight: Tensor,
+    bias: Tensor,
+    adapter: Option<LowRank>,
+}
+
+impl AdaptedLinear {
+    pub(super) fn take(
+        mut scope: Scope<'_>,
+        [inputs, outputs]: [i64; 2],
+        target: LoraTarget,
+        lora: &mut LoraFactory<'_>,
+    ) -> Self {
+        let (weight, bias) = (scope.take("weight", &[outputs, inputs]), scope.take("bias", &[outputs]));
+        let adapter = lora.adapter(&mut scope, target, [inputs, outputs], "");
+        Self { name: scope.name("weight"), weight, bias, adapter }
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        apply(x, &self.weight, &self.bias, self.adapter.as_ref(), pass)
+    }
+
+    /// Its weight with the adapter added, under its name; `None` without adapter.
+    pub(super) fn merged(&self) -> Option<(String, Tensor)> {
+        self.adapter.as_ref().map(|adapter| (self.name.clone(), &self.weight + adapter.delta()))
+    }
+}
+
+/// `x · Wᵀ + b`, with the adapter as the pass has it.
+fn apply(x: &Tensor, weight: &Tensor, bias: &Tensor, adapter: Option<&LowRank>, pass: Pass) -> Tensor {
+    let bias = for_input(bias, x);
+    let plain = |weight: &Tensor| linear(x, &for_input(weight, x), Some(&bias));
+    match (adapter, pass) {
+        (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Train }) => adapter.add_to(&plain(weight), x),
+        (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Eval }) => plain(&(weight + adapter.delta())),
+        _ => plain(weight),
+    }
+}
+
+/// How the rows of a fused map to q, k and v lie.
+#[derive(Clone, Copy)]
+pub(super) enum QkvRows {
+    /// All of q, all of k, all of v.
+    Thirds,
+    /// q, k and v of the first of so many heads, then of the next.
+    PerHead(i64),
+}
+
+/// The map to queries, keys and values, with an adapter for each of them.
+pub(super) struct Qkv {
+    name: String,
+    weight: Tensor,
+    bias: Tensor,
+    rows: QkvRows,
+    adapters: [Option<LowRank>; 3],
+}
+
+impl Qkv {
+    pub(super) fn take(mut scope: Scope<'_>, width: i64, rows: QkvRows, lora: &mut LoraFactory<'_>) -> Self {
+        let (weight, bias) = (scope.take("weight", &[3 * width, width]), scope.take("bias", &[3 * width]));
+        let targets = [(LoraTarget::Q, "_q"), (LoraTarget::K, "_k"), (LoraTarget::V, "_v")];
+        let adapters = targets.map(|(target, suffix)| lora.adapter(&mut scope, target, [width, width], suffix));
+        Self { name: scope.name("weight"), weight, bias, rows, adapters }
+    }
+
+    /// `[…, C]` to q, k and v, each `[…, C]` with its heads side by side.
+    pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> [Tensor; 3] {
+        let (weights, biases) = (self.parts(&self.weight), self.parts(&self.bias));
+        std::array::from_fn(|i| apply(x, &weights[i], &biases[i], self.adapters[i].as_ref(), pass))
+    }
+
+    /// What it makes of zeros: queries, keys and values, `[C]` each.
+    pub(super) fn biases(&self) -> [Tensor; 3] {
+        self.parts(&self.bias)
+    }
+
+    /// The weight with the adapters added, under its name; `None` without adapters.
+    pub(super) fn merged(&self) -> Option<(String, Tensor)> {
+        if self.adapters.iter().all(Option::is_none) {
+            return None;
+        }
+        let parts = self.parts(&self.weight);
+        let parts: Vec<Tensor> = parts
+            .iter()
+            .zip(&self.adapters)
+            .map(|(part, adapter)| adapter.as_ref().map_or_else(|| part.shallow_clone(), |a| part + a.delta()))
+            .collect();
+        let merged = match self.rows {
+            QkvRows::Thirds => Tensor::cat(&parts, 0),
+            QkvRows::PerHead(heads) => {
+                let split: Vec<Tensor> = parts.iter().map(|p| p.view([heads, -1, p.size()[1]])).collect();
+                Tensor::stack(&split, 1).view_as(&self.weight)
+            }
+        };
+        Some((self.name.clone(), merged))
+    }
+
+    /// The rows of q, k and v of a weight or bias, with those of a head side by side.
+    fn parts(&self, all: &Tensor) -> [Tensor; 3] {
+        let third = all.size()[0] / 3;
+        std::array::from_fn(|i| match self.rows {
+            QkvRows::Thirds => all.narrow(0, i as i64 * third, third),
+            QkvRows::PerHead(heads) => all.unflatten(0, [heads, 3, -1]).select(1, i as i64).flatten(0, 1),
+        })
     }
 }
 

@@ -32,6 +32,6 @@ impl EncoderCache {
             self.embeddings.insert(row, embedding);
         }
         let known = &self.embeddings[&row];
-        Embedding { tensor: known.tensor.shallow_clone(), slice_size: known.slice_size }
+        Embedding::new(known.tensor.shallow_clone(), known.slice_size)
     }
 }

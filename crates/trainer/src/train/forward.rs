@@ -9,7 +9,7 @@ use crate::prompts::training_prompt;
 use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
-use stage_api::{Adapters, Mode, PromptedSegmenter};
+use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
 use tch::{Kind, Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
@@ -20,6 +20,8 @@ pub(super) struct StepLosses {
     pub classifier: Option<f64>,
     pub segmentation: Option<f64>,
     pub score: Option<f64>,
+    /// What the encoder made of the labelled slices: after the backward pass the gradient goes on from there.
+    pub embeddings: Vec<Embedding>,
 }
 
 impl TrainingLoop<'_> {
@@ -59,6 +61,7 @@ impl TrainingLoop<'_> {
         let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).chain(consistency).reduce(|a, b| a + b);
         watch.lap(times, Part::Classifier);
         // L_seg, on the labelled slices only.
+        let mut embeddings = Vec::new();
         let (mut segmentation, mut score): (Option<Tensor>, Option<Tensor>) = (None, None);
         for (i, &row) in batch.step.labelled.iter().enumerate() {
             let Some(Labelled { images, masks, boxes, .. }) = &batch.labelled else {
@@ -83,6 +86,7 @@ impl TrainingLoop<'_> {
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
             score = Some(loss.score);
+            embeddings.push(embedding);
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
@@ -91,7 +95,7 @@ impl TrainingLoop<'_> {
         let read = read_together([&classifier, &segmentation, &score, &total]);
         watch.lap(times, if score.is_some() { Part::Decoder } else { Part::Classifier });
         let [classifier, segmentation, score, sum] = read;
-        Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score })
+        Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score, embeddings })
     }
 }
 

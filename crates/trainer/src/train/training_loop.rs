@@ -17,7 +17,7 @@ use crate::schedule::schedule_factor;
 use crate::times::Part;
 use anyhow::{Context, Result};
 use slice_sampling::stream_seed;
-use stage_api::{Group, NamedTensor};
+use stage_api::{Embedding, Group, NamedTensor};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -122,7 +122,7 @@ impl<'a> TrainingLoop<'a> {
         let phase = &config.phases[step.phase];
         tch::manual_seed((stream_seed(config.seed, &format!("torch/{}", step.index)) >> 1) as i64);
         let statistics = self.state.statistics();
-        let losses = self.losses(batch)?;
+        let mut losses = self.losses(batch)?;
         if let Some(total) = &losses.total {
             if !losses.finite {
                 // The classifier has seen it, but must not remember it.
@@ -134,6 +134,7 @@ impl<'a> TrainingLoop<'a> {
                 // With everything frozen nothing requires a gradient.
                 let mut watch = self.training.stopwatch();
                 (total / step.accumulates as f64).f_backward()?;
+                losses.embeddings.drain(..).for_each(Embedding::backward);
                 watch.lap(&mut self.state.progress.times, Part::Backward);
             }
         }

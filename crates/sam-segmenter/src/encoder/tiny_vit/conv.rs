@@ -35,16 +35,16 @@ impl ConvBn {
         this
     }
 
-    /// A 1×1 convolution is a linear map of each pixel's channels.
+    /// A 1×1 convolution is a linear map of each pixel's channels. One input channel stands for three equal ones.
     pub(super) fn pointwise(&self, x: &Tensor) -> Tensor {
         let (weight, bias) = self.folded(x);
-        x.linear(&weight.flatten(1, -1), Some(&bias))
+        x.linear(&for_channels(&weight, x).flatten(1, -1), Some(&bias))
     }
 
-    /// [`Self::pointwise`] for an image whose input channels are all equal: `x` is `[B, H, W, 1]`.
-    pub(super) fn pointwise_grey(&self, x: &Tensor) -> Tensor {
+    /// A 3×3 convolution of stride 2, padded with zeros. One input channel stands for three equal ones.
+    pub(super) fn strided(&self, x: &Tensor) -> Tensor {
         let (weight, bias) = self.folded(x);
-        x.linear(&weight.flatten(1, -1).sum_dim_intlist(1, true, None), Some(&bias))
+        channels_last(&channels_first(x).conv2d(&for_channels(&weight, x), Some(&bias), 2, 1, 1, 1))
     }
 
     /// A 3×3 convolution of each channel by itself, padded with zeros.
@@ -59,4 +59,9 @@ impl ConvBn {
         let (weight, bias) = (&self.weight * factor.view([-1, 1, 1, 1]), &self.shift - &self.mean * factor);
         (for_input(&weight, x), for_input(&bias, x))
     }
+}
+
+/// The weight `[outputs, inputs, …]` for as many input channels as `[B, H, W, C]` has: summed where it has one.
+fn for_channels(weight: &Tensor, x: &Tensor) -> Tensor {
+    if x.size()[3] == weight.size()[1] { weight.shallow_clone() } else { weight.sum_dim_intlist(1, true, None) }
 }

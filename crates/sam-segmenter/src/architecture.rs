@@ -1,0 +1,300 @@
+//! Which SAM it is: one description for each, from which everything is built.
+//!
+//! Sizes are read off the tensors. The family can't be: SAM's and MedSAM's ViT-B have the same keys and shapes, and want
+//! different inputs. So it is stated, or known by the file's SHA-256.
+
+use serde::{Deserialize, Serialize};
+use stage_api::MaskChoice;
+
+use crate::checkpoint::StateDict;
+
+/// Channels of the embedding, in every SAM.
+pub(crate) const EMBEDDING: i64 = 256;
+
+/// What a checkpoint was trained as: decides how slices are prepared and which masks are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Segment Anything (Kirillov et al., 2023): ViT-B, ViT-L, ViT-H.
+    Sam,
+    /// MedSAM (Ma et al., 2024): SAM's ViT-B, trained on medical images.
+    #[serde(rename = "medsam")]
+    MedSam,
+    /// MobileSAM (Zhang et al., 2023): SAM with a TinyViT encoder.
+    MobileSam,
+    /// LiteMedSAM: a TinyViT encoder for inputs of 256², trained on medical images.
+    #[serde(rename = "lite-medsam")]
+    LiteMedSam,
+}
+
+impl Family {
+    /// The name in configurations and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sam => "sam",
+            Self::MedSam => "medsam",
+            Self::MobileSam => "mobile-sam",
+            Self::LiteMedSam => "lite-medsam",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Sam, Self::MedSam, Self::MobileSam, Self::LiteMedSam].into_iter().find(|f| f.name() == name)
+    }
+
+    /// Of the published files.
+    pub(crate) fn of_file(sha256: &str) -> Option<Self> {
+        PUBLISHED.iter().find(|(known, _)| *known == sha256).map(|&(_, family)| family)
+    }
+
+    /// How slices are prepared.
+    pub fn normalization(self) -> InputNormalization {
+        match self {
+            Self::Sam | Self::MobileSam => InputNormalization::PixelMean,
+            Self::MedSam | Self::LiteMedSam => InputNormalization::MinMax,
+        }
+    }
+
+    /// The masks that the decoder was trained to give: the medical ones with the single-mask token alone.
+    pub(crate) fn masks(self) -> MaskChoice {
+        match self {
+            Self::Sam | Self::MobileSam => MaskChoice::Three,
+            Self::MedSam | Self::LiteMedSam => MaskChoice::Single,
+        }
+    }
+}
+
+/// SHA-256 of the published files.
+const PUBLISHED: [(&str, Family); 5] = [
+    // sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth
+    ("ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", Family::Sam),
+    ("3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", Family::Sam),
+    ("a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", Family::Sam),
+    // mobile_sam.pt
+    ("6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f", Family::MobileSam),
+    // lite_medsam.pth
+    ("79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76", Family::LiteMedSam),
+];
+
+/// From a slice in `[0, 1]`, whose longest side was brought to the input's, to the encoder's input; padding at the right
+/// and bottom is 0 after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputNormalization {
+    /// `(255 · x − mean) / std` of each of three channels, with SAM's means and standard deviations.
+    PixelMean,
+    /// Each slice stretched from its own range to `[0, 1]`; three equal channels.
+    MinMax,
+}
+
+/// One SAM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamArchitecture {
+    /// What it was trained as.
+    pub family: Family,
+    /// The image encoder.
+    pub encoder: EncoderArchitecture,
+    /// Side of the encoder's square input, in pixels.
+    pub input_size: i64,
+}
+
+/// The image encoders.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EncoderArchitecture {
+    /// A plain vision transformer.
+    Vit(VitArchitecture),
+    /// Convolutions, then three stages of attention in windows.
+    TinyVit(TinyVitArchitecture),
+}
+
+/// SAM's vision transformer: windowed attention, but for some global blocks; relative positions decomposed by axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitArchitecture {
+    /// Channels.
+    pub width: i64,
+    /// Blocks.
+    pub depth: usize,
+    /// Heads of attention.
+    pub heads: i64,
+    /// Hidden channels of the perceptrons.
+    pub mlp: i64,
+    /// Side of a patch in pixels.
+    pub patch: i64,
+    /// Side of the windows in tokens.
+    pub window: i64,
+    /// The blocks whose attention sees the whole slice.
+    pub global_blocks: Vec<usize>,
+    /// Side of the token grid that the file's positions are for; others are made by resizing them.
+    pub grid: i64,
+}
+
+/// TinyViT as MobileSAM and LiteMedSAM have it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TinyVitArchitecture {
+    /// Kernel of the two patch embedding convolutions: 3 with stride 2 (MobileSAM), or 1 with stride 1 (LiteMedSAM).
+    pub patch_kernel: i64,
+    /// Channels of the convolutions' stage and of the three of attention.
+    pub widths: [i64; 4],
+    /// Blocks of each.
+    pub depths: [usize; 4],
+    /// Heads of the three stages of attention.
+    pub heads: [i64; 3],
+    /// Sides of their windows, in tokens.
+    pub windows: [i64; 3],
+    /// Classes of ImageNet's head, where the file carries it: it is kept, and not used.
+    pub classification_head: Option<i64>,
+}
+
+impl VitArchitecture {
+    fn published(width: i64, depth: usize, heads: i64, global_blocks: [usize; 4]) -> Self {
+        let global_blocks = global_blocks.to_vec();
+        Self { width, depth, heads, mlp: 4 * width, patch: 16, window: 14, global_blocks, grid: 64 }
+    }
+
+    /// ViT-B.
+    pub fn base() -> Self {
+        Self::published(768, 12, 12, [2, 5, 8, 11])
+    }
+
+    /// ViT-L.
+    pub fn large() -> Self {
+        Self::published(1024, 24, 16, [5, 11, 17, 23])
+    }
+
+    /// ViT-H.
+    pub fn huge() -> Self {
+        Self::published(1280, 32, 16, [7, 15, 23, 31])
+    }
+
+    fn recognise(state: &StateDict) -> Option<Self> {
+        let [_, grid, _, width] = state.shape("image_encoder.pos_embed")?.try_into().ok()?;
+        let [_, _, patch, _] = state.shape("image_encoder.patch_embed.proj.weight")?.try_into().ok()?;
+        let depth = state.count("image_encoder.blocks.");
+        let mlp = *state.shape("image_encoder.blocks.0.mlp.lin1.weight")?.first()?;
+        let positions = |i: usize| state.shape(&format!("image_encoder.blocks.{i}.attn.rel_pos_h"));
+        let head = *positions(0)?.last()?;
+        // The tables of windows have 2 · window − 1 rows, those of global blocks 2 · grid − 1. Block 0 is windowed in all.
+        let rows = |i: usize| positions(i).and_then(|shape| shape.first().copied());
+        let window = (rows(0)? + 1) / 2;
+        let global_blocks = (0..depth).filter(|&i| rows(i).is_some_and(|n| n != 2 * window - 1)).collect();
+        (head > 0).then(|| Self { width, depth, heads: width / head, mlp, patch, window, global_blocks, grid })
+    }
+}
+
+impl TinyVitArchitecture {
+    /// MobileSAM's.
+    pub fn mobile_sam() -> Self {
+        Self { patch_kernel: 3, classification_head: Some(1000), ..Self::lite_medsam() }
+    }
+
+    /// LiteMedSAM's.
+    pub fn lite_medsam() -> Self {
+        Self {
+            patch_kernel: 1,
+            widths: [64, 128, 160, 320],
+            depths: [2, 2, 6, 2],
+            heads: [4, 5, 10],
+            windows: [7, 14, 7],
+            classification_head: None,
+        }
+    }
+
+    fn recognise(state: &StateDict) -> Option<Self> {
+        let [first, _, patch_kernel, _] = state.shape("image_encoder.patch_embed.seq.2.c.weight")?.try_into().ok()?;
+        let depth = |stage: usize| state.count(&format!("image_encoder.layers.{stage}.blocks."));
+        let attention =
+            |stage: usize, part: &str| state.shape(&format!("image_encoder.layers.{stage}.blocks.0.attn.{part}"));
+        let mut this = Self {
+            patch_kernel,
+            widths: [first, 0, 0, 0],
+            depths: std::array::from_fn(depth),
+            heads: [0; 3],
+            windows: [0; 3],
+            classification_head: state.shape("image_encoder.head.weight").and_then(|s| s.first().copied()),
+        };
+        for i in 0..3 {
+            let [heads, distances] = attention(i + 1, "attention_biases")?.try_into().ok()?;
+            (this.heads[i], this.windows[i]) = (heads, distances.isqrt());
+            this.widths[i + 1] = *attention(i + 1, "norm.weight")?.first()?;
+        }
+        Some(this)
+    }
+}
+
+impl EncoderArchitecture {
+    /// Which encoder the tensors are of; `None` where they are of neither.
+    pub(crate) fn recognise(state: &StateDict) -> Option<Self> {
+        VitArchitecture::recognise(state)
+            .map(Self::Vit)
+            .or_else(|| TinyVitArchitecture::recognise(state).map(Self::TinyVit))
+    }
+
+    /// Pixels of the input for each token of the embedding, along each axis.
+    pub(crate) fn stride(&self) -> i64 {
+        match self {
+            Self::Vit(vit) => vit.patch,
+            Self::TinyVit(TinyVitArchitecture { patch_kernel: 1, .. }) => 4,
+            Self::TinyVit(_) => 16,
+        }
+    }
+
+    /// The families that have it.
+    pub(crate) fn families(&self) -> &'static [Family] {
+        match self {
+            Self::Vit(_) => &[Family::Sam, Family::MedSam],
+            Self::TinyVit(TinyVitArchitecture { patch_kernel: 1, .. }) => &[Family::LiteMedSam],
+            Self::TinyVit(_) => &[Family::MobileSam],
+        }
+    }
+
+    /// Side of the input that its weights are for.
+    fn native_input_size(&self) -> i64 {
+        match self {
+            Self::Vit(vit) => vit.grid * vit.patch,
+            Self::TinyVit(TinyVitArchitecture { patch_kernel: 1, .. }) => 256,
+            Self::TinyVit(_) => 1024,
+        }
+    }
+
+    /// "ViT-B", or the sizes where nobody gave them a name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Vit(vit) => match (vit.width, vit.depth) {
+                (768, 12) => "ViT-B".into(),
+                (1024, 24) => "ViT-L".into(),
+                (1280, 32) => "ViT-H".into(),
+                (width, depth) => format!("ViT of width {width} and depth {depth}"),
+            },
+            Self::TinyVit(_) => "TinyViT".into(),
+        }
+    }
+}
+
+impl SamArchitecture {
+    /// The encoder's input size as configured, or as its weights have it.
+    pub(crate) fn new(family: Family, encoder: EncoderArchitecture, input_size: Option<i64>) -> Result<Self, String> {
+        if !encoder.families().contains(&family) {
+            let names: Vec<&str> = encoder.families().iter().map(|f| f.name()).collect();
+            return Err(format!(
+                "the family is '{}', but the file's encoder is the {} of {}",
+                family.name(),
+                encoder.name(),
+                names.join(" and ")
+            ));
+        }
+        let native = encoder.native_input_size();
+        let input_size = input_size.unwrap_or(native);
+        let stride = encoder.stride();
+        // Below 64 pixels nothing is left to see, and TinyViT's windows are larger than its grid.
+        if !(64..=4096).contains(&input_size) || input_size % stride != 0 {
+            return Err(format!(
+                "`input_size` is {input_size}, expected a multiple of {stride} from 64 to 4096 ({native} is what the weights are for)"
+            ));
+        }
+        Ok(Self { family, encoder, input_size })
+    }
+
+    /// Side of the embedding grid in tokens.
+    pub fn grid(&self) -> i64 {
+        self.input_size / self.encoder.stride()
+    }
+}
