@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use crate::cuda::{self, Verdict};
 use crate::libtorch::{self, Environment};
 use crate::python::Python;
 use crate::weights;
@@ -43,12 +44,12 @@ struct Check {
     name: &'static str,
     state: State,
     found: String,
-    mend: Option<&'static str>,
+    mend: Option<String>,
 }
 
 impl Check {
     fn new(name: &'static str, state: State, found: impl Into<String>, mend: Option<&'static str>) -> Self {
-        Self { name, state, found: found.into(), mend }
+        Self { name, state, found: found.into(), mend: mend.map(str::to_owned) }
     }
 
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
@@ -93,7 +94,7 @@ fn as_text(checks: &[Check], complete: bool) -> String {
             State::Note => "-",
             State::Missing => "MISSING",
         };
-        let mend = mend.map_or_else(String::new, |mend| format!("{:<19} -> {mend}\n", ""));
+        let mend = mend.as_ref().map_or_else(String::new, |mend| format!("{:<19} -> {mend}\n", ""));
         format!("{mark:<8} {name:<10} {found}\n{mend}")
     };
     let lines: Vec<_> = checks.iter().map(line).collect();
@@ -125,28 +126,13 @@ fn check_libtorch(workspace: &Workspace) -> Check {
 
 /// A GPU is never needed, so what it lacks is a note.
 fn check_cuda(workspace: &Workspace) -> Check {
-    const NAME: &str = "CUDA";
-    const INSTALL: &str = "cargo xtask setup --device cuda";
-    let Some(driver) = libtorch::nvidia_driver() else {
-        return Check::note(NAME, "no NVIDIA driver (no /dev/nvidiactl): training runs on the CPU", None);
+    let libtorch = libtorch::find(workspace, &Environment::of_process()).ok().flatten();
+    let smi = |properties: &str| {
+        let query = format!("--query-gpu={properties}");
+        output_of(Command::new("nvidia-smi").args([&query, "--format=csv,noheader"]))
     };
-    let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
-    let gpus = match output_of(Command::new("nvidia-smi").args(query)) {
-        Some(text) if !text.is_empty() => text.lines().collect::<Vec<_>>().join("; "),
-        _ => format!("an NVIDIA driver ({driver}), but nvidia-smi does not answer"),
-    };
-    let Ok(Some(libtorch)) = libtorch::find(workspace, &Environment::of_process()) else {
-        return Check::note(NAME, format!("{gpus}; no libtorch yet"), None);
-    };
-    if !libtorch.directory.join("lib/libtorch_cuda.so").exists() {
-        return Check::note(NAME, format!("{gpus}; this libtorch is built without CUDA"), Some(INSTALL));
-    }
-    match libtorch::missing_cuda_libraries(&libtorch.directory) {
-        Some(missing) if !missing.is_empty() => {
-            Check::note(NAME, format!("{gpus}; libtorch_cuda lacks {}", missing.join(", ")), Some(INSTALL))
-        }
-        _ => Check::ok(NAME, format!("{gpus}; libtorch_cuda has its libraries")),
-    }
+    let Verdict { usable, found, mend } = cuda::of_this_machine(libtorch.as_ref(), smi);
+    Check { name: "CUDA", state: if usable { State::Ok } else { State::Note }, found, mend }
 }
 
 fn check_weights(workspace: &Workspace) -> Check {

@@ -8,8 +8,8 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::cuda::{self, Build};
 use crate::python::Python;
 use crate::workspace::Workspace;
 
@@ -149,25 +149,21 @@ pub fn install(workspace: &Workspace, python: &Python, device: Device) -> Result
     Ok(Libtorch { directory: deps.join("libtorch"), version: VERSION.into(), origin: Origin::Setup })
 }
 
-/// Whether an installation of ours lacks the CUDA libraries that `device` asks for.
+/// Whether what set-up chose earlier lacks the CUDA libraries that `device` asks for. A folder of the user's, to which it
+/// linked, is given up only for CUDA that is asked for by name.
 pub fn lacks_cuda(workspace: &Workspace, device: Device) -> bool {
-    let ours = workspace.deps().join("python");
-    let link = fs::read_link(workspace.deps().join("libtorch"));
-    resolved(device) == Device::Cuda
-        && link.is_ok_and(|target| target == Path::new("python/torch"))
-        && !ours.join("nvidia/cudnn").exists()
-}
-
-/// What shows an NVIDIA driver, if there is one.
-pub fn nvidia_driver() -> Option<&'static str> {
-    ["/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
+    let link = workspace.deps().join("libtorch");
+    let lacks = match Build::of(&link, cuda::lacking) {
+        Build::WithoutCuda => true,
+        Build::ForCuda { lacks, .. } => lacks.is_some_and(|names| !names.is_empty()),
+    };
+    let ours = fs::read_link(&link).is_ok_and(|target| target == Path::new("python/torch"));
+    lacks && if ours { resolved(device) == Device::Cuda } else { device == Device::Cuda }
 }
 
 fn resolved(device: Device) -> Device {
     match device {
-        Device::Auto if nvidia_driver().is_some() => Device::Cuda,
+        Device::Auto if cuda::has_driver(Path::new("/")) => Device::Cuda,
         Device::Auto => Device::Cpu,
         chosen => chosen,
     }
@@ -198,7 +194,7 @@ fn check(directory: &Path, environment: &Environment) -> Result<String> {
 }
 
 /// From `build-version` (PyTorch's archive of libtorch) or `version.py` (a wheel).
-fn version_in(directory: &Path) -> Option<String> {
+pub fn version_in(directory: &Path) -> Option<String> {
     if let Ok(text) = fs::read_to_string(directory.join("build-version")) {
         return Some(text.trim().to_owned());
     }
@@ -215,15 +211,6 @@ fn prove_that_it_loads(python: &Python, library: &Path) -> Result<()> {
         bail!("'{}' does not load: {}", library.display(), text.lines().last().unwrap_or("no message"));
     }
     Ok(())
-}
-
-/// The shared libraries that libtorch_cuda needs and that are not found; `None` if that can't be told.
-pub fn missing_cuda_libraries(directory: &Path) -> Option<Vec<String>> {
-    let output = Command::new("ldd").arg(directory.join("lib/libtorch_cuda.so")).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let names =
-        text.lines().filter(|line| line.contains("not found")).filter_map(|line| line.split_whitespace().next());
-    output.status.success().then(|| names.map(str::to_owned).collect())
 }
 
 #[cfg(unix)]
@@ -289,6 +276,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let error = find_with(root.path(), &[("LIBTORCH", root.path())]).unwrap_err();
         assert!(format!("{error:#}").contains("there is no 'lib/libtorch_cpu"), "{error:#}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_of_the_users_is_given_up_only_for_cuda_that_is_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(root.path());
+        for target in ["python/torch", "../mine"] {
+            fake(&workspace.deps(), target, ("version.py", "__version__ = '2.13.0+cpu'\n"));
+            link(&workspace, Path::new(target)).unwrap();
+            assert!(lacks_cuda(&workspace, Device::Cuda) && !lacks_cuda(&workspace, Device::Cpu), "{target}");
+        }
+        assert!(!lacks_cuda(&workspace, Device::Auto), "the link leads to the user's folder");
     }
 
     #[cfg(unix)]

@@ -4,6 +4,7 @@
 mod bench;
 mod binary;
 mod chain;
+mod cuda;
 mod doctor;
 mod evaluate;
 mod fuzz;

@@ -1,6 +1,6 @@
 //! From slices to the encoder's input, and from the decoder's logits back to slices.
 
-use stage_api::SliceSize;
+use stage_api::{SliceSize, sent};
 use tch::Tensor;
 
 use crate::architecture::{InputNormalization, SamArchitecture};
@@ -22,8 +22,7 @@ pub(crate) fn prepare(slices: &Tensor, architecture: &SamArchitecture) -> Tensor
     };
     let normalized = match architecture.family.normalization() {
         InputNormalization::PixelMean => {
-            let of_channels =
-                |values: &[f32; 3]| Tensor::from_slice(values).view([1, 3, 1, 1]).to_device(slices.device());
+            let of_channels = |values: &[f32; 3]| sent(&Tensor::from_slice(values), slices.device()).view([1, 3, 1, 1]);
             (&slices * 255.0 - of_channels(&PIXEL_MEAN)) / of_channels(&PIXEL_STD)
         }
         InputNormalization::MinMax => {

@@ -1,6 +1,6 @@
 //! SAM's prompt encoder: points, boxes and masks to the decoder's tokens and to a map that is added to the embedding.
 
-use stage_api::{BoxPrompt, Group, Prompts, SliceSize};
+use stage_api::{BoxPrompt, Group, Prompts, SliceSize, sent};
 use tch::{Device, Kind, Tensor};
 
 use crate::architecture::{EMBEDDING, SamArchitecture};
@@ -107,19 +107,19 @@ impl PromptEncoder {
     fn input_pixels(&self, slice_size: SliceSize) -> Tensor {
         let scaled = scaled_size(slice_size, self.input_size);
         let [y, x] = std::array::from_fn(|i| scaled[i] as f32 / slice_size[i].max(1) as f32);
-        Tensor::from_slice(&[x, y]).to_device(self.frequencies.device())
+        sent(&Tensor::from_slice(&[x, y]), self.frequencies.device())
     }
 
     /// Pixel positions `[…, 2]` of the slice, at the pixels' centres.
     fn pixel_positions(&self, pixels: &Tensor, scale: &Tensor) -> Tensor {
-        let pixels = pixels.to_device(self.frequencies.device()).to_kind(Kind::Float);
+        let pixels = sent(pixels, self.frequencies.device()).to_kind(Kind::Float);
         self.positions(&((pixels * scale + 0.5) / self.input_size as f64))
     }
 
     /// Labels are 1 and 0; -1 marks a place in the batch without a point, as SAM has it.
     fn points(&self, points: &Tensor, labels: &Tensor, scale: &Tensor) -> Tensor {
         let positions = self.pixel_positions(points, scale);
-        let labels = labels.to_device(positions.device()).unsqueeze(-1);
+        let labels = sent(labels, positions.device()).unsqueeze(-1);
         let [outside, inside, ..] = &self.kinds;
         let learned = outside.where_self(&labels.eq(0), &inside.where_self(&labels.eq(1), &self.padding_point));
         positions * labels.ge(0) + learned
@@ -139,12 +139,12 @@ impl PromptEncoder {
         let averaged = |cam: &Tensor, side: i64| {
             let (_, _, height, width) = cam.size4().expect("a CAM's mask is [P, 1, H, W]");
             let longest = height.max(width);
-            let square = cam.to_device(device).constant_pad_nd([0, longest - width, 0, longest - height]);
+            let square = sent(cam, device).constant_pad_nd([0, longest - width, 0, longest - height]);
             square.adaptive_avg_pool2d([side, side])
         };
         let no_mask = || self.no_mask.view([1, EMBEDDING, 1, 1]);
         let base = match (&prompts.mask_logits, &self.dense, &prompts.cam_mask) {
-            (Some(logits), ..) => self.mask_input.forward(&logits.to_device(device)),
+            (Some(logits), ..) => self.mask_input.forward(&sent(logits, device)),
             (None, Dense::MaskInput(strength), Some(cam)) => {
                 let mask = averaged(cam, 4 * grid);
                 self.mask_input.forward(&((mask * 2.0 - 1.0) * f64::from(*strength)))

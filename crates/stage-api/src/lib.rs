@@ -3,7 +3,7 @@
 //! Invariant: nothing here takes a ground-truth mask or label; the prediction path is built from these types alone.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Whether a forward pass belongs to a training step (dropout and batch statistics on) or to inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,18 @@ impl Precision {
             Self::Bf16 => Kind::BFloat16,
         }
     }
+}
+
+/// Values of the host on a device, without waiting for their copy: on a GPU it may be under way still, and work that is asked
+/// of the GPU from now on waits for it. `Tensor::to_device` would keep the host from asking until all that it asked for
+/// before is done.
+pub fn sent(host: &Tensor, device: Device) -> Tensor {
+    if host.device() != Device::Cpu || !device.is_cuda() {
+        return host.to_device(device);
+    }
+    // Only from page-locked memory is a copy not waited for. libtorch keeps such memory for the next call, and gives it out
+    // again not before the copy is over. (The binding's `pin_memory` makes libtorch warn at each call.)
+    host.internal_pin_memory(device).to_device_(device, host.kind(), true, false)
 }
 
 /// A parameter or buffer of a stage, under a name that is unique within the stage and stable between versions.
@@ -279,6 +291,12 @@ mod tests {
                     0, 1, 0, 0];
         assert_eq!(BoxPrompt::around(&mask, 4), Some(BoxPrompt { x0: 1.0, y0: 1.0, x1: 2.0, y1: 2.0 }));
         assert_eq!(BoxPrompt::around(&[0u8; 12], 4), None);
+    }
+
+    #[test]
+    fn on_the_cpu_nothing_is_copied() {
+        let host = Tensor::from_slice(&[1i64, 2]);
+        assert_eq!(sent(&host, Device::Cpu).data_ptr(), host.data_ptr());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::config::SegmentationLossConfig;
 use cam_classifier::focal_loss;
 use seg_metrics::{MaskView, Spacing, distance_transform};
-use stage_api::Masks;
+use stage_api::{Masks, sent};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// The loss of a batch and its part from the score head.
@@ -87,7 +87,7 @@ fn signed_distance(truth: &Tensor) -> Tensor {
             (true, false) => 1.0 - b as f32,
         })
         .collect();
-    Tensor::from_slice(&signed).reshape([height, width]).to_device(truth.device())
+    sent(&Tensor::from_slice(&signed), truth.device()).reshape([height, width])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::config::PredictionConfig;
 use cam_classifier::{CamPrompt, PromptSettings, cam_prompts};
-use stage_api::{Adapters, BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts, sent};
 use tch::{Device, Kind, Tensor};
 
 /// Margin of the box around the first mask when it prompts once more, in pixels.
@@ -118,7 +118,7 @@ pub fn mask_for_box(
 /// A mask as `[1, 1, H, H]`.
 pub fn mask_tensor(mask: &[u8], size: usize, device: Device) -> Tensor {
     let side = size as i64;
-    Tensor::from_slice(mask).reshape([1, 1, side, side]).to_kind(Kind::Float).to_device(device)
+    sent(&Tensor::from_slice(mask), device).reshape([1, 1, side, side]).to_kind(Kind::Float)
 }
 
 fn to_vec(tensor: &Tensor) -> Vec<f32> {

@@ -23,7 +23,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use slice_augment::{Appearance, Augmentation, Geometry};
 use slice_store::SliceStore;
-use stage_api::BoxPrompt;
+use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
 
@@ -232,10 +232,6 @@ impl<'a> Loader<'a> {
 
     fn labels(&self, positive: &[bool]) -> Tensor {
         let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
-        let values = Tensor::from_slice(&values);
-        match self.device {
-            Device::Cpu => values,
-            gpu => host::copied(&host::page_locked(&values, gpu), gpu),
-        }
+        sent(&Tensor::from_slice(&values), self.device)
     }
 }

@@ -34,6 +34,20 @@ struct Opened {
 }
 
 #[test]
+fn the_program_starts_without_cudas_libraries() {
+    let program = env!("CARGO_BIN_EXE_sam-mix");
+    assert!(Command::new(program).arg("--version").output().unwrap().status.success());
+    // It starts without them wherever it needs none of them.
+    match Command::new("ldd").arg(program).output() {
+        Ok(output) if output.status.success() => {
+            let needed = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(needed.contains("libtorch_cpu") && !needed.contains("torch_cuda"), "{needed}");
+        }
+        _ => skip("the_program_starts_without_cudas_libraries", "ldd"),
+    }
+}
+
+#[test]
 fn a_gpu_that_is_not_there_is_an_error_with_its_reason() {
     let (Some(libtorch), None) = (libtorch(), real_driver()) else {
         return skip("a_gpu_that_is_not_there_is_an_error_with_its_reason", "a machine with ldd and without a GPU");
