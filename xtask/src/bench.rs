@@ -1,6 +1,6 @@
 //! `cargo xtask bench NAME`: a benchmark, which is an example program of the crate that it measures.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,7 +17,8 @@ pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench metrics
   cargo xtask bench loader --python venv/bin/python
-  cargo xtask bench prepare --python venv/bin/python";
+  cargo xtask bench prepare --python venv/bin/python
+  cargo xtask bench sam --python venv/bin/python --peer sam_step.py";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,6 +38,8 @@ enum Benchmark {
     Loader,
     /// Preparing a data set: time, memory, growth, accuracy
     Prepare,
+    /// Encoders, decoder and training steps: time and memory
+    Sam,
 }
 
 /// Four volumes of full size.
@@ -55,6 +58,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         Benchmark::Prepare => {
             prepare_data(workspace)?;
             ("ct-ingest", "bench_prepare")
+        }
+        Benchmark::Sam => {
+            setup::ensure(workspace)?;
+            // The benchmark starts each work as a process of its own, for its memory.
+            let status = workspace.cargo().args(["build", "--release", "-p", "sam-segmenter", "--examples"]).status();
+            ensure!(status.context("cannot start cargo")?.success(), "the build failed: see cargo's message above");
+            ("sam-segmenter", "bench_sam")
         }
     };
     let mut cargo = workspace.cargo();

@@ -9,6 +9,7 @@ mod evaluate;
 mod fuzz;
 mod inspect;
 mod libtorch;
+mod parity;
 mod predict;
 mod prepare;
 mod python;
@@ -66,6 +67,8 @@ enum Verb {
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
     Bench(bench::Args),
+    #[command(about = parity::ABOUT, after_help = parity::EXAMPLES)]
+    Parity(parity::Args),
     #[command(about = fuzz::ABOUT, after_help = fuzz::EXAMPLES)]
     Fuzz(fuzz::Args),
 }
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Runs(args) => runs::run(&workspace, &args),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
+        Verb::Parity(args) => parity::run(&workspace, &args),
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
     });
     outcome.unwrap_or_else(|error| {

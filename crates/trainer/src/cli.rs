@@ -312,6 +312,10 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
     eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
     if arguments.profile {
         eprint!("{}", record.times);
+        if let Some(bytes) = device::memory_in_use(device) {
+            let gib = bytes as f64 / f64::from(1 << 30);
+            eprintln!("{:<12}{gib:>8.1} GiB taken at the end, by all programs", "GPU memory");
+        }
     }
     match outcome {
         Outcome::Finished => {

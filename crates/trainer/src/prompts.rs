@@ -31,15 +31,18 @@ pub fn training_prompt(
         PromptSource::Cam => true,
     };
     let threshold = settings.cam_thresholds[rng.random_range(0..settings.cam_thresholds.len())];
-    let cam = classifier.forward(image, Mode::Eval).cam;
-    let prompt = cam_prompts(&cam, size, &PromptSettings { threshold }).remove(0);
     let with_mask = from_cam || rng.random_bool(0.5);
-    let bounds = match truth {
-        Some(tight) if !from_cam => jittered(tight, settings.jitter_outward_px, settings.jitter_inward_px, size, rng),
-        _ => prompt.bounds,
-    };
-    let cam_mask = with_mask.then(|| mask_tensor(&prompt.mask, size, image.device()));
-    Prompts { boxes: Some(vec![bounds]), cam_mask, ..Prompts::default() }
+    let jittered = truth
+        .filter(|_| !from_cam)
+        .map(|tight| jittered(tight, settings.jitter_outward_px, settings.jitter_inward_px, size, rng));
+    // The map is looked at on the host: where it isn't needed, neither is the classifier's pass, nor, on a GPU, the wait.
+    let prompt = (with_mask || jittered.is_none()).then(|| {
+        let cam = classifier.forward(image, Mode::Eval).cam;
+        cam_prompts(&cam, size, &PromptSettings { threshold }).remove(0)
+    });
+    let bounds = jittered.or(prompt.as_ref().map(|p| p.bounds));
+    let cam_mask = prompt.filter(|_| with_mask).map(|p| mask_tensor(&p.mask, size, image.device()));
+    Prompts { boxes: bounds.map(|b| vec![b]), cam_mask, ..Prompts::default() }
 }
 
 /// Each side moves by its own uniform draw; a box that would turn inside out keeps its side.
@@ -64,6 +67,41 @@ fn jittered(tight: BoxPrompt, outward: f32, inward: f32, size: usize, rng: &mut 
 mod tests {
     use super::*;
     use crate::plan::stream;
+    use stage_api::{NamedTensor, Presence};
+    use std::cell::Cell;
+    use tch::{Device, Kind};
+
+    /// Counts its passes.
+    struct Counting(Cell<usize>);
+
+    impl PresenceClassifier for Counting {
+        fn forward(&self, _: &Tensor, _: Mode) -> Presence {
+            self.0.set(self.0.get() + 1);
+            let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+            Presence { logit: ones(&[1]), cam: ones(&[1, 1, 8, 8]) }
+        }
+
+        fn tensors(&self) -> Vec<NamedTensor> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn the_classifier_looks_only_where_its_map_is_used() {
+        let text = "[sampling]\nlabelled = 1\n[[phase]]\nname = \"all\"\nepochs = 1\n";
+        let config = Config::parse(text, &["training_prompts.whole_share=0.0".into()]).unwrap();
+        let classifier = Counting(Cell::new(0));
+        let image = Tensor::zeros([1, 1, 64, 64], (Kind::Float, Device::Cpu));
+        let prompts = |truth, seed| {
+            training_prompt(&config, PromptSource::Gt, &classifier, &image, truth, &mut stream(seed, "test"))
+        };
+        let truth = Some(BoxPrompt { x0: 20.0, y0: 20.0, x1: 40.0, y1: 40.0 });
+        let with_mask = (0..100).filter(|&seed| prompts(truth, seed).cam_mask.is_some()).count();
+        assert!((20..80).contains(&with_mask) && classifier.0.get() == with_mask, "{with_mask}");
+        // An empty slice has no box of its own.
+        assert!((0..100).all(|seed| prompts(None, seed).boxes.is_some()));
+        assert_eq!(classifier.0.get(), with_mask + 100);
+    }
 
     #[test]
     fn jitter_keeps_a_box_that_contains_something() {

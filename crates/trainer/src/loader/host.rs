@@ -17,8 +17,7 @@ impl HostBatch {
         assert!(images > 0 && size > 0, "a batch has images, and images have pixels");
         let shape = [images as i64, 1, size as i64, size as i64];
         let empty = Tensor::empty(shape, (Kind::Float, Device::Cpu));
-        // libtorch keeps page-locked memory for the next batch, and not before the copy from it is over.
-        let tensor = if device.is_cuda() { empty.pin_memory(device) } else { empty };
+        let tensor = if device.is_cuda() { page_locked(&empty, device) } else { empty };
         Self { tensor, images, pixels: size * size }
     }
 
@@ -36,7 +35,19 @@ impl HostBatch {
     pub fn on(self, device: Device) -> Tensor {
         match device {
             Device::Cpu => self.tensor,
-            gpu => self.tensor.to_device_(gpu, Kind::Float, true, false),
+            gpu => copied(&self.tensor, gpu),
         }
     }
+}
+
+/// A tensor of the host, in page-locked memory. libtorch keeps such memory for the next batch, and gives it out again not
+/// before the copy from it is over.
+pub(super) fn page_locked(host: &Tensor, gpu: Device) -> Tensor {
+    // The binding's `pin_memory` names the device in a way that libtorch warns of at each call.
+    host.internal_pin_memory(gpu)
+}
+
+/// A page-locked tensor's copy on a GPU, perhaps still under way: work that is given to the GPU from now on waits for it.
+pub(super) fn copied(page_locked: &Tensor, gpu: Device) -> Tensor {
+    page_locked.to_device_(gpu, page_locked.kind(), true, false)
 }

@@ -25,7 +25,7 @@ use slice_augment::{Appearance, Augmentation, Geometry};
 use slice_store::SliceStore;
 use stage_api::BoxPrompt;
 use std::time::Instant;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 pub use intensity::Intensity;
 
@@ -59,6 +59,8 @@ pub struct Labelled {
     pub images: Tensor,
     /// `[m, 1, H, W]`, 1 or 0.
     pub masks: Tensor,
+    /// `[m]`, 1 or 0: whether each shows the target, which a change can move out of its slice.
+    pub labels: Tensor,
     /// The tight box around each mask; `None` where it is empty.
     pub boxes: Vec<Option<BoxPrompt>>,
 }
@@ -174,7 +176,7 @@ impl<'a> Loader<'a> {
     fn labelled(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Labelled {
         let (rows, size) = (&step.labelled, self.store.slice_size());
         let (mut images, mut masks) = (self.empty(rows.len(), size), self.empty(rows.len(), size));
-        let boxes = images
+        let boxes: Vec<Option<BoxPrompt>> = images
             .images()
             .zip(masks.images())
             .zip(rows)
@@ -186,7 +188,8 @@ impl<'a> Loader<'a> {
                 BoxPrompt::around(mask_to, size)
             })
             .collect();
-        Labelled { images: copy(images), masks: copy(masks), boxes }
+        let shown: Vec<bool> = boxes.iter().map(Option::is_some).collect();
+        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes }
     }
 
     /// A changed slice of the store, and where its pixels are from.
@@ -229,10 +232,10 @@ impl<'a> Loader<'a> {
 
     fn labels(&self, positive: &[bool]) -> Tensor {
         let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
-        let host = Tensor::from_slice(&values);
+        let values = Tensor::from_slice(&values);
         match self.device {
-            Device::Cpu => host,
-            gpu => host.pin_memory(gpu).to_device_(gpu, Kind::Float, true, false),
+            Device::Cpu => values,
+            gpu => host::copied(&host::page_locked(&values, gpu), gpu),
         }
     }
 }

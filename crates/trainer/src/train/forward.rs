@@ -10,12 +10,13 @@ use crate::times::Part;
 use anyhow::{Result, bail};
 use cam_classifier::focal_loss;
 use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
-#[derive(Default)]
 pub(super) struct StepLosses {
     pub total: Option<Tensor>,
+    /// Whether `total` is.
+    pub finite: bool,
     pub classifier: Option<f64>,
     pub segmentation: Option<f64>,
     pub score: Option<f64>,
@@ -29,19 +30,16 @@ impl TrainingLoop<'_> {
         let (config, model, cache) = (self.training.config, self.model, &mut self.cache);
         let phase = &config.phases[batch.step.phase];
         let times = &mut self.state.progress.times;
-        let mut losses = StepLosses::default();
         let mut watch = self.training.stopwatch();
         // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
         let mut parts: Vec<(Tensor, f64)> = Vec::new();
         let mut consistency = None;
         if let Some(slices) = &batch.slices {
             let (all, labels) = match &batch.labelled {
-                Some(labelled) => {
-                    // A change can move the target out of its slice.
-                    let shown: Vec<f32> = labelled.boxes.iter().map(|b| f32::from(u8::from(b.is_some()))).collect();
-                    let shown = Tensor::from_slice(&shown).to_device(self.training.device);
-                    (Tensor::cat(&[&slices.images, &labelled.images], 0), Tensor::cat(&[&slices.labels, &shown], 0))
-                }
+                Some(labelled) => (
+                    Tensor::cat(&[&slices.images, &labelled.images], 0),
+                    Tensor::cat(&[&slices.labels, &labelled.labels], 0),
+                ),
                 None => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
             };
             for (images, labels) in [(all, labels)]
@@ -61,12 +59,12 @@ impl TrainingLoop<'_> {
         }
         let weight: f64 = parts.iter().map(|(_, n)| n).sum();
         let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).chain(consistency).reduce(|a, b| a + b);
-        losses.classifier = classifier.as_ref().map(|l| l.double_value(&[]));
         watch.lap(times, Part::Classifier);
         // L_seg, on the labelled slices only.
-        let mut segmentation: Option<Tensor> = None;
+        let mut embeddings = Vec::new();
+        let (mut segmentation, mut score): (Option<Tensor>, Option<Tensor>) = (None, None);
         for (i, &row) in batch.step.labelled.iter().enumerate() {
-            let Some(Labelled { images, masks, boxes }) = &batch.labelled else {
+            let Some(Labelled { images, masks, boxes, .. }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
             let image = images.narrow(0, i as i64, 1);
@@ -87,14 +85,43 @@ impl TrainingLoop<'_> {
             let prompts = training_prompt(config, phase.prompts, model.classifier.as_ref(), &image, boxes[i], &mut rng);
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
-            losses.score = Some(loss.score.double_value(&[]));
-            losses.embeddings.push(embedding);
+            score = Some(loss.score);
+            embeddings.push(embedding);
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
         let segmentation = segmentation.map(|s| s / batch.step.labelled.len() as f64);
-        losses.segmentation = segmentation.as_ref().map(|l| l.double_value(&[]));
-        losses.total = [classifier, segmentation].into_iter().flatten().reduce(|a, b| a + b);
-        Ok(losses)
+        let total = [&classifier, &segmentation].into_iter().flatten().map(Tensor::shallow_clone).reduce(|a, b| a + b);
+        let read = read_together([&classifier, &segmentation, &score, &total]);
+        watch.lap(times, if score.is_some() { Part::Decoder } else { Part::Classifier });
+        let [classifier, segmentation, score, sum] = read;
+        Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score, embeddings })
+    }
+}
+
+/// The values of those scalars that are there, in one transfer: on a GPU, each reading of its own would keep the host from
+/// asking for the next kernels until all that it asked for before was done.
+fn read_together<const N: usize>(scalars: [&Option<Tensor>; N]) -> [Option<f64>; N] {
+    let there: Vec<Tensor> = scalars.into_iter().flatten().map(Tensor::detach).collect();
+    let mut values = vec![0f64; there.len()];
+    if !there.is_empty() {
+        Tensor::stack(&there, 0).to_kind(Kind::Double).copy_data(&mut values, there.len());
+    }
+    let mut values = values.into_iter();
+    scalars.map(|scalar| scalar.as_ref().and_then(|_| values.next()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_are_read_together_keep_their_places() {
+        let scalar = |v: f32| Some(Tensor::from(v));
+        assert_eq!(
+            read_together([&None, &scalar(0.5), &scalar(f32::INFINITY)]),
+            [None, Some(0.5), Some(f64::INFINITY)]
+        );
+        assert_eq!(read_together([&None]), [None]);
     }
 }

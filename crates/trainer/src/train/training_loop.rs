@@ -124,7 +124,7 @@ impl<'a> TrainingLoop<'a> {
         let statistics = self.state.statistics();
         let mut losses = self.losses(batch)?;
         if let Some(total) = &losses.total {
-            if !total.double_value(&[]).is_finite() {
+            if !losses.finite {
                 // The classifier has seen it, but must not remember it.
                 self.state.set_statistics(&statistics);
                 if !self.left_out {

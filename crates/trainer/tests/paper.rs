@@ -1,0 +1,157 @@
+//! The paper's configurations: one update of each, on a whole ViT-B of random weights at 1024².
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use slice_store::{CaseData, FORMAT_VERSION, SliceRecord, SliceStore, StoreInfo, StoreSettings, StoreWriter};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Tensor};
+use trainer::checkpoint::{Which, directory};
+use trainer::config::{Config, EncoderTraining, OptimizerKind};
+use trainer::registry::Registry;
+use trainer::run::RunRecord;
+use trainer::train::{Outcome, Training};
+
+const SIZE: usize = 256;
+
+/// An update takes the seconds of a whole ViT-B: all three in one test, on one file of weights, one after the other.
+#[test]
+fn each_configuration_of_the_paper_makes_an_update_of_a_whole_vit_b() {
+    let place = tempfile::tempdir().unwrap();
+    let weights = random_vit_b(place.path());
+    for labelled in [5, 50, 100] {
+        let config = configuration(labelled, &weights);
+        let store = store(&place.path().join(format!("store-{labelled}")), labelled);
+        let run = place.path().join(format!("run-{labelled}"));
+        let (record, before) = one_update(&config, &store, &run);
+        assert_eq!((record.labelled.len(), record.status), (labelled, trainer::run::Status::Interrupted));
+
+        let after =
+            Tensor::read_safetensors(directory(&run, Which::Last).unwrap().join("weights.safetensors")).unwrap();
+        let after: BTreeMap<String, Tensor> = after.into_iter().collect();
+        let adapters: Vec<&String> = after.keys().filter(|name| name.contains("lora_")).collect();
+        // Rank 8 on q and v of twelve blocks: 2 · 2 · 8 · 768 · 12.
+        assert_eq!(adapters.iter().map(|name| after[*name].numel()).sum::<usize>(), 294_912);
+        // B starts at 0, and Adam's first step moves each of its values by the learning rate, towards a lower loss.
+        for name in adapters.into_iter().filter(|name| name.contains("lora_b")) {
+            let largest = after[name].abs().max().double_value(&[]);
+            assert!((largest - 1e-4).abs() < 2e-6, "{name} moved by {largest:.1e}");
+        }
+        for part in ["classifier.", "segmenter.mask_decoder.", "segmenter.prompt_encoder."] {
+            let moved = after.iter().any(|(name, t)| name.starts_with(part) && *t != before[name]);
+            assert!(moved, "nothing of {part} moved with {labelled} labelled slices");
+        }
+        let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+        let last: Vec<&str> = log.lines().rfind(|line| line.starts_with("step")).unwrap().split(',').collect();
+        let losses: Vec<f64> = last[5..8].iter().map(|loss| loss.parse().unwrap()).collect();
+        assert!(losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
+    }
+}
+
+/// As in `configs/paper`, but for the file of weights; an update takes two steps, so that a labelled slice is among them.
+fn configuration(labelled: usize, weights: &Path) -> Config {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/paper/sam-mix-{labelled}.toml"));
+    let as_it_is = Config::load(&file, &[]).unwrap();
+    let (settings, phase) = (&as_it_is.segmenter.settings, &as_it_is.phases[0]);
+    assert_eq!((as_it_is.sampling.labelled, settings.lora_rank, settings.input_size), (labelled, 8, Some(1024)));
+    assert_eq!((phase.epochs, phase.encoder, as_it_is.phases.len()), (10, EncoderTraining::Lora, 1));
+    assert_eq!((as_it_is.optimizer.kind, as_it_is.optimizer.lora_lr), (OptimizerKind::Adam, 1e-4));
+    let set = ["optimizer.accumulate_steps=2".to_owned(), format!("segmenter.weights={}", weights.display())];
+    Config::load(&file, &set).unwrap()
+}
+
+/// Weights before, and the run's record after the first update.
+fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BTreeMap<String, Tensor>) {
+    std::fs::create_dir_all(run).unwrap();
+    let registry = Registry::default();
+    let before = trainer::model::Model::new(config, &registry, Device::Cpu).unwrap();
+    let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
+    let selection = slice_sampling::select(store.records(), &config.sampling, config.seed).unwrap();
+    let mut record = RunRecord::new(run, config, store, &selection, "cpu", 2);
+    let stop = AtomicBool::new(true);
+    let training = Training {
+        config,
+        registry: &registry,
+        store,
+        run,
+        selection: &selection,
+        device: Device::Cpu,
+        loader_threads: 2,
+        profile: false,
+        stop: &stop,
+    };
+    assert_eq!(training.run(&mut record).unwrap(), Outcome::Interrupted);
+    (record, before)
+}
+
+/// Names and shapes of the official ViT-B, values of N(0, 0.02²) or thereabouts.
+fn random_vit_b(directory: &Path) -> PathBuf {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sam-segmenter/tests/fixtures/state_dicts.json");
+    let shapes: BTreeMap<String, BTreeMap<String, Vec<i64>>> =
+        serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    // One block of numbers serves all tensors, each from a place of its own; the largest has 3.1 million.
+    let block = 4_000_000;
+    let numbers: Vec<f32> = (0..block).map(|_| 0.035 * (2.0 * rng.random::<f32>() - 1.0)).collect();
+    let numbers = Tensor::from_slice(&numbers);
+    let tensors: Vec<(String, Tensor)> = shapes["vit_b"]
+        .iter()
+        .map(|(name, shape)| {
+            let count = shape.iter().product::<i64>();
+            let values = numbers.narrow(0, rng.random_range(0..=block - count), count).view(shape.as_slice());
+            (name.clone(), if name.contains("norm") && name.ends_with("weight") { values + 1.0 } else { values })
+        })
+        .collect();
+    let path = directory.join("vit_b.safetensors");
+    Tensor::write_safetensors(&tensors, &path).unwrap();
+    path
+}
+
+/// Three patients, one for each split; of the middle share of each (`keep_rate = 0.3`) `labelled` slices show the target and
+/// one doesn't.
+fn store(path: &Path, labelled: usize) -> SliceStore {
+    let info = StoreInfo {
+        format_version: FORMAT_VERSION,
+        dataset: "generated".into(),
+        target: "liver".into(),
+        has_masks: true,
+        settings: StoreSettings { slice_size: SIZE, ..StoreSettings::default() },
+        tool_version: String::new(),
+        manifest: serde_json::Value::Null,
+    };
+    let writer = StoreWriter::create(path, info).unwrap();
+    for patient in ["0", "1", "2"] {
+        write_patient(&writer, patient, ((labelled + 1) as f64 / 0.3).ceil() as usize);
+    }
+    writer.finish().unwrap();
+    SliceStore::open(path).unwrap()
+}
+
+/// Bright squares on a dark ground, with their masks; every slice but the middle one has one.
+fn write_patient(writer: &StoreWriter, patient: &str, slices: usize) {
+    let (mut images, mut masks) = (vec![-100_i16; slices * SIZE * SIZE], vec![0_u8; slices * SIZE * SIZE]);
+    let mut records = Vec::new();
+    for slice in 0..slices {
+        let side = if slice == slices / 2 { 0 } else { 60 };
+        for row in 80..80 + side {
+            let start = (slice * SIZE + row) * SIZE + 60;
+            images[start..start + side].fill(110);
+            masks[start..start + side].fill(1);
+        }
+        records.push(SliceRecord {
+            case: patient.into(),
+            patient: patient.into(),
+            index: slice as u32,
+            position_mm: slice as f32,
+            row_spacing_mm: 1.0,
+            column_spacing_mm: 1.0,
+            slice_spacing_mm: 1.0,
+            spacing_valid: true,
+            target_pixels: (side * side) as u32,
+            source_sha256: String::new(),
+        });
+    }
+    let (images, masks, provenance) = (&images, &masks, serde_json::Value::Null);
+    writer.write_case(CaseData { case: patient, patient, images, masks, records, provenance }).unwrap();
+}
