@@ -1,8 +1,8 @@
 //! One measurement of inference, as a line of JSON: the counterpart of `benches/peer_sam.py`.
 //!
 //! ```text
-//! cargo run --release -p sam-segmenter --example sam_infer -- {decoder,volume} --weights FILE [--prompts 32]
-//!     [--masks single|three] [--slices 100] [--batch 1] [--rank 8] [--runs 3] [--threads 2]
+//! cargo run --release -p sam-segmenter --example sam_infer -- lite {decoder,volume} --weights FILE
+//!     [--prompts 32] [--masks single|three] [--slices 100] [--batch 1] [--rank 8] [--runs 3] [--threads 2]
 //! ```
 //!
 //! `decoder`: one image with so many boxes, prompt encoder and mask decoder. `volume`: each slice of 256² embedded, one box
@@ -17,11 +17,12 @@ use sam_segmenter::{Family, SamSegmenter, SegmenterSettings};
 use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, PromptedSegmenter, Prompts};
 use tch::{Device, Kind, Tensor};
 
-const USAGE: &str = "usage: sam_infer {decoder,volume} --weights FILE [--prompts N] [--masks single|three] [--slices N] \
+const USAGE: &str = "usage: sam_infer lite {decoder,volume} --weights FILE [--prompts N] [--masks single|three] [--slices N] \
                      [--batch N] [--rank N] [--runs N] [--threads N]";
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
+    assert_eq!(arguments.next().as_deref(), Some("lite"), "{USAGE}");
     let work = arguments.next().expect(USAGE);
     let mut options = BTreeMap::new();
     while let Some(name) = arguments.next() {
