@@ -1,15 +1,16 @@
 //! SAM's mask decoder: an image embedding and encoded prompts to mask logits and predicted scores.
 //!
-//! Each object knows its image: `P` objects are `P` decodings (the official code pairs each object with each image).
+//! Each object knows its image: `P` objects are `P` decodings (the official code pairs each object with each image). What is
+//! wanted of an image alone is computed once for all of its objects.
 
 use stage_api::{Group, MaskChoice};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::architecture::EMBEDDING;
 use crate::checkpoint::Weights;
-use crate::layers::{Conv, LayerNorm, Linear, Scope, channels_first, channels_last, gelu};
+use crate::layers::{Conv, LayerNorm, Linear, Scope, channels_last, gelu_owned, linear};
 use crate::prompt_encoder::EncodedPrompts;
-use crate::transformer::TwoWayTransformer;
+use crate::transformer::{Image, TwoWayTransformer};
 
 /// One token for a single mask, then three for candidates.
 const MASK_TOKENS: usize = 4;
@@ -47,41 +48,86 @@ impl MaskDecoder {
         }
     }
 
-    /// `embedding` `[P, C, g, g]`, `positions` `[1, C, g, g]`; gives logits `[P, M, 4g, 4g]` and scores `[P, M]`.
+    /// `embedding` `[B, C, g, g]`, `positions` `[1, C, g, g]`, for each of `P` objects the image that it is in; gives logits
+    /// `[P, M, 4g, 4g]` and scores `[P, M]`.
     pub(crate) fn forward(
         &self,
         embedding: &Tensor,
+        images: &[i64],
         positions: &Tensor,
         prompts: &EncodedPrompts,
         choice: MaskChoice,
     ) -> (Tensor, Tensor) {
-        let (batch, channels, height, width) = embedding.size4().expect("an embedding is [B, C, g, g]");
-        let as_tokens = |x: &Tensor| channels_last(x).flatten(1, 2);
-        let own = Tensor::cat(&[&self.score_token, &self.mask_tokens], 0).unsqueeze(0).expand([batch, -1, -1], false);
+        let (objects, grid) = (images.len() as i64, embedding.size()[2]);
+        let as_tokens = |x: &Tensor| channels_last(x).flatten(1, 2).contiguous();
+        let (embedding, positions) = (as_tokens(embedding), as_tokens(positions));
+        let own = Tensor::cat(&[&self.score_token, &self.mask_tokens], 0).unsqueeze(0).expand([objects, -1, -1], false);
         let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
-        let image = as_tokens(&(embedding + &prompts.dense));
-        let (tokens, image) = self.transformer.forward(&tokens, &image, &as_tokens(positions));
+        let index = Tensor::from_slice(images).to_device(embedding.device());
+        let shared = prompts.dense.size()[0] == 1;
 
-        let image = channels_first(&image.view([batch, height, width, channels]));
-        let upscaled = self.upscale(&image);
+        // Where the dense prompt is the same for all objects, so is what the first layer sees of their image.
+        let of_images = shared.then(|| Image::new(&embedding + as_tokens(&prompts.dense), &positions));
+        let image_of = |first: i64, count: i64| match &of_images {
+            Some(all) if count == 1 => all.of(images[first as usize]),
+            Some(all) => all.select(&index.narrow(0, first, count)),
+            None => {
+                let dense = as_tokens(&prompts.dense.narrow(0, first, count));
+                Image::new(embedding.index_select(0, &index.narrow(0, first, count)) + dense, &positions)
+            }
+        };
+        // On a CPU one object after the other: its tensors stay in the cache, where those of 32 would go through memory.
+        let step = if embedding.device() == Device::Cpu { 1 } else { objects };
+        let (logits, scores): (Vec<Tensor>, Vec<Tensor>) = (0..objects)
+            .step_by(step.max(1) as usize)
+            .map(|first| {
+                let tokens = tokens.narrow(0, first, step);
+                self.decode(&tokens, &image_of(first, step), &positions, grid, choice)
+            })
+            .unzip();
+        (Tensor::cat(&logits, 0), Tensor::cat(&scores, 0))
+    }
+
+    /// The objects whose `tokens` are `[P, N, C]`, with the image of each.
+    fn decode(
+        &self,
+        tokens: &Tensor,
+        image: &Image,
+        positions: &Tensor,
+        grid: i64,
+        choice: MaskChoice,
+    ) -> (Tensor, Tensor) {
         let chosen = match choice {
             MaskChoice::Single => 0..1,
             MaskChoice::Three => 1..MASK_TOKENS,
         };
+        let (tokens, image) = self.transformer.forward(tokens, 1 + chosen.end as i64, image, positions);
         let weights: Vec<Tensor> =
             chosen.clone().map(|i| self.hypernetworks[i].forward(&tokens.select(1, 1 + i as i64))).collect();
-        let logits = Tensor::stack(&weights, 1).matmul(&upscaled.flatten(2, 3));
+        let count = weights.len() as i64;
+        let logits = Tensor::stack(&weights, 1).matmul(&self.upscale(&image).transpose(1, 2));
         let scores = self.score_head.forward(&tokens.select(1, 0));
-        let count = chosen.len() as i64;
-        (logits.view([batch, count, 4 * height, 4 * width]), scores.narrow(1, chosen.start as i64, count))
+        (unfold(&logits, grid), scores.narrow(1, chosen.start as i64, count))
     }
 
+    /// `[P, g · g, C]` to `[P, g · g · 4 · 4, C / 8]`: each cell's four parts, row-major, and the four of each of these. A
+    /// transposed convolution of stride 2 whose kernel is 2 makes them of each cell by itself: a linear map.
     fn upscale(&self, image: &Tensor) -> Tensor {
-        let double = |x: &Tensor, conv: &Conv| x.conv_transpose2d(&conv.weight, Some(&conv.bias), 2, 0, 0, 1, 1);
-        let x = double(image, &self.first_upscaling);
-        let x = gelu(&channels_first(&self.upscaling_norm.forward(&channels_last(&x))));
-        gelu(&double(&x, &self.second_upscaling))
+        let double = |x: &Tensor, conv: &Conv| {
+            let weight = conv.weight.permute([2, 3, 1, 0]).flatten(0, 2);
+            let y = linear(x, &weight, Some(&conv.bias.repeat([4])));
+            y.view([x.size()[0], -1, conv.bias.size()[0]])
+        };
+        let x = gelu_owned(self.upscaling_norm.forward(&double(image, &self.first_upscaling)));
+        gelu_owned(double(&x, &self.second_upscaling))
     }
+}
+
+/// `[P, M, g · g · 4 · 4]`, as [`MaskDecoder::upscale`] orders them, to `[P, M, 4g, 4g]`.
+fn unfold(logits: &Tensor, grid: i64) -> Tensor {
+    let (objects, count, _) = logits.size3().expect("logits are [P, M, pixels]");
+    let nested = logits.view([objects, count, grid, grid, 2, 2, 2, 2].as_slice());
+    nested.permute([0, 1, 2, 4, 6, 3, 5, 7]).reshape([objects, count, 4 * grid, 4 * grid])
 }
 
 /// Three linear layers with ReLU between them.

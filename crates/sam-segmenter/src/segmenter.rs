@@ -147,16 +147,13 @@ impl PromptedSegmenter for SamSegmenter {
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks {
-        let image = match &prompts.slices {
-            Some(slices) => {
-                let slices: Vec<i64> = slices.iter().map(|&i| i as i64).collect();
-                let slices = Tensor::from_slice(&slices).to_device(embedding.tensor.device());
-                embedding.tensor.index_select(0, &slices)
-            }
-            None => embedding.tensor.shallow_clone(),
+        let count = embedding.tensor.size()[0];
+        let images: Vec<i64> = match &prompts.slices {
+            Some(slices) => slices.iter().map(|&i| i as i64).collect(),
+            None => (0..count).collect(),
         };
-        let encoded = self.prompt_encoder.forward(prompts, image.size()[0], embedding.slice_size);
-        let (logits, scores) = self.decoder.forward(&image, &self.grid_encoding, &encoded, choice);
+        let encoded = self.prompt_encoder.forward(prompts, images.len() as i64, embedding.slice_size);
+        let (logits, scores) = self.decoder.forward(&embedding.tensor, &images, &self.grid_encoding, &encoded, choice);
         Masks { logits: restore(&logits, embedding.slice_size, self.architecture.input_size), scores }
     }
 

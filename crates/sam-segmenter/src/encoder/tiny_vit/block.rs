@@ -4,8 +4,11 @@ use tch::Tensor;
 
 use super::super::lora::{AdaptedLinear, LoraFactory, Pass, Qkv, QkvRows};
 use super::conv::ConvBn;
-use crate::layers::{LayerNorm, Scope, for_input, gelu};
+use crate::layers::{LayerNorm, Scope, for_input, gelu_owned};
 use crate::settings::LoraTarget;
+
+/// Tokens that go through the perceptron at once.
+const TOKENS: i64 = 2048;
 
 /// Dimensions of the blocks of one stage.
 #[derive(Clone, Copy)]
@@ -44,9 +47,16 @@ impl Block {
     /// `[B, H, W, C]` to the same.
     pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let x = x + self.attention.forward(x, pass);
-        let x = self.local_conv.depthwise(&x, 1);
-        let hidden = gelu(&self.mlp_in.forward(&self.mlp_norm.forward(&x), pass));
-        x + self.mlp_out.forward(&hidden, pass)
+        let x = self.local_conv.folded(&x).depthwise(&x, 1, [1, 1]);
+        // The hidden tensors of a picture would be four times as large as its others: by parts they stay in the cache.
+        let parts: Vec<Tensor> = x.flatten(0, 2).split(TOKENS, 0).iter().map(|part| self.think(part, pass)).collect();
+        if let [whole] = parts.as_slice() { whole.view_as(&x) } else { Tensor::cat(&parts, 0).view_as(&x) }
+    }
+
+    /// The perceptron's part of the block, on tokens `[N, C]`.
+    fn think(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let hidden = gelu_owned(self.mlp_in.forward(&self.mlp_norm.forward(x), pass));
+        self.mlp_out.forward(&hidden, pass).g_add_(x)
     }
 }
 

@@ -6,7 +6,7 @@
 use stage_api::Group;
 use tch::Tensor;
 
-use crate::layers::{Scope, channels_first, channels_last, for_input};
+use crate::layers::{Scope, channels_first, channels_last, for_input, linear};
 
 /// `eps` of PyTorch's `BatchNorm2d`.
 const EPS: f64 = 1e-5;
@@ -35,33 +35,46 @@ impl ConvBn {
         this
     }
 
-    /// A 1×1 convolution is a linear map of each pixel's channels. One input channel stands for three equal ones.
-    pub(super) fn pointwise(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = self.folded(x);
-        x.linear(&for_channels(&weight, x).flatten(1, -1), Some(&bias))
-    }
-
-    /// A 3×3 convolution of stride 2, padded with zeros. One input channel stands for three equal ones.
-    pub(super) fn strided(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = self.folded(x);
-        channels_last(&channels_first(x).conv2d(&for_channels(&weight, x), Some(&bias), 2, 1, 1, 1))
-    }
-
-    /// A 3×3 convolution of each channel by itself, padded with zeros.
-    pub(super) fn depthwise(&self, x: &Tensor, stride: i64) -> Tensor {
-        let (weight, bias) = self.folded(x);
-        let groups = weight.size()[0];
-        channels_last(&channels_first(x).conv2d(&weight, Some(&bias), stride, 1, 1, groups))
-    }
-
-    fn folded(&self, x: &Tensor) -> (Tensor, Tensor) {
+    /// As one affine map, for what has the precision of `x` and as many channels, but that one stands for three equal ones.
+    pub(super) fn folded(&self, x: &Tensor) -> Affine {
         let factor = &self.scale * (&self.variance + EPS).rsqrt();
-        let (weight, bias) = (&self.weight * factor.view([-1, 1, 1, 1]), &self.shift - &self.mean * factor);
-        (for_input(&weight, x), for_input(&bias, x))
+        let weight = for_input(&(&self.weight * factor.view([-1, 1, 1, 1])), x);
+        let grey = x.size()[3] == 1 && weight.size()[1] == 3;
+        Affine {
+            weight: if grey { weight.sum_dim_intlist(1, true, None) } else { weight },
+            bias: for_input(&(&self.shift - &self.mean * factor), x),
+        }
     }
 }
 
-/// The weight `[outputs, inputs, …]` for as many input channels as `[B, H, W, C]` has: summed where it has one.
-fn for_channels(weight: &Tensor, x: &Tensor) -> Tensor {
-    if x.size()[3] == weight.size()[1] { weight.shallow_clone() } else { weight.sum_dim_intlist(1, true, None) }
+/// A convolution with bias.
+pub(super) struct Affine {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Affine {
+    #[cfg(test)]
+    pub(super) fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
+    /// A 1×1 convolution: a linear map of each pixel's channels.
+    pub(super) fn pointwise(&self, x: &Tensor) -> Tensor {
+        linear(x, &self.weight.flatten(1, -1), Some(&self.bias))
+    }
+
+    /// A 3×3 convolution of stride 2, padded with zeros.
+    pub(super) fn strided(&self, x: &Tensor) -> Tensor {
+        self.convolved(x, 2, [1, 1], 1)
+    }
+
+    /// A 3×3 convolution of each channel by itself, padded with so many rows and columns of zeros.
+    pub(super) fn depthwise(&self, x: &Tensor, stride: i64, padding: [i64; 2]) -> Tensor {
+        self.convolved(x, stride, padding, self.weight.size()[0])
+    }
+
+    fn convolved(&self, x: &Tensor, stride: i64, padding: [i64; 2], groups: i64) -> Tensor {
+        channels_last(&channels_first(x).conv2d(&self.weight, Some(&self.bias), stride, padding, 1, groups))
+    }
 }

@@ -5,17 +5,19 @@
 
 mod block;
 mod conv;
+mod strips;
 
 use stage_api::Group;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use self::block::{Block, BlockShape};
 use self::conv::ConvBn;
+use self::strips::by_strips;
 use super::lora::{LoraFactory, Pass};
 use super::neck::Neck;
 use crate::architecture::TinyVitArchitecture;
 use crate::checkpoint::Weights;
-use crate::layers::{Scope, channels_last, gelu};
+use crate::layers::{Scope, channels_last, gelu_owned};
 
 pub(super) struct TinyVit {
     patch_embedding: [ConvBn; 2],
@@ -78,12 +80,16 @@ impl TinyVit {
 
     /// The part without adapters, up to the first merging: `[B, 2g, 2g, C]`.
     pub(super) fn features(&self, input: &Tensor) -> Tensor {
-        let [first, second] = &self.patch_embedding;
+        by_picture(input, |picture| self.features_of(picture))
+    }
+
+    fn features_of(&self, input: &Tensor) -> Tensor {
         let x = channels_last(input);
+        let [first, second] = self.patch_embedding.each_ref().map(|map| map.folded(&x));
         let x = if self.patch_kernel == 1 {
-            second.pointwise(&gelu(&first.pointwise(&x)))
+            by_strips(&x, 1, |strip| second.pointwise(&gelu_owned(first.pointwise(&strip.own()))))
         } else {
-            second.strided(&gelu(&first.strided(&x)))
+            second.strided(&gelu_owned(first.strided(&x)))
         };
         let x = self.convolutions.iter().fold(x, |x, block| block.forward(&x));
         self.first_merging.forward(&x)
@@ -91,12 +97,26 @@ impl TinyVit {
 
     /// From the features to the embedding.
     pub(super) fn forward(&self, features: &Tensor, pass: Pass) -> Tensor {
+        by_picture(features, |features| self.embed(features, pass))
+    }
+
+    fn embed(&self, features: &Tensor, pass: Pass) -> Tensor {
         let x = self.stages.iter().fold(features.shallow_clone(), |x, stage| {
             let x = stage.blocks.iter().fold(x, |x, block| block.forward(&x, pass));
             stage.merging.as_ref().map_or(x.shallow_clone(), |merging| merging.forward(&x))
         });
         self.neck.forward(&x)
     }
+}
+
+/// `work` on each picture of `[B, …]`. On a CPU the tensors of one still fit its cache, and those of four are so large that
+/// the C library takes their memory from the system each time anew. A GPU has all of them at once.
+fn by_picture(x: &Tensor, work: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    if x.device() != Device::Cpu || x.size()[0] == 1 {
+        return work(x);
+    }
+    let pictures: Vec<Tensor> = x.split(1, 0).iter().map(work).collect();
+    Tensor::cat(&pictures, 0)
 }
 
 /// An inverted bottleneck: widen fourfold, convolve each channel, narrow, add.
@@ -116,9 +136,12 @@ impl MbConv {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let hidden = gelu(&self.widen.pointwise(x));
-        let hidden = gelu(&self.depthwise.depthwise(&hidden, 1));
-        gelu(&(self.narrow.pointwise(&hidden) + x))
+        let [widen, depthwise, narrow] = [&self.widen, &self.depthwise, &self.narrow].map(|map| map.folded(x));
+        by_strips(x, 1, |strip| {
+            let hidden = gelu_owned(widen.pointwise(&strip.rows));
+            let hidden = gelu_owned(strip.depthwise(&hidden, &depthwise, 1));
+            gelu_owned(narrow.pointwise(&hidden).g_add_(&strip.own()))
+        })
     }
 }
 
@@ -145,8 +168,10 @@ impl Merging {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = gelu(&self.widen.pointwise(x));
-        let x = gelu(&self.depthwise.depthwise(&x, self.stride));
-        self.mix.pointwise(&x)
+        let [widen, depthwise, mix] = [&self.widen, &self.depthwise, &self.mix].map(|map| map.folded(x));
+        by_strips(x, self.stride, |strip| {
+            let hidden = gelu_owned(widen.pointwise(&strip.rows));
+            mix.pointwise(&gelu_owned(strip.depthwise(&hidden, &depthwise, self.stride)))
+        })
     }
 }
