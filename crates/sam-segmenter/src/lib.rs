@@ -16,5 +16,5 @@ pub use self::architecture::{
     EncoderArchitecture, Family, InputNormalization, SamArchitecture, TinyVitArchitecture, VitArchitecture,
 };
 pub use self::error::WeightsError;
-pub use self::segmenter::SamSegmenter;
+pub use self::segmenter::{Notes, SamSegmenter};
 pub use self::settings::{DensePrompt, LoraInit, LoraTarget, Memory, SegmenterSettings};
