@@ -1,7 +1,7 @@
 //! The layers that all parts of the model share. Tensors are plain; their state lives in the file of weights.
 
 use stage_api::Group;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Weights;
 
@@ -43,6 +43,27 @@ impl<'a> Scope<'a> {
 /// A weight in the precision of what it is applied to; the same tensor where that is its own.
 pub(crate) fn for_input(weight: &Tensor, x: &Tensor) -> Tensor {
     weight.to_kind(x.kind())
+}
+
+/// `x · weightᵀ + bias` over the last dimension, for weights that rest.
+///
+/// On the CPU as a 1×1 convolution: libtorch gives convolutions to oneDNN, whose kernels use all that the processor has, and
+/// matrix products to MKL, which on processors of other makes than its own leaves half of that.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    /// With fewer rows, bringing the weights into oneDNN's order costs more than is won.
+    const LEAST_ROWS: i64 = 256;
+    let mut size = x.size();
+    let inputs = size.pop().expect("a linear map is of vectors");
+    let rows: i64 = size.iter().product();
+    if x.device() != Device::Cpu || x.kind() != Kind::Float || rows < LEAST_ROWS || !tch::utils::has_mkldnn() {
+        return x.linear(weight, bias);
+    }
+    // Any division of the rows into pictures does; with one thread, libtorch wants sixteen for oneDNN.
+    let pictures = 1 << rows.trailing_zeros().min(4);
+    let pixels = channels_first(&x.reshape([pictures, rows / pictures, 1, inputs]));
+    let y = pixels.conv2d(&weight.unsqueeze(-1).unsqueeze(-1), bias, 1, 0, 1, 1);
+    size.push(y.size()[1]);
+    channels_last(&y).reshape(size)
 }
 
 /// `x · weightᵀ + bias` over the last dimension.
@@ -110,4 +131,9 @@ pub(crate) fn channels_first(x: &Tensor) -> Tensor {
 /// The exact GELU (not the tanh approximation).
 pub(crate) fn gelu(x: &Tensor) -> Tensor {
     x.gelu("none")
+}
+
+/// [`gelu`], in the memory of `x` where no graph would mind.
+pub(crate) fn gelu_owned(mut x: Tensor) -> Tensor {
+    if x.requires_grad() { gelu(&x) } else { x.gelu_("none") }
 }

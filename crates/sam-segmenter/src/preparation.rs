@@ -51,7 +51,7 @@ pub(crate) fn restore(logits: &Tensor, slice_size: SliceSize, input_size: i64) -
 }
 
 /// The size whose longest side is `longest`; halves are rounded up, as in the official code.
-fn scaled_size(size: SliceSize, longest: i64) -> [i64; 2] {
+pub(crate) fn scaled_size(size: SliceSize, longest: i64) -> [i64; 2] {
     let scale = longest as f64 / size.into_iter().max().unwrap_or(1) as f64;
     size.map(|n| (n as f64 * scale + 0.5) as i64)
 }

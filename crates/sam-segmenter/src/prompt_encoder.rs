@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use crate::architecture::{EMBEDDING, SamArchitecture};
 use crate::checkpoint::Weights;
 use crate::layers::{Conv, LayerNorm, Scope, channels_first, channels_last, gelu};
+use crate::preparation::scaled_size;
 use crate::settings::DensePrompt;
 
 /// Channels of the mask input's two strided convolutions.
@@ -73,16 +74,16 @@ impl PromptEncoder {
 
     /// `slice_size`: size of the slices whose pixels the prompts of `count` objects count.
     pub(crate) fn forward(&self, prompts: &Prompts, count: i64, slice_size: SliceSize) -> EncodedPrompts {
-        let scale = self.input_size as f64 / slice_size.into_iter().max().unwrap_or(1) as f64;
+        let scale = self.input_pixels(slice_size);
         let mut tokens = vec![Tensor::zeros([count, 0, EMBEDDING], (Kind::Float, self.frequencies.device()))];
         if let Some((points, labels)) = &prompts.points {
-            tokens.push(self.points(points, labels, scale));
+            tokens.push(self.points(points, labels, &scale));
             if prompts.boxes.is_none() {
                 tokens.push(self.padding_point.expand([count, 1, EMBEDDING], false));
             }
         }
         if let Some(boxes) = &prompts.boxes {
-            tokens.push(self.boxes(boxes, scale));
+            tokens.push(self.boxes(boxes, &scale));
         }
         EncodedPrompts { tokens: Tensor::cat(&tokens, 1), dense: self.dense(prompts) }
     }
@@ -102,14 +103,21 @@ impl PromptEncoder {
         Tensor::cat(&[phase.sin(), phase.cos()], -1)
     }
 
+    /// Pixels of the input for each of the slice, `[2]`, for x and for y: they differ where the shorter side was rounded.
+    fn input_pixels(&self, slice_size: SliceSize) -> Tensor {
+        let scaled = scaled_size(slice_size, self.input_size);
+        let [y, x] = std::array::from_fn(|i| scaled[i] as f32 / slice_size[i].max(1) as f32);
+        Tensor::from_slice(&[x, y]).to_device(self.frequencies.device())
+    }
+
     /// Pixel positions `[…, 2]` of the slice, at the pixels' centres.
-    fn pixel_positions(&self, pixels: &Tensor, scale: f64) -> Tensor {
+    fn pixel_positions(&self, pixels: &Tensor, scale: &Tensor) -> Tensor {
         let pixels = pixels.to_device(self.frequencies.device()).to_kind(Kind::Float);
         self.positions(&((pixels * scale + 0.5) / self.input_size as f64))
     }
 
     /// Labels are 1 and 0; -1 marks a place in the batch without a point, as SAM has it.
-    fn points(&self, points: &Tensor, labels: &Tensor, scale: f64) -> Tensor {
+    fn points(&self, points: &Tensor, labels: &Tensor, scale: &Tensor) -> Tensor {
         let positions = self.pixel_positions(points, scale);
         let labels = labels.to_device(positions.device()).unsqueeze(-1);
         let [outside, inside, ..] = &self.kinds;
@@ -117,7 +125,7 @@ impl PromptEncoder {
         positions * labels.ge(0) + learned
     }
 
-    fn boxes(&self, boxes: &[BoxPrompt], scale: f64) -> Tensor {
+    fn boxes(&self, boxes: &[BoxPrompt], scale: &Tensor) -> Tensor {
         let corners: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
         let positions = self.pixel_positions(&Tensor::from_slice(&corners).view([-1, 2, 2]), scale);
         let [.., upper_left, lower_right] = &self.kinds;

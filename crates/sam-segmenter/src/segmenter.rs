@@ -157,6 +157,21 @@ impl SamSegmenter {
         checkpoint::write_safetensors(path, &self.merged_state(), &self.record(notes))
     }
 
+    /// [`PromptedSegmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
+    /// implementations on the same numbers. One channel stands for three equal ones.
+    pub fn features_of_input(&self, input: &Tensor) -> Features {
+        let side = self.architecture.input_size as usize;
+        Features { tensor: tch::no_grad(|| self.encoder.features(input)), slice_size: [side, side] }
+    }
+
+    /// What each layer of the encoder makes of the features, adapters on, without gradient: name and output, in order, to be
+    /// compared with other implementations. Names and shapes are those of the official code's modules under `image_encoder`
+    /// (`patch_embed` `[B, g, g, C]`, before positions are added; `blocks.N` `[B, g, g, C]`; `neck` `[B, 256, g, g]`).
+    pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
+        let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
+        tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
+    }
+
     /// The settings that the model was built with.
     pub fn settings(&self) -> &SegmenterSettings {
         &self.settings

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use stage_api::{Adapters, Group, Mode};
 use tch::Tensor;
 
-use crate::layers::{Scope, for_input};
+use crate::layers::{Scope, for_input, linear};
 use crate::settings::{LoraInit, LoraTarget, SegmenterSettings};
 
 /// How an encoder's forward pass goes.
@@ -29,6 +29,10 @@ pub(super) struct LoraFactory<'a> {
 impl<'a> LoraFactory<'a> {
     pub(super) fn new(settings: &'a SegmenterSettings) -> Self {
         Self { settings, rng: ChaCha8Rng::seed_from_u64(settings.seed) }
+    }
+
+    pub(super) fn settings(&self) -> &SegmenterSettings {
+        self.settings
     }
 
     /// The adapter of a map of `inputs` to `outputs` channels, if that target has one; `suffix` ends its tensors' names.
@@ -116,7 +120,7 @@ impl AdaptedLinear {
 /// `x · Wᵀ + b`, with the adapter as the pass has it.
 fn apply(x: &Tensor, weight: &Tensor, bias: &Tensor, adapter: Option<&LowRank>, pass: Pass) -> Tensor {
     let bias = for_input(bias, x);
-    let plain = |weight: &Tensor| x.linear(&for_input(weight, x), Some(&bias));
+    let plain = |weight: &Tensor| linear(x, &for_input(weight, x), Some(&bias));
     match (adapter, pass) {
         (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Train }) => adapter.add_to(&plain(weight), x),
         (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Eval }) => plain(&(weight + adapter.delta())),
@@ -176,6 +180,11 @@ impl Qkv {
         let parts =
             kept.as_ref().map(|kept| kept.parts.each_ref().map(|pair| pair.each_ref().map(Tensor::shallow_clone)));
         parts.expect("it was just put there")
+    }
+
+    /// What it makes of zeros: queries, keys and values, `[C]` each.
+    pub(super) fn biases(&self) -> [Tensor; 3] {
+        self.parts(&self.bias)
     }
 
     /// The weight with the adapters added, under its name; `None` without adapters.

@@ -71,6 +71,16 @@ impl ImageEncoder {
         }
     }
 
+    /// What each layer makes of the features, by its name in the official code.
+    pub(crate) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
+        let features = features.to_kind(self.precision);
+        let outputs = match &self.kind {
+            Encoder::TinyVit(encoder) => vec![("neck".to_owned(), encoder.forward(&features, pass))],
+            Encoder::Vit(encoder) => encoder.by_layer(&features, pass),
+        };
+        outputs.into_iter().map(|(name, output)| (name, output.to_kind(Kind::Float))).collect()
+    }
+
     /// The names of all weights that have adapters, and their values with the adapters added.
     pub(crate) fn merged_weights(&self) -> Vec<(String, Tensor)> {
         match &self.kind {

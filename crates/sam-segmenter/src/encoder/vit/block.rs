@@ -1,0 +1,115 @@
+//! A block: attention, then a two-layer perceptron, each added to its input.
+
+use stage_api::{Adapters, Mode};
+use tch::Tensor;
+
+use super::super::lora::{AdaptedLinear, LoraFactory, Pass, Qkv, QkvRows};
+use super::attention::{self, Grids, blocked, fused};
+use super::positions::resized_table;
+use super::windows::{Windows, size};
+use crate::architecture::VitArchitecture;
+use crate::layers::{LayerNorm, Scope, gelu_owned};
+use crate::settings::LoraTarget;
+
+pub(super) struct Block {
+    first_norm: LayerNorm,
+    qkv: Qkv,
+    proj: AdaptedLinear,
+    /// `[2 · side − 1, d]` for rows and for columns.
+    relative: [Tensor; 2],
+    windows: Windows,
+    second_norm: LayerNorm,
+    mlp_in: AdaptedLinear,
+    mlp_out: AdaptedLinear,
+    has_adapters: bool,
+    has_dropout: bool,
+}
+
+impl Block {
+    pub(super) fn take(
+        mut scope: Scope<'_>,
+        shape: &VitArchitecture,
+        grid: i64,
+        number: usize,
+        lora: &mut LoraFactory<'_>,
+    ) -> Self {
+        let &VitArchitecture { width, heads, mlp, .. } = shape;
+        let window = (!shape.global_blocks.contains(&number)).then_some(shape.window);
+        let rows = 2 * window.unwrap_or(shape.grid) - 1;
+        let relative = ["attn.rel_pos_h", "attn.rel_pos_w"].map(|name| {
+            let table = scope.take(name, &[rows, width / heads]);
+            if window.is_some() { table } else { resized_table(&table, 2 * grid - 1) }
+        });
+        Self {
+            first_norm: LayerNorm::take(scope.at("norm1"), width, LayerNorm::EPS_2D),
+            qkv: Qkv::take(scope.at("attn.qkv"), width, QkvRows::Thirds, lora),
+            proj: AdaptedLinear::take(scope.at("attn.proj"), [width, width], LoraTarget::Proj, lora),
+            relative,
+            windows: Windows { side: window, heads },
+            second_norm: LayerNorm::take(scope.at("norm2"), width, LayerNorm::EPS_2D),
+            mlp_in: AdaptedLinear::take(scope.at("mlp.lin1"), [width, mlp], LoraTarget::Mlp, lora),
+            mlp_out: AdaptedLinear::take(scope.at("mlp.lin2"), [mlp, width], LoraTarget::Mlp, lora),
+            has_adapters: lora.settings().lora_rank > 0,
+            has_dropout: lora.settings().lora_dropout > 0.0,
+        }
+    }
+
+    /// `[B, H, W, C]` to the same: without graph, or with one that autograd goes back through where attention is fused.
+    pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let qkv = self.project(x, pass);
+        let grids = self.grids(&qkv, x);
+        let attended = if attention::is_blocked(x) { blocked::forward(&grids).output } else { fused::forward(&grids) };
+        drop(grids);
+        drop(qkv);
+        self.finish(x, attended, pass)
+    }
+
+    /// Queries, keys and values, `[G, side², d]` each.
+    ///
+    /// The official code pads with zeros before this map, so that padding takes part with the map's bias as key and value.
+    /// Its queries' results are cut off.
+    pub(super) fn project(&self, x: &Tensor, pass: Pass) -> [Tensor; 3] {
+        let [_, k_bias, v_bias] = self.qkv.biases();
+        let [q, k, v] = self.qkv.forward(&self.first_norm.forward(x), pass);
+        [(q, None), (k, Some(&k_bias)), (v, Some(&v_bias))].map(|(x, filling)| self.windows.split(&x, filling))
+    }
+
+    pub(super) fn grids<'a>(&self, qkv: &'a [Tensor; 3], x: &Tensor) -> Grids<'a> {
+        Grids::new(qkv.each_ref(), &self.relative, self.windows.side_on(size(x)))
+    }
+
+    /// From the block's input and the result of attention to the block's output.
+    pub(super) fn finish(&self, x: &Tensor, attended: Tensor, pass: Pass) -> Tensor {
+        let joined = self.windows.join(&attended, size(x));
+        drop(attended);
+        let y = added(self.proj.forward(&joined, pass), x);
+        drop(joined);
+        let hidden = self.mlp_in.forward(&self.second_norm.forward(&y), pass);
+        let hidden = gelu_owned(hidden);
+        added(self.mlp_out.forward(&hidden, pass), &y)
+    }
+
+    /// Whether that pass records gradients for adapters of this block.
+    pub(super) fn trains_adapters(&self, pass: Pass) -> bool {
+        self.has_adapters && matches!(pass, Pass { adapters: Adapters::On, mode: Mode::Train })
+    }
+
+    /// Whether that pass draws random numbers.
+    pub(super) fn drops_out(&self, pass: Pass) -> bool {
+        self.has_dropout && self.trains_adapters(pass)
+    }
+
+    /// The weights that have adapters, with the adapters added.
+    pub(super) fn merged(&self) -> impl Iterator<Item = (String, Tensor)> {
+        [self.qkv.merged(), self.proj.merged(), self.mlp_in.merged(), self.mlp_out.merged()].into_iter().flatten()
+    }
+}
+
+/// `x + y`, in the memory of `x` where no graph would mind.
+fn added(mut x: Tensor, y: &Tensor) -> Tensor {
+    if x.requires_grad() || y.requires_grad() {
+        return x + y;
+    }
+    x += y;
+    x
+}
