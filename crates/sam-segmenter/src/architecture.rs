@@ -93,6 +93,16 @@ pub enum InputNormalization {
     MinMax,
 }
 
+impl InputNormalization {
+    /// The name in the metadata of files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PixelMean => "pixel-mean",
+            Self::MinMax => "min-max",
+        }
+    }
+}
+
 /// One SAM.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamArchitecture {

@@ -10,6 +10,8 @@ mod preparation;
 mod prompt_encoder;
 mod segmenter;
 mod settings;
+mod torchscript;
+mod tracing;
 mod transformer;
 
 pub use self::architecture::{
@@ -18,3 +20,4 @@ pub use self::architecture::{
 pub use self::error::WeightsError;
 pub use self::segmenter::{Notes, SamSegmenter};
 pub use self::settings::{DensePrompt, LoraInit, LoraTarget, Memory, SegmenterSettings};
+pub use self::torchscript::{TORCHSCRIPT_DECODER, TORCHSCRIPT_ENCODER};

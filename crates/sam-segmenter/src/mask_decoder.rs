@@ -55,14 +55,16 @@ impl MaskDecoder {
         prompts: &EncodedPrompts,
         choice: MaskChoice,
     ) -> (Tensor, Tensor) {
-        let (batch, channels, height, width) = embedding.size4().expect("an embedding is [B, C, g, g]");
+        let (_, channels, height, width) = embedding.size4().expect("an embedding is [B, C, g, g]");
         let as_tokens = |x: &Tensor| channels_last(x).flatten(1, 2);
-        let own = Tensor::cat(&[&self.score_token, &self.mask_tokens], 0).unsqueeze(0).expand([batch, -1, -1], false);
-        let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
         let image = as_tokens(&(embedding + &prompts.dense));
+        let own = Tensor::cat(&[&self.score_token, &self.mask_tokens], 0);
+        // No number of objects is written down here: a traced decoder takes any.
+        let own = own.expand_as(&image.narrow(1, 0, own.size()[0]));
+        let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
         let (tokens, image) = self.transformer.forward(&tokens, &image, &as_tokens(positions));
 
-        let image = channels_first(&image.view([batch, height, width, channels]));
+        let image = channels_first(&image.view([-1, height, width, channels]));
         let upscaled = self.upscale(&image);
         let chosen = match choice {
             MaskChoice::Single => 0..1,
@@ -73,7 +75,7 @@ impl MaskDecoder {
         let logits = Tensor::stack(&weights, 1).matmul(&upscaled.flatten(2, 3));
         let scores = self.score_head.forward(&tokens.select(1, 0));
         let count = chosen.len() as i64;
-        (logits.view([batch, count, 4 * height, 4 * width]), scores.narrow(1, chosen.start as i64, count))
+        (logits.view([-1, count, 4 * height, 4 * width]), scores.narrow(1, chosen.start as i64, count))
     }
 
     fn upscale(&self, image: &Tensor) -> Tensor {

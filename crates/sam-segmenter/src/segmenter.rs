@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stage_api::{
-    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts,
+    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, Precision, PromptedSegmenter, Prompts,
 };
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
 use crate::checkpoint::{self, AdapterRecord, Record, Shapes, StateFile, Weights};
@@ -124,7 +124,20 @@ impl SamSegmenter {
     }
 
     fn record(&self, notes: &Notes) -> Record {
-        Record { family: Some(self.architecture.family), adapters: None, notes: notes.clone() }
+        Record { family: Some(self.architecture.family), adapters: None, notes: self.description(notes) }
+    }
+
+    /// What a reader without this program needs to know, and `notes`.
+    pub(crate) fn description(&self, notes: &Notes) -> Notes {
+        let own = [
+            ("family", self.architecture.family.name().to_owned()),
+            ("architecture", self.architecture.encoder.name()),
+            ("input_size", self.architecture.input_size.to_string()),
+            ("normalization", self.architecture.family.normalization().name().to_owned()),
+            ("masks", mask_choice_name(self.default_choice()).to_owned()),
+        ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+        own.chain(notes.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
     }
 
     fn adapter_record(&self) -> AdapterRecord {
@@ -139,17 +152,25 @@ impl SamSegmenter {
         }
     }
 
-    /// The whole model under the official names, the adapters added into the weights that have them.
+    /// The whole model under the official names, the adapters added into the weights that have them, a ViT's positions for
+    /// the input size that the model has.
     ///
     /// The learned vector of [`DensePrompt::Embedding`](crate::DensePrompt::Embedding) has no place in that format.
     pub fn merged_state(&self) -> Vec<(String, Tensor)> {
         let adapted = tch::no_grad(|| self.encoder.merged_weights());
         let own = self.tensors.iter().filter(|t| t.group != Group::Lora && t.name != CAM_EMBEDDING);
         own.map(|t| {
-            let adapted = adapted.iter().find(|(name, _)| *name == t.name);
-            (t.name.clone(), adapted.map_or(&t.tensor, |(_, merged)| merged).detach())
+            let adapted = adapted.iter().find(|(name, _)| *name == t.name).map(|(_, merged)| merged.shallow_clone());
+            let changed = adapted.or_else(|| ImageEncoder::resized(&t.name, &t.tensor, &self.architecture));
+            (t.name.clone(), changed.unwrap_or_else(|| t.tensor.shallow_clone()).detach())
         })
         .collect()
+    }
+
+    /// Whether the model has learnt something that [`Self::merged_state`] leaves out.
+    pub fn has_trained_cam_vector(&self) -> bool {
+        let vector = self.tensors.iter().find(|t| t.name == CAM_EMBEDDING);
+        vector.is_some_and(|t| t.tensor.abs().max().double_value(&[]) > 0.0)
     }
 
     /// Writes [`Self::merged_state`] as safetensors, which [`Self::load`] reads with rank 0 to the same model.
@@ -170,6 +191,48 @@ impl SamSegmenter {
     pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
         let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
         tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
+    }
+
+    /// The same model on the CPU, its adapters in its weights, in 32-bit floats, with nothing that asks for gradients.
+    pub(crate) fn frozen_twin(&self) -> Result<Self, WeightsError> {
+        let settings = SegmenterSettings {
+            family: Some(self.architecture.family),
+            input_size: Some(self.architecture.input_size),
+            lora_rank: 0,
+            precision: Precision::F32,
+            masks: Some(self.default_choice()),
+            ..self.settings.clone()
+        };
+        let state = StateFile::of_model(
+            Path::new("the model"),
+            self.merged_state(),
+            &self.weights_sha256,
+            self.record(&Notes::new()),
+        );
+        let twin = Self::build(state, &settings, Device::Cpu)?;
+        let vector =
+            |model: &Self| model.tensors.iter().find(|t| t.name == CAM_EMBEDDING).map(|t| t.tensor.shallow_clone());
+        if let (Some(mut own), Some(vector)) = (vector(&twin), vector(self)) {
+            tch::no_grad(|| own.copy_(&vector));
+        }
+        for t in &twin.tensors {
+            let _ = t.tensor.set_requires_grad(false);
+        }
+        Ok(twin)
+    }
+
+    /// `[1, 1, S, S]` in `[0, 1]` to the embedding, for tracing.
+    pub(crate) fn encode_traced(&self, slice: &Tensor) -> Tensor {
+        let pass = Pass { adapters: Adapters::Off, mode: Mode::Eval };
+        self.encoder.forward(&self.encoder.features(&prepare(slice, &self.architecture)), pass).embedding
+    }
+
+    /// `[1, 256, g, g]` and boxes `[P, 4]` in pixels of the input to logits `[P, M, 4g, 4g]` and scores `[P, M]`.
+    pub(crate) fn decode_traced(&self, embedding: &Tensor, boxes: &Tensor, cam_mask: Option<&Tensor>) -> [Tensor; 2] {
+        let prompts = self.prompt_encoder.forward_traced(boxes, cam_mask);
+        let image = embedding.index_select(0, &boxes.select(1, 0).zeros_like().to_kind(Kind::Int64));
+        let (logits, scores) = self.decoder.forward(&image, &self.grid_encoding, &prompts, self.default_choice());
+        [logits, scores]
     }
 
     /// The settings that the model was built with.
@@ -243,6 +306,14 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
         });
     };
     SamArchitecture::new(family, encoder, settings.input_size).map_err(|what| WeightsError::malformed(path, what))
+}
+
+/// As in configurations.
+fn mask_choice_name(choice: MaskChoice) -> &'static str {
+    match choice {
+        MaskChoice::Single => "single",
+        MaskChoice::Three => "three",
+    }
 }
 
 fn unknown_encoder(shapes: &Shapes) -> String {

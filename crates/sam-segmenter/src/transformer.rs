@@ -119,10 +119,7 @@ impl Attention {
     }
 
     fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let heads = |x: Tensor| {
-            let (batch, count, width) = x.size3().expect("the decoder's tensors are [B, N, C]");
-            x.view([batch, count, HEADS, width / HEADS]).transpose(1, 2)
-        };
+        let heads = |x: Tensor| x.unflatten(-1, [HEADS, -1]).transpose(1, 2);
         let (q, k, v) = (heads(self.q.forward(q)), heads(self.k.forward(k)), heads(self.v.forward(v)));
         let y = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
         self.out.forward(&y.transpose(1, 2).flatten(2, 3))
