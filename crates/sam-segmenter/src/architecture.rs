@@ -6,10 +6,15 @@
 use serde::{Deserialize, Serialize};
 use stage_api::MaskChoice;
 
-use crate::checkpoint::StateDict;
+use crate::checkpoint::Shapes;
 
 /// Channels of the embedding, in every SAM.
 pub(crate) const EMBEDDING: i64 = 256;
+
+/// No known encoder has a larger size of any kind: ViT-H's widest map has 5120 outputs.
+const LARGEST_SIZE: i64 = 1 << 14;
+/// TinyViT's windows have a bias for each pair of their tokens: the fourth power.
+const LARGEST_WINDOW: i64 = 64;
 
 /// What a checkpoint was trained as: decides how slices are prepared and which masks are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,11 +70,13 @@ impl Family {
 }
 
 /// SHA-256 of the published files.
-const PUBLISHED: [(&str, Family); 5] = [
+const PUBLISHED: [(&str, Family); 6] = [
     // sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth
     ("ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", Family::Sam),
     ("3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", Family::Sam),
     ("a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", Family::Sam),
+    // medsam_vit_b.pth
+    ("34b34b78c1d18cb8c6bf84cf9c00e135d6d6c965699f3c0e31ef1bc9dcb5be74", Family::MedSam),
     // mobile_sam.pt
     ("6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f", Family::MobileSam),
     // lite_medsam.pth
@@ -84,6 +91,16 @@ pub enum InputNormalization {
     PixelMean,
     /// Each slice stretched from its own range to `[0, 1]`; three equal channels.
     MinMax,
+}
+
+impl InputNormalization {
+    /// The name in the metadata of files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PixelMean => "pixel-mean",
+            Self::MinMax => "min-max",
+        }
+    }
 }
 
 /// One SAM.
@@ -165,19 +182,27 @@ impl VitArchitecture {
         Self::published(1280, 32, 16, [7, 15, 23, 31])
     }
 
-    fn recognise(state: &StateDict) -> Option<Self> {
-        let [_, grid, _, width] = state.shape("image_encoder.pos_embed")?.try_into().ok()?;
-        let [_, _, patch, _] = state.shape("image_encoder.patch_embed.proj.weight")?.try_into().ok()?;
-        let depth = state.count("image_encoder.blocks.");
-        let mlp = *state.shape("image_encoder.blocks.0.mlp.lin1.weight")?.first()?;
-        let positions = |i: usize| state.shape(&format!("image_encoder.blocks.{i}.attn.rel_pos_h"));
-        let head = *positions(0)?.last()?;
+    fn recognise(shapes: &Shapes) -> Option<Self> {
+        let [1, grid, columns, width] = shape_of(shapes, "pos_embed")? else { return None };
+        let [_, _, patch, _] = shape_of(shapes, "patch_embed.proj.weight")?;
+        let depth = shapes.count("image_encoder.blocks.");
+        let [mlp, _] = shape_of(shapes, "blocks.0.mlp.lin1.weight")?;
+        let [_, head] = shape_of(shapes, "blocks.0.attn.rel_pos_h")?;
+        // Smaller patches would let a stated input size make a grid that fills the memory.
+        let fits = grid == columns && width % head == 0 && patch >= 8;
         // The tables of windows have 2 · window − 1 rows, those of global blocks 2 · grid − 1. Block 0 is windowed in all.
-        let rows = |i: usize| positions(i).and_then(|shape| shape.first().copied());
+        let rows = |i: usize| shape_of(shapes, &format!("blocks.{i}.attn.rel_pos_h")).map(|[rows, _]| rows);
         let window = (rows(0)? + 1) / 2;
         let global_blocks = (0..depth).filter(|&i| rows(i).is_some_and(|n| n != 2 * window - 1)).collect();
-        (head > 0).then(|| Self { width, depth, heads: width / head, mlp, patch, window, global_blocks, grid })
+        fits.then(|| Self { width, depth, heads: width / head, mlp, patch, window, global_blocks, grid })
     }
+}
+
+/// Of a tensor of the image encoder. `None` as well where a size is beyond any that is known, lest a file of a few bytes,
+/// whose tensors have no elements, asks for a model that fills the memory.
+fn shape_of<const N: usize>(shapes: &Shapes, name: &str) -> Option<[i64; N]> {
+    let shape: [i64; N] = shapes.get(&format!("image_encoder.{name}"))?.try_into().ok()?;
+    shape.iter().all(|size| (1..=LARGEST_SIZE).contains(size)).then_some(shape)
 }
 
 impl TinyVitArchitecture {
@@ -198,34 +223,36 @@ impl TinyVitArchitecture {
         }
     }
 
-    fn recognise(state: &StateDict) -> Option<Self> {
-        let [first, _, patch_kernel, _] = state.shape("image_encoder.patch_embed.seq.2.c.weight")?.try_into().ok()?;
-        let depth = |stage: usize| state.count(&format!("image_encoder.layers.{stage}.blocks."));
-        let attention =
-            |stage: usize, part: &str| state.shape(&format!("image_encoder.layers.{stage}.blocks.0.attn.{part}"));
+    fn recognise(shapes: &Shapes) -> Option<Self> {
+        let [first, _, patch_kernel, _] = shape_of(shapes, "patch_embed.seq.2.c.weight")?;
+        let depth = |stage: usize| shapes.count(&format!("image_encoder.layers.{stage}.blocks."));
         let mut this = Self {
             patch_kernel,
             widths: [first, 0, 0, 0],
             depths: std::array::from_fn(depth),
             heads: [0; 3],
             windows: [0; 3],
-            classification_head: state.shape("image_encoder.head.weight").and_then(|s| s.first().copied()),
+            classification_head: shape_of(shapes, "head.weight").map(|[classes, _]| classes),
         };
         for i in 0..3 {
-            let [heads, distances] = attention(i + 1, "attention_biases")?.try_into().ok()?;
-            (this.heads[i], this.windows[i]) = (heads, distances.isqrt());
-            this.widths[i + 1] = *attention(i + 1, "norm.weight")?.first()?;
+            let block = format!("layers.{}.blocks.0.attn", i + 1);
+            let [heads, distances] = shape_of(shapes, &format!("{block}.attention_biases"))?;
+            let [width] = shape_of(shapes, &format!("{block}.norm.weight"))?;
+            (this.heads[i], this.windows[i], this.widths[i + 1]) = (heads, distances.isqrt(), width);
+            if distances != this.windows[i].pow(2) || this.windows[i] > LARGEST_WINDOW || width % heads != 0 {
+                return None;
+            }
         }
-        Some(this)
+        matches!(patch_kernel, 1 | 3).then_some(this)
     }
 }
 
 impl EncoderArchitecture {
     /// Which encoder the tensors are of; `None` where they are of neither.
-    pub(crate) fn recognise(state: &StateDict) -> Option<Self> {
-        VitArchitecture::recognise(state)
+    pub(crate) fn recognise(shapes: &Shapes) -> Option<Self> {
+        VitArchitecture::recognise(shapes)
             .map(Self::Vit)
-            .or_else(|| TinyVitArchitecture::recognise(state).map(Self::TinyVit))
+            .or_else(|| TinyVitArchitecture::recognise(shapes).map(Self::TinyVit))
     }
 
     /// Pixels of the input for each token of the embedding, along each axis.
@@ -298,3 +325,6 @@ impl SamArchitecture {
         self.input_size / self.encoder.stride()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use stage_api::Group;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Weights;
+use crate::tracing;
 
 /// Where a layer finds its tensors: a dotted path in the state dictionary and the group that they belong to.
 pub(crate) struct Scope<'a> {
@@ -42,7 +43,7 @@ impl<'a> Scope<'a> {
 
 /// A weight in the precision of what it is applied to; the same tensor where that is its own.
 pub(crate) fn for_input(weight: &Tensor, x: &Tensor) -> Tensor {
-    weight.to_kind(x.kind())
+    if weight.kind() == x.kind() { weight.shallow_clone() } else { weight.to_kind(x.kind()) }
 }
 
 /// `x · weightᵀ + bias` over the last dimension, for weights that rest.
@@ -55,7 +56,8 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
     let mut size = x.size();
     let inputs = size.pop().expect("a linear map is of vectors");
     let rows: i64 = size.iter().product();
-    if x.device() != Device::Cpu || x.kind() != Kind::Float || rows < LEAST_ROWS || !tch::utils::has_mkldnn() {
+    let suits = x.device() == Device::Cpu && x.kind() == Kind::Float && rows >= LEAST_ROWS && !tracing::is_on();
+    if !suits || !tch::utils::has_mkldnn() {
         return x.linear(weight, bias);
     }
     // Any division of the rows into pictures does; with one thread, libtorch wants sixteen for oneDNN.

@@ -59,9 +59,8 @@ impl MaskDecoder {
         choice: MaskChoice,
     ) -> (Tensor, Tensor) {
         let (objects, grid) = (images.len() as i64, embedding.size()[2]);
-        let as_tokens = |x: &Tensor| channels_last(x).flatten(1, 2).contiguous();
         let (embedding, positions) = (as_tokens(embedding), as_tokens(positions));
-        let own = Tensor::cat(&[&self.score_token, &self.mask_tokens], 0).unsqueeze(0).expand([objects, -1, -1], false);
+        let own = self.own_tokens().unsqueeze(0).expand([objects, -1, -1], false);
         let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
         let index = Tensor::from_slice(images).to_device(embedding.device());
         let shared = prompts.dense.size()[0] == 1;
@@ -86,6 +85,28 @@ impl MaskDecoder {
             })
             .unzip();
         (Tensor::cat(&logits, 0), Tensor::cat(&scores, 0))
+    }
+
+    /// The image of each object, `[P, C, g, g]`, and its prompts: nothing here counts the objects, so that what is traced of it
+    /// takes any number of them.
+    pub(crate) fn forward_traced(
+        &self,
+        images: &Tensor,
+        positions: &Tensor,
+        prompts: &EncodedPrompts,
+        choice: MaskChoice,
+    ) -> (Tensor, Tensor) {
+        let positions = as_tokens(positions);
+        let image = Image::new(as_tokens(images) + as_tokens(&prompts.dense), &positions);
+        let own = self.own_tokens();
+        let own = own.expand_as(&as_tokens(images).narrow(1, 0, own.size()[0]));
+        let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
+        self.decode(&tokens, &image, &positions, images.size()[2], choice)
+    }
+
+    /// The score's token and the masks', `[1 + 4, C]`.
+    fn own_tokens(&self) -> Tensor {
+        Tensor::cat(&[&self.score_token, &self.mask_tokens], 0)
     }
 
     /// The objects whose `tokens` are `[P, N, C]`, with the image of each.
@@ -116,18 +137,22 @@ impl MaskDecoder {
         let double = |x: &Tensor, conv: &Conv| {
             let weight = conv.weight.permute([2, 3, 1, 0]).flatten(0, 2);
             let y = linear(x, &weight, Some(&conv.bias.repeat([4])));
-            y.view([x.size()[0], -1, conv.bias.size()[0]])
+            y.unflatten(2, [4, -1]).flatten(1, 2)
         };
         let x = gelu_owned(self.upscaling_norm.forward(&double(image, &self.first_upscaling)));
         gelu_owned(double(&x, &self.second_upscaling))
     }
 }
 
+/// `[B, C, g, g]` as `[B, g · g, C]`.
+fn as_tokens(x: &Tensor) -> Tensor {
+    channels_last(x).flatten(1, 2).contiguous()
+}
+
 /// `[P, M, g · g · 4 · 4]`, as [`MaskDecoder::upscale`] orders them, to `[P, M, 4g, 4g]`.
 fn unfold(logits: &Tensor, grid: i64) -> Tensor {
-    let (objects, count, _) = logits.size3().expect("logits are [P, M, pixels]");
-    let nested = logits.view([objects, count, grid, grid, 2, 2, 2, 2].as_slice());
-    nested.permute([0, 1, 2, 4, 6, 3, 5, 7]).reshape([objects, count, 4 * grid, 4 * grid])
+    let nested = logits.unflatten(2, [grid, grid, 2, 2, 2, 2]);
+    nested.permute([0, 1, 2, 4, 6, 3, 5, 7]).flatten(5, 7).flatten(2, 4)
 }
 
 /// Three linear layers with ReLU between them.

@@ -1,13 +1,13 @@
 //! From slices to the encoder's input, and from the decoder's logits back to slices.
 
-use stage_api::{SliceSize, sent};
+use stage_api::SliceSize;
 use tch::Tensor;
 
 use crate::architecture::{InputNormalization, SamArchitecture};
 
 /// SAM's, of red, green and blue in 0 to 255.
-const PIXEL_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
-const PIXEL_STD: [f32; 3] = [58.395, 57.12, 57.375];
+const PIXEL_MEAN: [f64; 3] = [123.675, 116.28, 103.53];
+const PIXEL_STD: [f64; 3] = [58.395, 57.12, 57.375];
 
 /// `[B, 1, H, W]` in `[0, 1]` to `[B, 1 or 3, S, S]`: the longest side becomes `S`, values are normalised as the family
 /// needs it, and the rest at the right and bottom is 0. One channel stands for three equal ones.
@@ -22,8 +22,10 @@ pub(crate) fn prepare(slices: &Tensor, architecture: &SamArchitecture) -> Tensor
     };
     let normalized = match architecture.family.normalization() {
         InputNormalization::PixelMean => {
-            let of_channels = |values: &[f32; 3]| sent(&Tensor::from_slice(values), slices.device()).view([1, 3, 1, 1]);
-            (&slices * 255.0 - of_channels(&PIXEL_MEAN)) / of_channels(&PIXEL_STD)
+            let grey = &slices * 255.0;
+            // Numbers and no tensor of them, which tracing would not see the content of.
+            let channels = PIXEL_MEAN.into_iter().zip(PIXEL_STD).map(|(mean, std)| (&grey - mean) / std);
+            Tensor::cat(&channels.collect::<Vec<Tensor>>(), 1)
         }
         InputNormalization::MinMax => {
             // A constant slice becomes zero.

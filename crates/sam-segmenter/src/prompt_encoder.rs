@@ -88,6 +88,12 @@ impl PromptEncoder {
         EncodedPrompts { tokens: Tensor::cat(&tokens, 1), dense: self.dense(prompts) }
     }
 
+    /// Of tensors alone, so that it can be traced: boxes `[P, 4]` in pixels of the input, and masks of the CAM.
+    pub(crate) fn forward_traced(&self, boxes: &Tensor, cam_mask: Option<&Tensor>) -> EncodedPrompts {
+        let prompts = Prompts { cam_mask: cam_mask.map(Tensor::shallow_clone), ..Prompts::default() };
+        EncodedPrompts { tokens: self.corners(&boxes.view([-1, 2, 2])), dense: self.dense(&prompts) }
+    }
+
     /// The positional encoding of the embedding grid's cell centres, `[1, 256, g, g]`.
     pub(crate) fn grid_encoding(&self) -> Tensor {
         let grid = self.grid;
@@ -110,15 +116,15 @@ impl PromptEncoder {
         sent(&Tensor::from_slice(&[x, y]), self.frequencies.device())
     }
 
-    /// Pixel positions `[…, 2]` of the slice, at the pixels' centres.
-    fn pixel_positions(&self, pixels: &Tensor, scale: &Tensor) -> Tensor {
-        let pixels = sent(pixels, self.frequencies.device()).to_kind(Kind::Float);
-        self.positions(&((pixels * scale + 0.5) / self.input_size as f64))
+    /// Positions `[…, 2]` in pixels of the input, at the pixels' centres.
+    fn pixel_positions(&self, pixels: &Tensor) -> Tensor {
+        self.positions(&((pixels + 0.5_f64) / self.input_size as f64))
     }
 
     /// Labels are 1 and 0; -1 marks a place in the batch without a point, as SAM has it.
     fn points(&self, points: &Tensor, labels: &Tensor, scale: &Tensor) -> Tensor {
-        let positions = self.pixel_positions(points, scale);
+        let points = sent(points, self.frequencies.device()).to_kind(Kind::Float);
+        let positions = self.pixel_positions(&(points * scale));
         let labels = sent(labels, positions.device()).unsqueeze(-1);
         let [outside, inside, ..] = &self.kinds;
         let learned = outside.where_self(&labels.eq(0), &inside.where_self(&labels.eq(1), &self.padding_point));
@@ -127,7 +133,12 @@ impl PromptEncoder {
 
     fn boxes(&self, boxes: &[BoxPrompt], scale: &Tensor) -> Tensor {
         let corners: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
-        let positions = self.pixel_positions(&Tensor::from_slice(&corners).view([-1, 2, 2]), scale);
+        self.corners(&(Tensor::from_slice(&corners).to_device(self.frequencies.device()).view([-1, 2, 2]) * scale))
+    }
+
+    /// `[P, 2, 2]` in pixels of the input.
+    fn corners(&self, pixels: &Tensor) -> Tensor {
+        let positions = self.pixel_positions(pixels);
         let [.., upper_left, lower_right] = &self.kinds;
         positions + Tensor::cat(&[upper_left, lower_right], 0)
     }

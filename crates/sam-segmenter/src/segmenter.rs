@@ -1,20 +1,24 @@
 //! The whole model behind the seam: slices and prompts in pixels of the slice, masks at the slice's size.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use stage_api::{
-    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts,
+    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, Precision, PromptedSegmenter, Prompts,
 };
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
-use crate::checkpoint::{self, Record, StateDict, Weights};
+use crate::checkpoint::{self, AdapterRecord, Record, Shapes, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
 use crate::mask_decoder::MaskDecoder;
 use crate::preparation::{prepare, restore};
 use crate::prompt_encoder::{CAM_EMBEDDING, PromptEncoder};
-use crate::settings::SegmenterSettings;
+use crate::settings::{LoraTarget, SegmenterSettings};
+
+/// Entries for other readers in the metadata of a file that is written, for example the CT window.
+pub type Notes = BTreeMap<String, String>;
 
 /// SAM with low-rank adapters in its encoder.
 pub struct SamSegmenter {
@@ -39,13 +43,17 @@ impl SamSegmenter {
     /// another shape: all are listed.
     pub fn load(weights: &Path, settings: &SegmenterSettings, device: Device) -> Result<Self, WeightsError> {
         settings.check().map_err(WeightsError::Settings)?;
-        let mut file = Weights::read(weights, device)?;
-        let weights_sha256 = file.state().sha256.clone();
-        let architecture = architecture(weights, file.state(), settings)?;
-        let encoder = ImageEncoder::take(&mut file, &architecture, settings);
-        let decoder = MaskDecoder::take(&mut file);
-        let prompt_encoder = PromptEncoder::take(&mut file, &architecture, settings.dense_prompt);
-        let tensors = file.finish()?;
+        Self::build(StateFile::open(weights)?, settings, device)
+    }
+
+    pub(crate) fn build(file: StateFile, settings: &SegmenterSettings, device: Device) -> Result<Self, WeightsError> {
+        let weights_sha256 = file.sha256().to_owned();
+        let architecture = architecture(&file, settings)?;
+        let mut weights = Weights::new(file, device);
+        let encoder = ImageEncoder::take(&mut weights, &architecture, settings);
+        let decoder = MaskDecoder::take(&mut weights);
+        let prompt_encoder = PromptEncoder::take(&mut weights, &architecture, settings.dense_prompt);
+        let tensors = weights.finish()?;
         let grid_encoding = tch::no_grad(|| prompt_encoder.grid_encoding());
         Ok(Self {
             architecture,
@@ -69,19 +77,44 @@ impl SamSegmenter {
         &self.weights_sha256
     }
 
-    /// Writes the adapters alone as safetensors: tens of thousands of numbers beside millions.
-    pub fn save_adapters(&self, path: &Path) -> Result<(), WeightsError> {
-        let adapters = self.tensors.iter().filter(|t| t.group == Group::Lora);
-        let adapters: Vec<_> = adapters.map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect();
-        checkpoint::write_safetensors(path, &adapters, &Record::default())
-    }
-
-    /// Replaces the adapters' values by those of a file that [`Self::save_adapters`] wrote for the same rank.
+    /// Writes the adapters alone as safetensors, tens of thousands of numbers beside millions, with a record of the
+    /// model that they belong to.
     ///
     /// # Errors
-    /// If the file's tensors are not exactly this model's adapters; then nothing is changed.
+    /// If the model has no adapters, or the file cannot be written.
+    pub fn save_adapters(&self, path: &Path, notes: &Notes) -> Result<(), WeightsError> {
+        let adapters = self.tensors.iter().filter(|t| t.group == Group::Lora);
+        let adapters: Vec<_> = adapters.map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect();
+        if adapters.is_empty() {
+            return Err(WeightsError::Settings("the model has no adapters to save (`lora_rank` is 0)".into()));
+        }
+        let record = Record { adapters: Some(self.adapter_record()), ..self.record(notes) };
+        checkpoint::write_safetensors(path, &adapters, &record)
+    }
+
+    /// Replaces the adapters' values by those of a file that [`Self::save_adapters`] wrote for the same weights.
+    ///
+    /// # Errors
+    /// If the file's record or tensors are not exactly those of this model's adapters: all differences are listed, and
+    /// nothing is changed.
     pub fn load_adapters(&mut self, path: &Path) -> Result<(), WeightsError> {
-        let mut file = Weights::read(path, Device::Cpu)?;
+        let file = StateFile::open(path)?;
+        let Record { family, adapters: found, .. } = file.record().clone();
+        let Some(found) = found else {
+            return Err(WeightsError::malformed(
+                path,
+                "it has no record of adapters, expected a file that `export --to adapters` wrote",
+            ));
+        };
+        let mut file = Weights::new(file, Device::Cpu);
+        let own = self.architecture.family;
+        if family != Some(own) {
+            let family = family.map_or("unknown", Family::name);
+            file.problem(format!("its adapters' family is {family}, expected {}", own.name()));
+        }
+        for difference in self.adapter_record().differences(&found) {
+            file.problem(difference);
+        }
         let adapters: Vec<&NamedTensor> = self.tensors.iter().filter(|t| t.group == Group::Lora).collect();
         let values: Vec<Tensor> =
             adapters.iter().map(|t| file.take(&t.name, &t.tensor.size(), Group::Buffer)).collect();
@@ -90,23 +123,59 @@ impl SamSegmenter {
             .map_err(WeightsError::torch(path))
     }
 
-    /// The whole model under the official names, the adapters added into the weights that have them.
+    fn record(&self, notes: &Notes) -> Record {
+        Record { family: Some(self.architecture.family), adapters: None, notes: self.description(notes) }
+    }
+
+    /// What a reader without this program needs to know, and `notes`.
+    pub(crate) fn description(&self, notes: &Notes) -> Notes {
+        let own = [
+            ("family", self.architecture.family.name().to_owned()),
+            ("architecture", self.architecture.encoder.name()),
+            ("input_size", self.architecture.input_size.to_string()),
+            ("normalization", self.architecture.family.normalization().name().to_owned()),
+            ("masks", mask_choice_name(self.default_choice()).to_owned()),
+        ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+        own.chain(notes.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
+    }
+
+    fn adapter_record(&self) -> AdapterRecord {
+        let settings = &self.settings;
+        AdapterRecord {
+            architecture: self.architecture.encoder.name(),
+            input_size: self.architecture.input_size,
+            rank: settings.lora_rank,
+            targets: LoraTarget::ALL.into_iter().filter(|t| settings.lora_targets.contains(t)).collect(),
+            alpha: settings.lora_alpha,
+            base_sha256: self.weights_sha256.clone(),
+        }
+    }
+
+    /// The whole model under the official names, the adapters added into the weights that have them, a ViT's positions for
+    /// the input size that the model has.
     ///
     /// The learned vector of [`DensePrompt::Embedding`](crate::DensePrompt::Embedding) has no place in that format.
     pub fn merged_state(&self) -> Vec<(String, Tensor)> {
         let adapted = tch::no_grad(|| self.encoder.merged_weights());
         let own = self.tensors.iter().filter(|t| t.group != Group::Lora && t.name != CAM_EMBEDDING);
         own.map(|t| {
-            let adapted = adapted.iter().find(|(name, _)| *name == t.name);
-            (t.name.clone(), adapted.map_or(&t.tensor, |(_, merged)| merged).detach())
+            let adapted = adapted.iter().find(|(name, _)| *name == t.name).map(|(_, merged)| merged.shallow_clone());
+            let changed = adapted.or_else(|| ImageEncoder::resized(&t.name, &t.tensor, &self.architecture));
+            (t.name.clone(), changed.unwrap_or_else(|| t.tensor.shallow_clone()).detach())
         })
         .collect()
     }
 
+    /// Whether the model has learnt something that [`Self::merged_state`] leaves out.
+    pub fn has_trained_cam_vector(&self) -> bool {
+        let vector = self.tensors.iter().find(|t| t.name == CAM_EMBEDDING);
+        vector.is_some_and(|t| t.tensor.abs().max().double_value(&[]) > 0.0)
+    }
+
     /// Writes [`Self::merged_state`] as safetensors, which [`Self::load`] reads with rank 0 to the same model.
-    pub fn save_merged(&self, path: &Path) -> Result<(), WeightsError> {
-        let record = Record { family: Some(self.architecture.family) };
-        checkpoint::write_safetensors(path, &self.merged_state(), &record)
+    pub fn save_merged(&self, path: &Path, notes: &Notes) -> Result<(), WeightsError> {
+        checkpoint::write_safetensors(path, &self.merged_state(), &self.record(notes))
     }
 
     /// [`PromptedSegmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
@@ -122,6 +191,48 @@ impl SamSegmenter {
     pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
         let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
         tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
+    }
+
+    /// The same model on the CPU, its adapters in its weights, in 32-bit floats, with nothing that asks for gradients.
+    pub(crate) fn frozen_twin(&self) -> Result<Self, WeightsError> {
+        let settings = SegmenterSettings {
+            family: Some(self.architecture.family),
+            input_size: Some(self.architecture.input_size),
+            lora_rank: 0,
+            precision: Precision::F32,
+            masks: Some(self.default_choice()),
+            ..self.settings.clone()
+        };
+        let state = StateFile::of_model(
+            Path::new("the model"),
+            self.merged_state(),
+            &self.weights_sha256,
+            self.record(&Notes::new()),
+        );
+        let twin = Self::build(state, &settings, Device::Cpu)?;
+        let vector =
+            |model: &Self| model.tensors.iter().find(|t| t.name == CAM_EMBEDDING).map(|t| t.tensor.shallow_clone());
+        if let (Some(mut own), Some(vector)) = (vector(&twin), vector(self)) {
+            tch::no_grad(|| own.copy_(&vector));
+        }
+        for t in &twin.tensors {
+            let _ = t.tensor.set_requires_grad(false);
+        }
+        Ok(twin)
+    }
+
+    /// `[1, 1, S, S]` in `[0, 1]` to the embedding, for tracing.
+    pub(crate) fn encode_traced(&self, slice: &Tensor) -> Tensor {
+        let pass = Pass { adapters: Adapters::Off, mode: Mode::Eval };
+        self.encoder.forward(&self.encoder.features(&prepare(slice, &self.architecture)), pass).embedding
+    }
+
+    /// `[1, 256, g, g]` and boxes `[P, 4]` in pixels of the input to logits `[P, M, 4g, 4g]` and scores `[P, M]`.
+    pub(crate) fn decode_traced(&self, embedding: &Tensor, boxes: &Tensor, cam_mask: Option<&Tensor>) -> [Tensor; 2] {
+        let prompts = self.prompt_encoder.forward_traced(boxes, cam_mask);
+        let image = embedding.index_select(0, &boxes.select(1, 0).zeros_like().to_kind(Kind::Int64));
+        let choice = self.default_choice();
+        self.decoder.forward_traced(&image, &self.grid_encoding, &prompts, choice).into()
     }
 
     /// The settings that the model was built with.
@@ -169,20 +280,11 @@ impl PromptedSegmenter for SamSegmenter {
 }
 
 /// What the tensors are of, with the family as stated, as the file records it, or by its checksum.
-fn architecture(path: &Path, state: &StateDict, settings: &SegmenterSettings) -> Result<SamArchitecture, WeightsError> {
-    let encoder = EncoderArchitecture::recognise(state).ok_or_else(|| {
-        let first: Vec<&str> = state.tensors.keys().map(String::as_str).take(3).collect();
-        WeightsError::malformed(
-            path,
-            format!(
-                "its {} tensors (first: {}) are of no SAM that is known here: expected 'image_encoder.pos_embed' of a ViT or \
-                 'image_encoder.patch_embed.seq.2.c.weight' of a TinyViT",
-                state.tensors.len(),
-                first.join(", ")
-            ),
-        )
-    })?;
-    let known = state.record.family.or_else(|| Family::of_file(&state.sha256));
+fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArchitecture, WeightsError> {
+    let path = file.path();
+    let encoder = EncoderArchitecture::recognise(file.shapes())
+        .ok_or_else(|| WeightsError::malformed(path, unknown_encoder(file.shapes())))?;
+    let known = file.record().family.or_else(|| Family::of_file(file.sha256()));
     if let (Some(stated), Some(known)) = (settings.family, known)
         && stated != known
     {
@@ -197,8 +299,26 @@ fn architecture(path: &Path, state: &StateDict, settings: &SegmenterSettings) ->
             path: path.to_owned(),
             encoder: encoder.name(),
             families: names.join(" or "),
-            sha256: state.sha256.clone(),
+            sha256: file.sha256().to_owned(),
         });
     };
     SamArchitecture::new(family, encoder, settings.input_size).map_err(|what| WeightsError::malformed(path, what))
+}
+
+/// As in configurations.
+fn mask_choice_name(choice: MaskChoice) -> &'static str {
+    match choice {
+        MaskChoice::Single => "single",
+        MaskChoice::Three => "three",
+    }
+}
+
+fn unknown_encoder(shapes: &Shapes) -> String {
+    let first: Vec<&str> = shapes.iter().map(|(name, _)| name).take(3).collect();
+    format!(
+        "its {} tensors (first: {}) are of no SAM that is known here: expected 'image_encoder.pos_embed' of a ViT or \
+         'image_encoder.patch_embed.seq.2.c.weight' of a TinyViT",
+        shapes.len(),
+        first.join(", ")
+    )
 }

@@ -189,12 +189,11 @@ impl CrossAttention {
     /// What the pixels find among the tokens: `[P, L, C]`.
     fn image_to_tokens(&self, image: &Image, placed: &Tensor, tokens: &Tensor) -> Tensor {
         let Maps { q, k, v, out } = &self.0;
-        let (batch, count, _) = tokens.size3().expect("tokens are [P, N, C]");
         let scores = Self::scores(&k.forward(placed), q, image);
-        let weights = scores.view([batch, HEADS, count, -1]).softmax(2, None).flatten(1, 2);
+        let weights = scores.unflatten(1, [HEADS, -1]).softmax(2, None).flatten(1, 2);
         let out_by_head = out.weight.view([EMBEDDING, HEADS, -1]).permute([1, 2, 0]);
         let values = heads(&v.forward(tokens)).matmul(&out_by_head).flatten(1, 2);
-        of_each(&weights.transpose(1, 2).contiguous(), &values.transpose(1, 2), &out.bias.expand([batch, -1], false))
+        of_each(&weights.transpose(1, 2).contiguous(), &values.transpose(1, 2), &out.bias.unsqueeze(0))
     }
 
     /// Products of the tokens' inner vectors `[P, N, inner]` with the pixels' mapped by `map`: `[P, heads · N, L]`.
@@ -211,7 +210,7 @@ impl CrossAttention {
     }
 }
 
-/// A linear map of its own for each object: `x` `[P, L, K]`, weights `[P, N, K]`, biases `[P, N]`; gives `[P, L, N]`.
+/// A linear map of its own for each object: `x` `[P, L, K]`, weights `[P, N, K]`, biases `[P or 1, N]`; gives `[P, L, N]`.
 fn of_each(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     if x.size()[0] == 1 {
         return linear(&x.squeeze_dim(0), &weight.squeeze_dim(0), Some(&bias.squeeze_dim(0))).unsqueeze(0);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use common::assert_close;
 
-use sam_segmenter::{LoraInit, SamSegmenter, SegmenterSettings};
+use sam_segmenter::{LoraInit, Notes, SamSegmenter, SegmenterSettings};
 use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Precision, PromptedSegmenter, Prompts};
 use tch::{Device, Kind, Tensor};
 
@@ -161,7 +161,7 @@ fn merged_weights_load_again_without_adapters_and_give_the_same_masks() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("merged.safetensors");
-    model.save_merged(&path).expect("the merged weights are written");
+    model.save_merged(&path, &Notes::new()).expect("the merged weights are written");
     let merged =
         SamSegmenter::load(&path, &SegmenterSettings { lora_rank: 0, ..SegmenterSettings::default() }, Device::Cpu)
             .expect("the merged weights are a whole LiteMedSAM state");
@@ -184,7 +184,7 @@ fn adapters_are_saved_alone_and_loaded_again() {
     assert!(values(&first).iter().zip(values(&second)).any(|(a, b)| *a != b), "other seeds, other adapters");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("adapters.safetensors");
-    first.save_adapters(&path).expect("the adapters are written");
+    first.save_adapters(&path, &Notes::new()).expect("the adapters are written");
     assert!(path.metadata().expect("the file exists").len() < 300_000);
     second.load_adapters(&path).expect("the adapters fit");
     assert!(values(&first).iter().zip(values(&second)).all(|(a, b)| *a == b));

@@ -1,71 +1,131 @@
 //! State dictionaries on disk: PyTorch's zip of pickles (read only) and safetensors (read and write).
 //!
-//! Invariant: reading a file never runs anything that the file asks for, and never allocates more than its size allows.
+//! Opening a file tells names and shapes; tensors are then read one by one, so that no more than one is in memory twice.
+//! Invariant: reading a file never runs anything that the file asks for, and never makes a tensor larger than the part of
+//! the file that it lies in.
 
 mod pickle;
+mod record;
 mod safetensors;
+mod shapes;
 mod torch_zip;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+pub(crate) use self::record::{AdapterRecord, Record};
+use self::safetensors::SafetensorsFile;
 pub(crate) use self::safetensors::write as write_safetensors;
+pub(crate) use self::shapes::Shapes;
+use self::torch_zip::TorchZip;
 pub(crate) use self::weights::Weights;
-use crate::architecture::Family;
 use crate::error::WeightsError;
 
-/// Tensors by their dotted name, on the CPU; floating point values as f32.
-#[derive(Debug)]
-pub(crate) struct StateDict {
-    pub(crate) tensors: BTreeMap<String, Tensor>,
+/// An open file of weights.
+pub(crate) struct StateFile {
+    path: PathBuf,
+    /// Of all tensors, by their names in the model.
+    shapes: Shapes,
+    /// What the names begin with in the file only.
+    prefix: &'static str,
+    source: Source,
     /// SHA-256 of the file, in lower-case hexadecimal.
-    pub(crate) sha256: String,
-    /// What our own files record of themselves.
-    pub(crate) record: Record,
+    sha256: String,
+    record: Record,
 }
 
-/// What a file that was written here says of its model.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) family: Option<Family>,
+enum Source {
+    Torch(TorchZip),
+    Safetensors(SafetensorsFile),
+    /// Not a file: a model's own tensors, for a twin of it.
+    Memory(BTreeMap<String, Tensor>),
 }
 
-impl StateDict {
-    pub(crate) fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.tensors.get(name).map(Tensor::size)
-    }
-
-    /// How many parts there are under `prefix` by their numbers: one more than the highest.
-    pub(crate) fn count(&self, prefix: &str) -> usize {
-        let parts = self.tensors.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
-        parts.max().map_or(0, |highest: usize| highest + 1)
-    }
-}
-
-/// Reads a file of weights; its content, not its name, decides the format.
-///
-/// The state dictionary may stand alone or under `model` or `state_dict`; a `module.` prefix on every key (from
-/// PyTorch's data parallel wrapper) is taken off.
-pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
-    let bytes = std::fs::read(path).map_err(WeightsError::io(path))?;
-    let (tensors, record) = if bytes.starts_with(b"PK\x03\x04") {
-        (torch_zip::read(path, &bytes)?, Record::default())
-    } else if safetensors::looks_like(&bytes) {
-        safetensors::read(path, &bytes)?
-    } else {
-        let found = match bytes.first() {
-            None => "the file is empty",
-            Some(0x80) => "it begins like a bare pickle (PyTorch before 1.6)",
-            Some(_) => "its first bytes belong to no known format",
+impl StateFile {
+    /// Opens a file of weights; its content, not its name, decides the format.
+    ///
+    /// The state dictionary may stand alone or under `model` or `state_dict`; a `module.` prefix on every key (from
+    /// PyTorch's data parallel wrapper) is taken off.
+    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let mut file = File::open(path).map_err(WeightsError::io(path))?;
+        let (sha256, length) = checksum(&mut file).map_err(WeightsError::io(path))?;
+        let mut start = Vec::new();
+        file.rewind().and_then(|()| (&file).take(9).read_to_end(&mut start)).map_err(WeightsError::io(path))?;
+        let malformed = |what| WeightsError::malformed(path, what);
+        let (source, shapes, record) = if start.starts_with(b"PK\x03\x04") {
+            let archive = TorchZip::open(file, length).map_err(malformed)?;
+            let shapes = archive.shapes();
+            (Source::Torch(archive), shapes, Record::default())
+        } else if safetensors::looks_like(&start) {
+            let (file, record) = SafetensorsFile::open(file, length).map_err(malformed)?;
+            let shapes = file.shapes();
+            (Source::Safetensors(file), shapes, record)
+        } else {
+            let found = match start.first() {
+                None => "the file is empty",
+                Some(0x80) => "it begins like a bare pickle (PyTorch before 1.6)",
+                Some(_) => "its first bytes belong to no known format",
+            };
+            return Err(WeightsError::UnknownFormat { path: path.to_owned(), found: found.to_owned() });
         };
-        return Err(WeightsError::UnknownFormat { path: path.to_owned(), found: found.to_owned() });
-    };
-    let sha256 = hexadecimal(&Sha256::digest(&bytes));
-    Ok(StateDict { tensors: without_module_prefix(tensors), sha256, record })
+        let (shapes, prefix) = shapes.without_module_prefix();
+        Ok(Self { path: path.to_owned(), shapes, prefix, source, sha256, record })
+    }
+
+    /// The tensors of a model as if they had been read from its file.
+    pub(crate) fn of_model(path: &Path, tensors: Vec<(String, Tensor)>, sha256: &str, record: Record) -> Self {
+        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+        let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+        let source = Source::Memory(tensors);
+        Self { path: path.to_owned(), shapes, prefix: "", source, sha256: sha256.to_owned(), record }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    pub(crate) fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// A tensor by its name in the model, as the file has it, on the CPU.
+    pub(crate) fn tensor(&mut self, name: &str) -> Result<Tensor, WeightsError> {
+        let stored = format!("{}{name}", self.prefix);
+        let tensor = match &mut self.source {
+            Source::Torch(archive) => archive.tensor(&stored),
+            Source::Safetensors(file) => file.tensor(&stored),
+            Source::Memory(tensors) => tensors.remove(&stored).ok_or_else(|| "it was taken already".to_owned()),
+        };
+        tensor.map_err(|what| WeightsError::malformed(&self.path, format!("'{stored}': {what}")))
+    }
+}
+
+/// SHA-256 and length, a block at a time.
+fn checksum(file: &mut File) -> std::io::Result<(String, u64)> {
+    let (mut hash, mut length) = (Sha256::new(), 0);
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut block)?;
+        if count == 0 {
+            return Ok((hexadecimal(&hash.finalize()), length));
+        }
+        hash.update(&block[..count]);
+        length += count as u64;
+    }
 }
 
 fn hexadecimal(digest: &[u8]) -> String {
@@ -74,13 +134,6 @@ fn hexadecimal(digest: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-fn without_module_prefix(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    if tensors.is_empty() || !tensors.keys().all(|key| key.starts_with("module.")) {
-        return tensors;
-    }
-    tensors.into_iter().map(|(key, tensor)| (key["module.".len()..].to_owned(), tensor)).collect()
 }
 
 #[cfg(test)]

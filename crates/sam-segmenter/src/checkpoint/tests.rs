@@ -1,18 +1,23 @@
 //! Checkpoints that are right, wrong, and hostile.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{Record, StateDict, read, write_safetensors};
+use super::{AdapterRecord, Record, StateFile, write_safetensors};
+use crate::settings::LoraTarget;
 use crate::{Family, SamSegmenter, SegmenterSettings, WeightsError};
 
-/// Written by PyTorch 2.13; see `tests/fixtures/make_checkpoints.py`.
+// Written by PyTorch 2.13; see `tests/fixtures/make_checkpoints.py`.
 const TINY: &[u8] = include_bytes!("../../tests/fixtures/tiny.pth");
+const TRAINING: &[u8] = include_bytes!("../../tests/fixtures/training.pth");
+const TRAINING_PROTOCOL_4: &[u8] = include_bytes!("../../tests/fixtures/training_protocol_4.pth");
+const HOSTILE: &[u8] = include_bytes!("../../tests/fixtures/hostile.pth");
 
 struct File {
     path: PathBuf,
@@ -26,8 +31,15 @@ fn file(name: &str, bytes: &[u8]) -> File {
     File { path, _folder: folder }
 }
 
-fn load(bytes: &[u8]) -> Result<StateDict, WeightsError> {
+fn load(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
     read(&file("weights.pth", bytes).path)
+}
+
+/// All tensors of a file.
+fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+    let mut file = StateFile::open(path)?;
+    let names: Vec<String> = file.shapes().iter().map(|(name, _)| name.to_owned()).collect();
+    names.into_iter().map(|name| file.tensor(&name).map(|tensor| (name, tensor))).collect()
 }
 
 /// The message after the path.
@@ -78,7 +90,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 
 #[test]
 fn state_under_model_with_views_types_and_prefix_is_read_as_pytorch_wrote_it() {
-    let state = load(TINY).expect("the file is whole").tensors;
+    let state = load(TINY).expect("the file is whole");
     let names: Vec<_> = state.keys().map(String::as_str).collect();
     assert_eq!(names, ["bfloat", "count", "empty", "half", "parameter", "tail", "transposed"]);
     assert_eq!(state["transposed"].size(), [4, 3]);
@@ -92,11 +104,30 @@ fn state_under_model_with_views_types_and_prefix_is_read_as_pytorch_wrote_it() {
 }
 
 #[test]
+fn what_training_scripts_keep_beside_the_model_is_passed_over() {
+    for bytes in [TRAINING, TRAINING_PROTOCOL_4] {
+        let state = load(bytes).expect("the file is whole");
+        let names: Vec<_> = state.keys().map(String::as_str).collect();
+        assert_eq!(names, ["bias", "weight"]);
+        assert_eq!((values(&state["weight"]), state["weight"].size()), (vec![1.0, -2.0], vec![1, 2]));
+        assert_eq!(values(&state["bias"]), [0.5]);
+    }
+}
+
+#[test]
+fn hostile_file_is_refused_and_runs_nothing() {
+    // The script that made it saw Python run its command.
+    let refusal = refusal(HOSTILE);
+    assert!(refusal.contains("refuses to run 'posix.system'"), "{refusal}");
+    assert!(!Path::new("hostile-pickle-ran").exists());
+}
+
+#[test]
 fn compressed_entries_are_read_too() {
     let pickle = pickle_of_tensor(4, 1, 2, 2);
     let floats: Vec<u8> = [1_f32, 2., 3., 4.].iter().flat_map(|f| f.to_le_bytes()).collect();
     let bytes = zip(&[("x/data.pkl", &pickle), ("x/data/0", &floats)], CompressionMethod::Deflated);
-    assert_eq!(values(&load(&bytes).expect("a whole file").tensors["a"]), [2.0, 4.0]);
+    assert_eq!(values(&load(&bytes).expect("a whole file")["a"]), [2.0, 4.0]);
 }
 
 #[test]
@@ -112,9 +143,11 @@ fn pickle_that_would_run_a_command_is_refused_by_name() {
 
 #[test]
 fn opcodes_that_build_objects_are_refused() {
-    // NEWOBJ of an allowed class.
-    let refusal = refusal(&zip_of_pickle(b"\x80\x02ccollections\nOrderedDict\n)\x81."));
-    assert!(refusal.contains("refuses opcode 0x81"), "{refusal}");
+    // NEWOBJ of a known function; INST, which names a class and makes an instance of it.
+    let new = refusal(&zip_of_pickle(b"\x80\x02ccollections\nOrderedDict\n)\x81."));
+    assert!(new.contains("refuses an instance of a function or class"), "{new}");
+    let inst = refusal(&zip_of_pickle(b"\x80\x02(iposix\nsystem\n."));
+    assert!(inst.contains("refuses opcode 0x69"), "{inst}");
 }
 
 #[test]
@@ -141,7 +174,7 @@ fn storage_of_another_length_than_declared_is_refused() {
     let longer = refusal(&zip_of_pickle(&pickle_of_tensor(1_000_000_000, 0, 1, 1)));
     assert!(longer.contains("storage '0' has 16 bytes, expected 4000000000 for 1000000000 elements"), "{longer}");
     let shorter = refusal(&zip_of_pickle(&pickle_of_tensor(3, 0, 1, 1)));
-    assert!(shorter.contains("'x/data/0' claims 16 bytes"), "{shorter}");
+    assert!(shorter.contains("storage '0' has 16 bytes, expected 12 for 3 elements"), "{shorter}");
     let negative = refusal(&zip_of_pickle(&pickle_of_tensor(-1, 0, 1, 1)));
     assert!(negative.contains("a storage of -1 elements"), "{negative}");
 }
@@ -165,7 +198,7 @@ fn safetensors_come_back_as_they_were_written() {
     let matrix = Tensor::from_slice(&[1_f32, 2., 3., 4., 5., 6.]).view([2, 3]);
     let tensors = [("m".to_owned(), matrix.tr()), ("n".to_owned(), Tensor::from(5_i64))];
     write_safetensors(&file.path, &tensors, &Record::default()).expect("the file is written");
-    let state = read(&file.path).expect("the file is whole").tensors;
+    let state = read(&file.path).expect("the file is whole");
     assert_eq!(values(&state["m"]), [1., 4., 2., 5., 3., 6.]);
     assert_eq!((state["n"].kind(), state["n"].size()), (Kind::Int64, vec![]));
     let beside = std::fs::read_dir(file.path.parent().expect("a folder")).expect("a folder").count();
@@ -173,9 +206,46 @@ fn safetensors_come_back_as_they_were_written() {
 }
 
 #[test]
+fn truncated_safetensors_are_named_so() {
+    let file = file("state.safetensors", &[]);
+    let tensors = [("n".to_owned(), Tensor::from_slice(&[1_f32, 2.]))];
+    write_safetensors(&file.path, &tensors, &Record::default()).expect("the file is written");
+    let bytes = std::fs::read(&file.path).expect("the file");
+    for (end, expected) in [(bytes.len() - 1, "7 bytes of tensors, expected 8"), (40, "its header claims")] {
+        let refusal = refusal(&bytes[..end]);
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
+#[test]
+fn record_of_adapters_comes_back_and_its_damage_is_named() {
+    let file = file("adapters.safetensors", &[]);
+    let adapters = AdapterRecord {
+        architecture: "ViT-B".into(),
+        input_size: 512,
+        rank: 4,
+        targets: vec![LoraTarget::Q, LoraTarget::Mlp],
+        alpha: Some(0.1),
+        base_sha256: "ec2d".into(),
+    };
+    let record = Record { family: Some(Family::MedSam), adapters: Some(adapters), ..Record::default() };
+    write_safetensors(&file.path, &[], &record).expect("the file is written");
+    assert_eq!(*StateFile::open(&file.path).expect("a whole file").record(), record);
+
+    let bytes = std::fs::read(&file.path).expect("the file");
+    let changed = |from: &str, to: &str| {
+        let header = std::str::from_utf8(&bytes[8..]).expect("a header alone is text");
+        refusal(&[&bytes[..8], header.replace(from, to).as_bytes()].concat())
+    };
+    assert!(changed("\"q,mlp\"", "\"q,mlq\"").contains("'lora_targets' = 'q,mlq', which can't be read"));
+    assert!(changed("_format\":\"1\"", "_format\":\"2\"").contains("version 2, expected at most 1: a newer program"));
+    assert!(changed("base_sha256", "base_sha512").contains("has no 'base_sha256'"));
+}
+
+#[test]
 fn every_missing_and_superfluous_tensor_is_listed() {
     // As little as tells which encoder it should be, and tensors that no encoder has.
-    let mut tensors: Vec<_> = load(TINY).expect("a whole file").tensors.into_iter().collect();
+    let mut tensors: Vec<_> = load(TINY).expect("a whole file").into_iter().collect();
     let strange = tensors.len();
     for (name, shape) in [
         ("patch_embed.seq.2.c.weight", vec![64, 32, 1, 1]),
@@ -194,7 +264,8 @@ fn every_missing_and_superfluous_tensor_is_listed() {
     }
     let there = tensors.len() - strange;
     let file = file("weights.safetensors", &[]);
-    write_safetensors(&file.path, &tensors, &Record { family: Some(Family::LiteMedSam) }).expect("it is written");
+    write_safetensors(&file.path, &tensors, &Record { family: Some(Family::LiteMedSam), ..Record::default() })
+        .expect("it is written");
     let error =
         SamSegmenter::load(&file.path, &SegmenterSettings::default(), Device::Cpu).err().expect("other tensors");
     let WeightsError::Mismatch { problems, .. } = &error else { panic!("{error}") };

@@ -1,14 +1,14 @@
 //! The container of `torch.save`: a zip archive with `…/data.pkl` and one entry per storage under `…/data/`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Cursor, Read};
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufReader, Read};
 
 use tch::Tensor;
 use zip::ZipArchive;
 
 use super::pickle::{Handle, Node, Pickle, Storage, TensorPlan};
-use crate::error::WeightsError;
+use super::shapes::Shapes;
 
 /// State dictionaries are small; a pickle beyond this is something else.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
@@ -16,42 +16,99 @@ const MAX_PICKLE_BYTES: u64 = 64 << 20;
 /// Deflate cannot compress better than this, so an entry that claims more is a bomb.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
+type Archive = ZipArchive<BufReader<File>>;
 
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    read_archive(bytes).map_err(|what| WeightsError::malformed(path, what))
+/// An archive whose pickle was read and whose tensors all lie in their storages.
+pub(super) struct TorchZip {
+    archive: Archive,
+    /// The folder of its entries.
+    folder: String,
+    plans: BTreeMap<String, TensorPlan>,
+    /// The storages that more than one tensor lies in.
+    shared: HashMap<String, Shared>,
 }
 
-fn read_archive(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| {
-        format!("a zip archive without a readable directory, probably truncated ({} bytes): {e}", bytes.len())
-    })?;
-    let pickle_name = archive
-        .file_names()
-        .filter_map(Result::ok)
-        .find(|name| name.ends_with("/data.pkl") || name == "data.pkl")
-        .ok_or("a zip archive without 'data.pkl', so not from torch.save")?
-        .into_owned();
-    let prefix = pickle_name.trim_end_matches("data.pkl").to_owned();
-    if let Ok(order) = entry(&mut archive, &format!("{prefix}byteorder"), 16)
-        && order != b"little"
-    {
-        return Err(format!("its byte order is '{}', expected 'little'", String::from_utf8_lossy(&order)));
-    }
-    let pickle = Pickle::parse(&entry(&mut archive, &pickle_name, MAX_PICKLE_BYTES)?)?;
+/// A storage that is kept until the last of its tensors was read.
+struct Shared {
+    left: usize,
+    storage: Option<Tensor>,
+}
 
-    let mut storages = HashMap::new();
-    let mut tensors = BTreeMap::new();
-    for &(key, value) in state_dict(&pickle)? {
+impl TorchZip {
+    /// `length`: of the file in bytes.
+    pub(super) fn open(file: File, length: u64) -> Result<Self, String> {
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| {
+            format!("a zip archive without a readable directory, probably truncated ({length} bytes): {e}")
+        })?;
+        let pickle_name = archive
+            .file_names()
+            .filter_map(Result::ok)
+            .find(|name| name.ends_with("/data.pkl") || name == "data.pkl")
+            .ok_or("a zip archive without 'data.pkl', so not from torch.save")?
+            .into_owned();
+        let folder = pickle_name.trim_end_matches("data.pkl").to_owned();
+        if let Ok(order) = entry(&mut archive, &format!("{folder}byteorder"), 16)
+            && order != b"little"
+        {
+            return Err(format!("its byte order is '{}', expected 'little'", String::from_utf8_lossy(&order)));
+        }
+        let pickle = Pickle::parse(&entry(&mut archive, &pickle_name, MAX_PICKLE_BYTES)?)?;
+        let plans = plans(&pickle)?;
+        let shared = check_storages(&mut archive, &folder, &plans, length)?;
+        Ok(Self { archive, folder, plans, shared })
+    }
+
+    pub(super) fn shapes(&self) -> Shapes {
+        self.plans.iter().map(|(name, plan)| (name.clone(), plan.size.clone())).collect()
+    }
+
+    /// Reads one tensor.
+    pub(super) fn tensor(&mut self, name: &str) -> Result<Tensor, String> {
+        let plan = self.plans.get(name).ok_or("it is not in the file")?;
+        let Some(shared) = self.shared.get_mut(&plan.storage.key) else {
+            let storage = read_storage(&mut self.archive, &self.folder, &plan.storage)?;
+            return if plan.is_whole() { storage.f_view(plan.size.as_slice()) } else { copy_of_view(&storage, plan) }
+                .map_err(|e| e.to_string());
+        };
+        if shared.storage.is_none() {
+            shared.storage = Some(read_storage(&mut self.archive, &self.folder, &plan.storage)?);
+        }
+        shared.left = shared.left.saturating_sub(1);
+        let storage =
+            if shared.left == 0 { shared.storage.take() } else { shared.storage.as_ref().map(Tensor::shallow_clone) };
+        copy_of_view(&storage.ok_or("its storage was let go")?, plan).map_err(|e| e.to_string())
+    }
+}
+
+impl TensorPlan {
+    /// Whether it is all of its storage, in order.
+    fn is_whole(&self) -> bool {
+        let mut count = 1;
+        let in_order = self.size.iter().zip(&self.stride).rev().all(|(&size, &stride)| {
+            let expected = count;
+            count *= size;
+            size == 1 || stride == expected
+        });
+        in_order && self.offset == 0 && count as u64 == self.storage.len
+    }
+}
+
+/// Where each tensor of the state dictionary lies.
+fn plans(pickle: &Pickle) -> Result<BTreeMap<String, TensorPlan>, String> {
+    let mut plans = BTreeMap::new();
+    for &(key, value) in state_dict(pickle)? {
         let name =
             pickle.text(key).ok_or_else(|| format!("a key that is {}, expected text", pickle.node(key).what()))?;
         let Node::Tensor(plan) = pickle.node(value) else {
-            return Err(format!("'{name}' is {}, expected a tensor", pickle.node(value).what()));
+            return Err(format!(
+                "'{name}' is {}, expected a tensor: a state dictionary stands alone, or under 'model' or 'state_dict'",
+                pickle.node(value).what()
+            ));
         };
-        let tensor = tensor(&mut archive, &prefix, &mut storages, plan).map_err(|what| format!("'{name}': {what}"))?;
-        tensors.insert(name.to_owned(), tensor);
+        check_bounds(plan).map_err(|what| format!("'{name}': {what}"))?;
+        plans.insert(name.to_owned(), plan.clone());
     }
-    Ok(tensors)
+    Ok(plans)
 }
 
 /// The dictionary that holds the tensors: the root itself, or what stands under `model` or `state_dict` in it.
@@ -67,30 +124,6 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Handle, Handle)], String> {
         }
     });
     Ok(nested.unwrap_or(root))
-}
-
-fn tensor(
-    archive: &mut Archive<'_>,
-    prefix: &str,
-    storages: &mut HashMap<String, Tensor>,
-    plan: &TensorPlan,
-) -> Result<Tensor, String> {
-    check_bounds(plan)?;
-    if !storages.contains_key(&plan.storage.key) {
-        storages.insert(plan.storage.key.clone(), read_storage(archive, prefix, &plan.storage)?);
-    }
-    let storage = &storages[&plan.storage.key];
-    if storage.kind() != plan.storage.kind || storage.numel() as u64 != plan.storage.len {
-        return Err(format!("storage '{}' is declared twice, and differently", plan.storage.key));
-    }
-    copy_of_view(storage, plan).map_err(|e| e.to_string())
-}
-
-/// A contiguous copy: tensors that share a storage in the file must not share it in the model.
-fn copy_of_view(storage: &Tensor, plan: &TensorPlan) -> Result<Tensor, tch::TchError> {
-    let mut copy = Tensor::f_empty(&plan.size, (storage.kind(), tch::Device::Cpu))?;
-    copy.f_copy_(&storage.f_as_strided(&plan.size, &plan.stride, plan.offset)?)?;
-    Ok(copy)
 }
 
 /// Every element lies in the storage, and there are no more of them than the storage has.
@@ -115,24 +148,78 @@ fn check_bounds(plan: &TensorPlan) -> Result<(), String> {
     Ok(())
 }
 
-fn read_storage(archive: &mut Archive<'_>, prefix: &str, storage: &Storage) -> Result<Tensor, String> {
-    let Storage { kind, key, len } = storage;
-    let expected = len.checked_mul(kind.elt_size_in_bytes() as u64).ok_or("a storage beyond all memory")?;
-    let bytes = entry(archive, &format!("{prefix}data/{key}"), expected)?;
-    if bytes.len() as u64 != expected {
-        return Err(format!("storage '{key}' has {} bytes, expected {expected} for {len} elements", bytes.len()));
+/// Every storage is in the archive, as long as it is declared; the shared ones with the number of their tensors.
+fn check_storages(
+    archive: &mut Archive,
+    folder: &str,
+    plans: &BTreeMap<String, TensorPlan>,
+    length: u64,
+) -> Result<HashMap<String, Shared>, String> {
+    let mut found: HashMap<&str, (&Storage, usize)> = HashMap::new();
+    let mut packed_in_all = 0_u64;
+    for (name, plan) in plans {
+        let storage = &plan.storage;
+        if let Some((first, count)) = found.get_mut(storage.key.as_str()) {
+            if (first.kind, first.len) != (storage.kind, storage.len) {
+                return Err(format!("'{name}': storage '{}' is declared twice, and differently", storage.key));
+            }
+            *count += 1;
+            continue;
+        }
+        packed_in_all = packed_in_all
+            .saturating_add(check_storage(archive, folder, storage).map_err(|what| format!("'{name}': {what}"))?);
+        found.insert(&storage.key, (storage, 1));
     }
-    Tensor::f_from_data_size(&bytes, &[*len as i64], *kind).map_err(|e| e.to_string())
+    if packed_in_all > length {
+        return Err(format!("its storages claim {packed_in_all} bytes, but the file has {length}"));
+    }
+    let shared = found.into_iter().filter(|(_, (_, count))| *count > 1);
+    Ok(shared.map(|(key, (_, left))| (key.to_owned(), Shared { left, storage: None })).collect())
+}
+
+/// Its length in the archive, packed.
+fn check_storage(archive: &mut Archive, folder: &str, storage: &Storage) -> Result<u64, String> {
+    let Storage { key, len, .. } = storage;
+    let expected = storage.bytes()?;
+    let name = format!("{folder}data/{key}");
+    let file = archive.by_name(&name).map_err(|e| format!("'{name}' cannot be read from the archive: {e}"))?;
+    if file.size() != expected {
+        return Err(format!("storage '{key}' has {} bytes, expected {expected} for {len} elements", file.size()));
+    }
+    Ok(file.compressed_size())
+}
+
+impl Storage {
+    fn bytes(&self) -> Result<u64, String> {
+        let bytes = self.len.checked_mul(self.kind.elt_size_in_bytes() as u64);
+        bytes.ok_or_else(|| format!("a storage of {} elements: beyond all memory", self.len))
+    }
+}
+
+fn read_storage(archive: &mut Archive, folder: &str, storage: &Storage) -> Result<Tensor, String> {
+    let bytes = entry(archive, &format!("{folder}data/{}", storage.key), storage.bytes()?)?;
+    Tensor::f_from_data_size(&bytes, &[storage.len as i64], storage.kind).map_err(|e| e.to_string())
+}
+
+/// A contiguous copy: tensors that share a storage in the file must not share it in the model.
+fn copy_of_view(storage: &Tensor, plan: &TensorPlan) -> Result<Tensor, tch::TchError> {
+    let mut copy = Tensor::f_empty(&plan.size, (storage.kind(), tch::Device::Cpu))?;
+    copy.f_copy_(&storage.f_as_strided(&plan.size, &plan.stride, plan.offset)?)?;
+    Ok(copy)
 }
 
 /// The content of an archive's entry, of at most `limit` bytes; its check sum is verified on the way.
-fn entry(archive: &mut Archive<'_>, name: &str, limit: u64) -> Result<Vec<u8>, String> {
+fn entry(archive: &mut Archive, name: &str, limit: u64) -> Result<Vec<u8>, String> {
     let file = archive.by_name(name).map_err(|e| format!("'{name}' cannot be read from the archive: {e}"))?;
     let (size, packed) = (file.size(), file.compressed_size());
     if size > limit || size > packed.saturating_mul(MAX_DEFLATE_RATIO) {
         return Err(format!("'{name}' claims {size} bytes ({packed} packed), expected at most {limit}"));
     }
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| format!("'{name}' cannot be read: {e}"))?;
+    // What is packed is in the file, so that this can't ask for more than it has; a vector that grew would be larger.
+    let mut bytes = Vec::with_capacity(size.min(packed) as usize);
+    file.take(size + 1).read_to_end(&mut bytes).map_err(|e| format!("'{name}' cannot be read: {e}"))?;
+    if bytes.len() as u64 != size {
+        return Err(format!("'{name}' has {} bytes, expected {size}", bytes.len()));
+    }
     Ok(bytes)
 }

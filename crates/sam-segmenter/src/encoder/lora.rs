@@ -3,6 +3,8 @@
 //! In training an adapter is a detour beside its map, `s · B · (A · x)`: adding `B · A` to the weights first would make
 //! libtorch compute the gradient of the whole weight, a product as large as the map itself. In evaluation it is added.
 
+use std::cell::RefCell;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stage_api::{Adapters, Group, Mode};
@@ -142,6 +144,14 @@ pub(super) struct Qkv {
     bias: Tensor,
     rows: QkvRows,
     adapters: [Option<LowRank>; 3],
+    regrouped: RefCell<Option<Regrouped>>,
+}
+
+/// The weights and biases of q, k and v, from the fused ones of these versions: libtorch counts the changes of a tensor, so
+/// that whoever writes to the named one is heard.
+struct Regrouped {
+    versions: [i64; 2],
+    parts: [[Tensor; 2]; 3],
 }
 
 impl Qkv {
@@ -149,13 +159,27 @@ impl Qkv {
         let (weight, bias) = (scope.take("weight", &[3 * width, width]), scope.take("bias", &[3 * width]));
         let targets = [(LoraTarget::Q, "_q"), (LoraTarget::K, "_k"), (LoraTarget::V, "_v")];
         let adapters = targets.map(|(target, suffix)| lora.adapter(&mut scope, target, [width, width], suffix));
-        Self { name: scope.name("weight"), weight, bias, rows, adapters }
+        Self { name: scope.name("weight"), weight, bias, rows, adapters, regrouped: RefCell::new(None) }
     }
 
     /// `[…, C]` to q, k and v, each `[…, C]` with its heads side by side.
     pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> [Tensor; 3] {
-        let (weights, biases) = (self.parts(&self.weight), self.parts(&self.bias));
-        std::array::from_fn(|i| apply(x, &weights[i], &biases[i], self.adapters[i].as_ref(), pass))
+        let parts = self.weights_and_biases();
+        std::array::from_fn(|i| apply(x, &parts[i][0], &parts[i][1], self.adapters[i].as_ref(), pass))
+    }
+
+    /// Those of q, k and v. Regrouping the rows of a fused weight copies it, so the result is kept while it holds.
+    fn weights_and_biases(&self) -> [[Tensor; 2]; 3] {
+        let versions = [self.weight.internal_version(), self.bias.internal_version()];
+        let mut kept = self.regrouped.borrow_mut();
+        if kept.as_ref().is_none_or(|kept| kept.versions != versions) {
+            let [weights, biases] = [&self.weight, &self.bias].map(|fused| self.parts(fused));
+            let parts = std::array::from_fn(|i| [weights[i].shallow_clone(), biases[i].shallow_clone()]);
+            *kept = Some(Regrouped { versions, parts });
+        }
+        let parts =
+            kept.as_ref().map(|kept| kept.parts.each_ref().map(|pair| pair.each_ref().map(Tensor::shallow_clone)));
+        parts.expect("it was just put there")
     }
 
     /// What it makes of zeros: queries, keys and values, `[C]` each.
@@ -207,3 +231,6 @@ fn random_a(count: i64, init: LoraInit, fan_in: f32, rng: &mut ChaCha8Rng) -> Te
         .collect();
     Tensor::from_slice(&values)
 }
+
+#[cfg(test)]
+mod tests;

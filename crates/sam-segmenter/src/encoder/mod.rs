@@ -81,6 +81,14 @@ impl ImageEncoder {
         outputs.into_iter().map(|(name, output)| (name, output.to_kind(Kind::Float))).collect()
     }
 
+    /// What a tensor of the file is resized to for the architecture's input, by its name; `None` where it is used as it is.
+    pub(crate) fn resized(name: &str, tensor: &Tensor, architecture: &SamArchitecture) -> Option<Tensor> {
+        match &architecture.encoder {
+            EncoderArchitecture::TinyVit(_) => None,
+            EncoderArchitecture::Vit(shape) => Vit::resized(name, tensor, shape, architecture.grid()),
+        }
+    }
+
     /// The names of all weights that have adapters, and their values with the adapters added.
     pub(crate) fn merged_weights(&self) -> Vec<(String, Tensor)> {
         match &self.kind {

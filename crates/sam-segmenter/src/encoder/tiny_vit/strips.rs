@@ -1,11 +1,12 @@
 //! Convolutions a strip of rows at a time, so that what is between them stays in the cache: a tensor of LiteMedSAM's 256
 //! hidden channels at 256² pixels has 67 MB, and would go through memory with each operation.
 //!
-//! Where a graph is recorded, or on a GPU, a picture is one strip.
+//! Where a graph is recorded or the pass traced, or on a GPU, a picture is one strip.
 
 use tch::{Device, Tensor};
 
 use super::conv::Affine;
+use crate::tracing;
 
 /// Rows of a strip that come out: more of them leave the cache, with fewer the rows count that neighbours compute twice.
 const ROWS: i64 = 8;
@@ -41,7 +42,7 @@ impl Strip {
 /// `work` on all strips of `[B, H, W, C]`, whose results are rows of the result; with a stride of 2, half as many.
 pub(super) fn by_strips(x: &Tensor, stride: i64, work: impl Fn(&Strip) -> Tensor) -> Tensor {
     let (batch, height, _, _) = x.size4().expect("the encoder's tensors are [B, H, W, C]");
-    if x.device() != Device::Cpu || x.requires_grad() {
+    if x.device() != Device::Cpu || x.requires_grad() || tracing::is_on() {
         return work(&Strip { rows: x.shallow_clone(), ends: [true, true] });
     }
     let outputs = (height - 1) / stride + 1;

@@ -86,6 +86,11 @@ impl Vit {
         outputs
     }
 
+    /// What a tensor of the file is resized to for another input than the file's, by its name.
+    pub(super) fn resized(name: &str, tensor: &Tensor, shape: &VitArchitecture, grid: i64) -> Option<Tensor> {
+        positions::resized(name, tensor, shape, grid)
+    }
+
     pub(super) fn merged_weights(&self) -> Vec<(String, Tensor)> {
         self.blocks.iter().flat_map(|block| block.merged()).collect()
     }

@@ -3,7 +3,19 @@
 
 use tch::{Kind, Tensor};
 
+use crate::architecture::VitArchitecture;
 use crate::layers::{channels_first, channels_last, for_input};
+
+/// What a tensor of the file is resized to for that grid, by its name; `None` where it is used as it is.
+pub(super) fn resized(name: &str, tensor: &Tensor, shape: &VitArchitecture, grid: i64) -> Option<Tensor> {
+    let name = name.strip_prefix("image_encoder.").filter(|_| grid != shape.grid)?;
+    if name == "pos_embed" {
+        return Some(resized_positions(tensor, grid));
+    }
+    let (block, table) = name.strip_prefix("blocks.")?.split_once('.')?;
+    let of_whole_grid = shape.global_blocks.contains(&block.parse().ok()?);
+    (of_whole_grid && table.starts_with("attn.rel_pos_")).then(|| resized_table(tensor, 2 * grid - 1))
+}
 
 /// `[1, g, g, C]` for another side.
 pub(super) fn resized_positions(positions: &Tensor, grid: i64) -> Tensor {

@@ -11,6 +11,7 @@ mod plain;
 use tch::{Device, Kind, Tensor};
 
 use super::positions::by_pair;
+use crate::tracing;
 
 /// Queries, keys and values of grids of `side · side` tokens, `[G, side², d]` each, row-major, and what their bias is made of.
 pub(super) struct Grids<'a> {
@@ -40,5 +41,5 @@ impl<'a> Grids<'a> {
 
 /// Which kernel is for tensors like this one.
 pub(super) fn is_blocked(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && x.kind() == Kind::Float
+    x.device() == Device::Cpu && x.kind() == Kind::Float && !tracing::is_on()
 }

@@ -1,12 +1,17 @@
 //! A pickle reader for state dictionaries that can build plain data and nothing else.
 //!
-//! Invariant: no name in the file is ever looked up or called; of all globals only those in [`Global`] are understood.
+//! Invariant: no name in the file is ever looked up or called; of all globals only those in [`Global`] are understood, and
+//! only those of [`beside_the_weights`] are passed over.
 //! Values live in an arena and refer to each other by number, so hostile nesting can neither overflow the stack nor blow
 //! up memory: each opcode adds at most one node.
+
+mod globals;
 
 use std::collections::HashMap;
 
 use tch::Kind;
+
+use self::globals::Global;
 
 /// What a pickle says: a value by its number, to be looked up in [`Pickle`].
 pub(super) type Handle = usize;
@@ -32,15 +37,8 @@ pub(super) enum Node {
     Global(Global),
     Storage(Storage),
     Tensor(TensorPlan),
-}
-
-/// The callables and classes that a state dictionary needs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Kind),
+    /// What a training script kept beside the weights, by the name of its class; it is not made.
+    Foreign(String),
 }
 
 /// A block of numbers in the archive.
@@ -137,6 +135,9 @@ impl Machine<'_> {
                 self.take(8)?;
                 self.push(Node::Float)
             }
+            b'C' => self.bytes::<1>(|b| b[0].into()),
+            b'B' => self.bytes::<4>(|b| u32::from_le_bytes(b).into()),
+            0x8e => self.bytes::<8>(u64::from_le_bytes),
             0x8c => self.text::<1>(|b| b[0].into()),
             b'X' => self.text::<4>(|b| u32::from_le_bytes(b).into()),
             0x8d => self.text::<8>(u64::from_le_bytes),
@@ -154,9 +155,14 @@ impl Machine<'_> {
                 let item = self.pop()?;
                 self.extend_list(vec![item])
             }
-            b'e' => {
+            0x8f => self.push(Node::Foreign("a set".into())),
+            b'e' | 0x90 => {
                 let items = self.pop_to_mark()?;
                 self.extend_list(items)
+            }
+            0x91 => {
+                self.pop_to_mark()?;
+                self.push(Node::Foreign("a frozen set".into()))
             }
             b'}' => self.push(Node::Dict(Vec::new())),
             b's' => {
@@ -200,6 +206,7 @@ impl Machine<'_> {
             }
             b'Q' => self.persistent(),
             b'R' => self.reduce(),
+            0x81 => self.new_object(),
             b'b' => self.build(),
             other => Err(format!("refuses opcode 0x{other:02x}: a state dictionary has no need of it")),
         }
@@ -243,12 +250,12 @@ impl Machine<'_> {
         self.push(Node::Int(value))
     }
 
-    /// LONG1: little-endian two's complement of up to 255 bytes; only what fits i64 has a meaning here.
+    /// LONG1: little-endian two's complement of up to 255 bytes; what is beyond i64 (a generator's state) means nothing here.
     fn long(&mut self) -> Step {
         let count = self.byte()?.into();
         let bytes = self.take(count)?;
         if count > 8 {
-            return Err(format!("an integer of {count} bytes, expected at most 8"));
+            return self.push(Node::Foreign("an integer beyond 64 bits".into()));
         }
         let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
         let mut array = [fill; 8];
@@ -260,6 +267,12 @@ impl Machine<'_> {
         let count = usize::try_from(length(self.array()?)).map_err(|e| e.to_string())?;
         let text = utf8(self.take(count)?)?;
         self.push(Node::Text(text))
+    }
+
+    fn bytes<const N: usize>(&mut self, length: impl Fn([u8; N]) -> u64) -> Step {
+        let count = usize::try_from(length(self.array()?)).map_err(|e| e.to_string())?;
+        self.take(count)?;
+        self.push(Node::Foreign("bytes".into()))
     }
 
     /// The stack below the last mark belongs to what comes later.
@@ -297,6 +310,7 @@ impl Machine<'_> {
     fn extend_list(&mut self, items: Vec<Handle>) -> Step {
         match self.top()? {
             Node::List(list) => list.extend(items),
+            Node::Foreign(_) => {}
             other => return Err(format!("items for {}, expected a list", other.what())),
         }
         Ok(())
@@ -306,6 +320,7 @@ impl Machine<'_> {
         let (pairs, []) = pairs.as_chunks::<2>() else { return Err("a key without a value".into()) };
         match self.top()? {
             Node::Dict(dict) => dict.extend(pairs.iter().map(|&[key, value]| (key, value))),
+            Node::Foreign(_) => {}
             other => return Err(format!("keys for {}, expected a dictionary", other.what())),
         }
         Ok(())
@@ -324,26 +339,8 @@ impl Machine<'_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Step {
-        let storage = |kind| Ok(Global::Storage(kind));
-        let global = match (module, name) {
-            ("collections", "OrderedDict") => Ok(Global::OrderedDict),
-            ("torch._utils", "_rebuild_tensor_v2") => Ok(Global::RebuildTensor),
-            ("torch._utils", "_rebuild_parameter") => Ok(Global::RebuildParameter),
-            ("torch", "DoubleStorage") => storage(Kind::Double),
-            ("torch", "FloatStorage") => storage(Kind::Float),
-            ("torch", "HalfStorage") => storage(Kind::Half),
-            ("torch", "BFloat16Storage") => storage(Kind::BFloat16),
-            ("torch", "LongStorage") => storage(Kind::Int64),
-            ("torch", "IntStorage") => storage(Kind::Int),
-            ("torch", "ShortStorage") => storage(Kind::Int16),
-            ("torch", "CharStorage") => storage(Kind::Int8),
-            ("torch", "ByteStorage") => storage(Kind::Uint8),
-            ("torch", "BoolStorage") => storage(Kind::Bool),
-            _ => Err(format!(
-                "refuses to run '{module}.{name}': a state dictionary has no need of it; save the model's state_dict() alone"
-            )),
-        }?;
-        self.push(Node::Global(global))
+        let node = globals::named(module, name)?;
+        self.push(node)
     }
 
     /// BINPERSID: `('storage', class, key, location, length)`.
@@ -363,8 +360,13 @@ impl Machine<'_> {
 
     fn reduce(&mut self) -> Step {
         let call = self.pop_many(2)?;
-        let Node::Global(global) = self.nodes[call[0]] else {
-            return Err(format!("a call of {}, expected a known function", self.nodes[call[0]].what()));
+        let global = match &self.nodes[call[0]] {
+            Node::Global(global) => *global,
+            Node::Foreign(name) => {
+                let name = name.clone();
+                return self.push(Node::Foreign(name));
+            }
+            other => return Err(format!("a call of {}, expected a known function", other.what())),
         };
         let arguments = self.parts(call[1]).ok_or("a call without a tuple of arguments")?;
         match (global, arguments.as_slice()) {
@@ -386,11 +388,23 @@ impl Machine<'_> {
         }
     }
 
+    /// NEWOBJ: an instance of a class.
+    fn new_object(&mut self) -> Step {
+        let call = self.pop_many(2)?;
+        match &self.nodes[call[0]] {
+            Node::Foreign(name) => {
+                let name = name.clone();
+                self.push(Node::Foreign(name))
+            }
+            other => Err(format!("refuses an instance of {}: a state dictionary has no need of it", other.what())),
+        }
+    }
+
     /// BUILD sets attributes (`_metadata` of a state dictionary); they carry nothing that is needed here.
     fn build(&mut self) -> Step {
         self.pop()?;
         match self.top()? {
-            Node::Dict(_) => Ok(()),
+            Node::Dict(_) | Node::Foreign(_) => Ok(()),
             other => Err(format!("attributes for {}, expected a dictionary", other.what())),
         }
     }
@@ -414,7 +428,7 @@ impl Machine<'_> {
 
 impl Node {
     /// What it is, for messages.
-    pub(super) fn what(&self) -> &'static str {
+    pub(super) fn what(&self) -> &str {
         match self {
             Self::None => "None",
             Self::Bool => "a bool",
@@ -427,6 +441,7 @@ impl Node {
             Self::Global(_) => "a function or class",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
+            Self::Foreign(name) => name,
         }
     }
 }
