@@ -4,7 +4,7 @@
 //! wanted of an image alone is computed once for all of its objects.
 
 use stage_api::{Group, MaskChoice};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::architecture::EMBEDDING;
 use crate::checkpoint::Weights;
@@ -59,6 +59,11 @@ impl MaskDecoder {
         choice: MaskChoice,
     ) -> (Tensor, Tensor) {
         let (objects, grid) = (images.len() as i64, embedding.size()[2]);
+        if images.is_empty() {
+            let count = mask_tokens(choice).len() as i64;
+            let empty = |size: &[i64]| Tensor::zeros(size, (Kind::Float, embedding.device()));
+            return (empty(&[0, count, 4 * grid, 4 * grid]), empty(&[0, count]));
+        }
         let (embedding, positions) = (as_tokens(embedding), as_tokens(positions));
         let own = self.own_tokens().unsqueeze(0).expand([objects, -1, -1], false);
         let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
@@ -78,7 +83,7 @@ impl MaskDecoder {
         // On a CPU one object after the other: its tensors stay in the cache, where those of 32 would go through memory.
         let step = if embedding.device() == Device::Cpu { 1 } else { objects };
         let (logits, scores): (Vec<Tensor>, Vec<Tensor>) = (0..objects)
-            .step_by(step.max(1) as usize)
+            .step_by(step as usize)
             .map(|first| {
                 let tokens = tokens.narrow(0, first, step);
                 self.decode(&tokens, &image_of(first, step), &positions, grid, choice)
@@ -118,10 +123,7 @@ impl MaskDecoder {
         grid: i64,
         choice: MaskChoice,
     ) -> (Tensor, Tensor) {
-        let chosen = match choice {
-            MaskChoice::Single => 0..1,
-            MaskChoice::Three => 1..MASK_TOKENS,
-        };
+        let chosen = mask_tokens(choice);
         let (tokens, image) = self.transformer.forward(tokens, 1 + chosen.end as i64, image, positions);
         let weights: Vec<Tensor> =
             chosen.clone().map(|i| self.hypernetworks[i].forward(&tokens.select(1, 1 + i as i64))).collect();
@@ -147,6 +149,14 @@ impl MaskDecoder {
 /// `[B, C, g, g]` as `[B, g · g, C]`.
 fn as_tokens(x: &Tensor) -> Tensor {
     channels_last(x).flatten(1, 2).contiguous()
+}
+
+/// The mask tokens that are asked for.
+fn mask_tokens(choice: MaskChoice) -> std::ops::Range<usize> {
+    match choice {
+        MaskChoice::Single => 0..1,
+        MaskChoice::Three => 1..MASK_TOKENS,
+    }
 }
 
 /// `[P, M, g · g · 4 · 4]`, as [`MaskDecoder::upscale`] orders them, to `[P, M, 4g, 4g]`.

@@ -258,11 +258,7 @@ impl PromptedSegmenter for SamSegmenter {
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks {
-        let count = embedding.tensor.size()[0];
-        let images: Vec<i64> = match &prompts.slices {
-            Some(slices) => slices.iter().map(|&i| i as i64).collect(),
-            None => (0..count).collect(),
-        };
+        let images = images_of_objects(prompts, embedding.tensor.size()[0]);
         let encoded = self.prompt_encoder.forward(prompts, images.len() as i64, embedding.slice_size);
         let (logits, scores) = self.decoder.forward(&embedding.tensor, &images, &self.grid_encoding, &encoded, choice);
         Masks { logits: restore(&logits, embedding.slice_size, self.architecture.input_size), scores }
@@ -277,6 +273,38 @@ impl PromptedSegmenter for SamSegmenter {
             |t: &NamedTensor| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() };
         self.tensors.iter().map(copy).collect()
     }
+}
+
+/// For each object the image that it is in, of so many.
+///
+/// # Panics
+/// If the prompts don't agree on how many objects there are, or an image is not there.
+fn images_of_objects(prompts: &Prompts, batch: i64) -> Vec<i64> {
+    let images: Vec<i64> = match &prompts.slices {
+        Some(slices) => slices.iter().map(|&i| i as i64).collect(),
+        None => (0..batch).collect(),
+    };
+    if let Some(image) = images.iter().find(|&&image| image >= batch) {
+        panic!("an object is in slice {image}, but the embedding is of {batch} slices");
+    }
+    let rows = |tensor: &Tensor| tensor.size()[0];
+    let counts = [
+        ("boxes", prompts.boxes.as_ref().map(|boxes| boxes.len() as i64)),
+        ("rows of points", prompts.points.as_ref().map(|(points, _)| rows(points))),
+        ("rows of points' labels", prompts.points.as_ref().map(|(_, labels)| rows(labels))),
+        ("CAM masks", prompts.cam_mask.as_ref().map(rows)),
+        ("mask inputs", prompts.mask_logits.as_ref().map(rows)),
+    ];
+    let objects = images.len() as i64;
+    let whence = if prompts.slices.is_some() { "the prompts' slices name" } else { "as many slices have" };
+    for (what, count) in counts {
+        assert!(
+            count.is_none_or(|count| count == objects),
+            "{} {what} for {objects} objects, which {whence}",
+            count.unwrap_or_default()
+        );
+    }
+    images
 }
 
 /// What the tensors are of, with the family as stated, as the file records it, or by its checksum.

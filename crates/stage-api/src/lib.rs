@@ -269,6 +269,10 @@ pub trait PromptedSegmenter {
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding;
 
     /// Masks for each object of the prompts, at the slice's size.
+    ///
+    /// # Panics
+    /// If the prompts don't agree on how many objects there are, or name a slice that the embedding is not of: these are
+    /// mistakes of the caller, as tensors of other shapes than stated are.
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks;
 
     /// Which masks this checkpoint was trained to give.

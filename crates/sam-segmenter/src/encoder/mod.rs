@@ -75,7 +75,7 @@ impl ImageEncoder {
     pub(crate) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
         let features = features.to_kind(self.precision);
         let outputs = match &self.kind {
-            Encoder::TinyVit(encoder) => vec![("neck".to_owned(), encoder.forward(&features, pass))],
+            Encoder::TinyVit(encoder) => encoder.by_layer(&features, pass),
             Encoder::Vit(encoder) => encoder.by_layer(&features, pass),
         };
         outputs.into_iter().map(|(name, output)| (name, output.to_kind(Kind::Float))).collect()

@@ -107,6 +107,24 @@ impl TinyVit {
         });
         self.neck.forward(&x)
     }
+
+    /// What each layer makes of the features, by its name in the official code.
+    pub(super) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
+        let mut outputs = vec![("layers.0.downsample".to_owned(), features.shallow_clone())];
+        let mut x = features.shallow_clone();
+        for (stage, layer) in self.stages.iter().zip(1..) {
+            for (i, block) in stage.blocks.iter().enumerate() {
+                x = block.forward(&x, pass);
+                outputs.push((format!("layers.{layer}.blocks.{i}"), x.shallow_clone()));
+            }
+            if let Some(merging) = &stage.merging {
+                x = merging.forward(&x);
+                outputs.push((format!("layers.{layer}.downsample"), x.shallow_clone()));
+            }
+        }
+        outputs.push(("neck".to_owned(), self.neck.forward(&x)));
+        outputs
+    }
 }
 
 /// `work` on each picture of `[B, …]`. On a CPU the tensors of one still fit its cache, and those of four are so large that

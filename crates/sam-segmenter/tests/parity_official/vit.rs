@@ -1,23 +1,16 @@
-//! The ViT encoders and their decoder compute what the official code computes, on weights by formula.
-//!
-//! The numbers come from `fixtures/make_sam_fixtures.py`; a difference is measured against the tensor's range.
-
-#[path = "common/formula.rs"]
-mod formula;
+//! The ViT encoders and their decoder.
 
 use std::collections::BTreeMap;
 
 use sam_segmenter::{Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
-use stage_api::{
-    Adapters, BoxPrompt, Embedding, Features, MaskChoice, Masks, Mode, Precision, PromptedSegmenter, Prompts,
-};
+use stage_api::{Adapters, MaskChoice, Masks, Mode, Precision, PromptedSegmenter, Prompts};
 use tch::{Device, Kind, Tensor};
 
-/// Largest difference that is allowed, as a share of the tensor's range.
-const TOLERANCE: f64 = 1e-4;
-const GRADIENT_TOLERANCE: f64 = 1e-3;
-
-const CHOICES: [(&str, MaskChoice); 2] = [("single", MaskChoice::Single), ("three", MaskChoice::Three)];
+use super::formula;
+use super::reference::{
+    CHOICES, Fixture, GRADIENT_TOLERANCE, TOLERANCE, box_of, boxes, discs, embed_at_mask_size, input, named,
+    quarter_boxes, step,
+};
 
 #[test]
 fn weights_by_formula_are_those_of_the_fixture() {
@@ -37,7 +30,12 @@ fn weights_by_formula_are_those_of_the_fixture() {
 fn every_layer_of_the_encoder_equals_the_official_code() {
     for device in formula::devices() {
         let model = small_model(&without_adapters(), device);
-        Fixture::read("sam_vit").check_encoder("encoder.", &model, &input("input", [2, 3, 256, 256], device));
+        Fixture::read("sam_vit").check_encoder(
+            "encoder.",
+            &model,
+            &input("input", [2, 3, 256, 256], device),
+            &layer_names(),
+        );
     }
 }
 
@@ -48,7 +46,7 @@ fn one_exact_window_and_windows_in_the_middle_equal_the_official_code() {
         for (size, name) in [(224, "224"), (512, "512")] {
             let model = model(&Small { width: 48, size }, &without_adapters(), device);
             let x = input(&format!("input.{name}"), [1, 3, size, size], device);
-            fixture.check_encoder(&format!("{name}."), &model, &x);
+            fixture.check_encoder(&format!("{name}."), &model, &x, &layer_names());
             fixture.check_first_box(name, &model, &x);
         }
     }
@@ -61,7 +59,7 @@ fn positions_are_resized_for_another_input_as_samed_does() {
     for device in formula::devices() {
         let model = model(&Small { width: 48, size: 512 }, &settings, device);
         let x = input("input.resized", [1, 3, 256, 256], device);
-        fixture.check_encoder("resized.", &model, &x);
+        fixture.check_encoder("resized.", &model, &x, &layer_names());
         fixture.check_first_box("resized", &model, &x);
     }
 }
@@ -73,15 +71,15 @@ fn masks_and_scores_of_every_mix_of_prompts_equal_the_official_code() {
         let model = small_model(&without_adapters(), device);
         let embedding = embed_at_mask_size(&model, &input("input", [2, 3, 256, 256], device), Mode::Eval);
         let points = |labels: &str| Some((&fixture.0["points"] / 4.0, fixture.0[labels].shallow_clone()));
-        let (boxes, mask) = (|| Some(quarter_boxes(&fixture.0["boxes"])), || Some(discs()));
+        let mask = || Some(discs());
         let none = Prompts::default;
         let mixes = [
-            ("box", Prompts { boxes: boxes(), ..none() }),
+            ("box", Prompts { boxes: Some(boxes()), ..none() }),
             ("points", Prompts { points: points("labels"), ..none() }),
             ("padded_points", Prompts { points: points("padded_labels"), ..none() }),
             ("mask", Prompts { mask_logits: mask(), ..none() }),
-            ("box_points", Prompts { boxes: boxes(), points: points("labels"), ..none() }),
-            ("all", Prompts { boxes: boxes(), points: points("labels"), mask_logits: mask(), ..none() }),
+            ("box_points", Prompts { boxes: Some(boxes()), points: points("labels"), ..none() }),
+            ("all", Prompts { boxes: Some(boxes()), points: points("labels"), mask_logits: mask(), ..none() }),
             ("none", none()),
         ];
         for (name, prompts) in &mixes {
@@ -213,29 +211,6 @@ fn check_gradients(prefix: &str, settings: &SegmenterSettings, device: Device, c
     }
 }
 
-/// The embedding, and all gradients by name.
-fn step(fixture: &Fixture, model: &SamSegmenter, prefix: &str) -> (Tensor, BTreeMap<String, Tensor>) {
-    let tensors = named(model);
-    for (name, tensor) in tensors.iter().filter(|(name, _)| name.contains("lora_")) {
-        let value = formula::tensor(name, &tensor.size());
-        tch::no_grad(|| tensor.shallow_clone().copy_(&value));
-    }
-    let x = input("input", [2, 3, 256, 256], tensors["image_encoder.pos_embed"].device());
-    let embedding = embed_at_mask_size(model, &x, Mode::Train);
-    let prompts = Prompts { boxes: Some(quarter_boxes(&fixture.0["boxes"])), ..Prompts::default() };
-    let logits = model.decode(&embedding, &prompts, MaskChoice::Single).logits;
-    let loss = dice_loss(&logits, &discs().gt(0).to_kind(Kind::Float).to_device(x.device()));
-    if model.settings().precision == Precision::F32 {
-        fixture.check(&format!("{prefix}logits"), &logits, TOLERANCE);
-        fixture.check_whole(&format!("{prefix}loss"), &loss.view([1]), TOLERANCE);
-    }
-    loss.backward();
-    let value = embedding.tensor.detach();
-    embedding.backward();
-    let gradients = tensors.into_iter().map(|(name, tensor)| (name, tensor.grad()));
-    (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
-}
-
 fn training_step(settings: &SegmenterSettings, device: Device) -> (Tensor, BTreeMap<String, Tensor>, SamSegmenter) {
     let model = small_model(settings, device);
     let (embedding, gradients) = step(&Fixture::read("sam_vit"), &model, "lora.");
@@ -262,54 +237,8 @@ fn model(small: &Small, settings: &SegmenterSettings, device: Device) -> SamSegm
     SamSegmenter::load(&path, &settings, device).expect("the weights are those of a small ViT")
 }
 
-/// The model's tensors by name.
-fn named(model: &SamSegmenter) -> BTreeMap<String, Tensor> {
-    model.tensors().into_iter().map(|t| (t.name, t.tensor)).collect()
-}
-
 fn without_adapters() -> SegmenterSettings {
     SegmenterSettings { lora_rank: 0, ..SegmenterSettings::default() }
-}
-
-/// What the encoder shall see.
-fn input(name: &str, shape: [i64; 4], device: Device) -> Tensor {
-    let count = shape.iter().product::<i64>() as usize;
-    Tensor::from_slice(&formula::values(name, count, 0.0, 1.7)).view(shape).to_device(device)
-}
-
-fn features(model: &SamSegmenter, input: &Tensor) -> Features {
-    model.features_of_input(input)
-}
-
-/// An embedding as if of slices as large as the decoder's masks, so that these come out as the decoder gives them. Prompts
-/// for it count a quarter of the input's pixels.
-fn embed_at_mask_size(model: &SamSegmenter, input: &Tensor, mode: Mode) -> Embedding {
-    let embedding = model.embed(&features(model, input), Adapters::On, mode);
-    let side = (input.size()[2] / 4) as usize;
-    Embedding { slice_size: [side, side], ..embedding }
-}
-
-fn quarter_boxes(corners: &Tensor) -> Vec<BoxPrompt> {
-    let corners = Vec::<f32>::try_from((corners / 4.0).flatten(0, -1)).expect("numbers");
-    corners.chunks(4).map(box_of).collect()
-}
-
-fn box_of(corners: &[f32]) -> BoxPrompt {
-    BoxPrompt { x0: corners[0], y0: corners[1], x1: corners[2], y1: corners[3] }
-}
-
-/// Two discs, as `discs` in the fixture's script.
-fn discs() -> Tensor {
-    let values: Vec<f32> = [(22.5_f32, 30.0_f32), (24.0, 32.0)]
-        .iter()
-        .flat_map(|&(cx, cy)| {
-            (0..64 * 64).map(move |i| {
-                let (x, y) = ((i % 64) as f32, (i / 64) as f32);
-                (12. - ((x - cx).powi(2) + (y - cy).powi(2)).sqrt()).clamp(-10., 10.)
-            })
-        })
-        .collect();
-    Tensor::from_slice(&values).view([2, 1, 64, 64])
 }
 
 /// A slice as `slice_by_formula` in the fixture's script, in [0, 1].
@@ -325,85 +254,6 @@ fn slice_by_formula(number: i64, height: i64, width: i64) -> Tensor {
         value as f32 / 255.0
     };
     Tensor::from_slice(&noise.enumerate().map(grey).collect::<Vec<f32>>()).view([1, 1, height, width])
-}
-
-fn dice_loss(logits: &Tensor, target: &Tensor) -> Tensor {
-    let sum = |t: &Tensor| t.sum_dim_intlist([1_i64, 2, 3].as_slice(), false, None);
-    let probability = logits.sigmoid();
-    let dice: Tensor = (sum(&(&probability * target)) * 2.0 + 1.0) / (sum(&probability) + sum(target) + 1.0);
-    1.0 - dice.mean(None)
-}
-
-/// A file of thinned tensors.
-struct Fixture(BTreeMap<String, Tensor>);
-
-impl Fixture {
-    fn read(name: &str) -> Self {
-        let path = format!("{}/tests/fixtures/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
-        Self(Tensor::read_safetensors(path).expect("the fixture can be read").into_iter().collect())
-    }
-
-    /// The names of thinned tensors behind a prefix.
-    fn names(&self, prefix: &str) -> Vec<String> {
-        self.0.keys().filter_map(|key| Some(key.strip_prefix(prefix)?.strip_suffix(".range")?.to_owned())).collect()
-    }
-
-    fn flat(&self, name: &str) -> Vec<f32> {
-        Vec::try_from(self.0[name].flatten(0, -1)).expect("numbers")
-    }
-
-    /// Compares the values that the fixture kept of a tensor.
-    fn check(&self, name: &str, found: &Tensor, tolerance: f64) {
-        let range = &self.0[&format!("{name}.range")];
-        let range = range.double_value(&[1]) - range.double_value(&[0]);
-        let found = found.detach().to_device(Device::Cpu).contiguous().flatten(0, -1);
-        let stride = (found.numel() / 1000) | 1;
-        self.compare(name, &found.slice(0, 0, None, stride as i64), range, tolerance);
-    }
-
-    /// Compares a small tensor that was kept whole.
-    fn check_whole(&self, name: &str, found: &Tensor, tolerance: f64) {
-        let scale = self.0[name].abs().max().double_value(&[]);
-        self.compare(name, &found.detach().to_device(Device::Cpu), scale, tolerance);
-    }
-
-    fn compare(&self, name: &str, found: &Tensor, range: f64, tolerance: f64) {
-        let expected = &self.0[name];
-        assert_eq!(found.size(), expected.size(), "{name}");
-        let worst = (found - expected).abs().max().double_value(&[]) / range;
-        println!("{name}: {worst:.1e} of its range");
-        assert!(worst <= tolerance, "{name}: differs by {worst:.2e} of its range");
-    }
-
-    fn check_encoder(&self, prefix: &str, model: &SamSegmenter, input: &Tensor) {
-        let layers = model.embed_by_layer(&features(model, input));
-        assert_eq!(layers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), layer_names());
-        for (name, output) in layers {
-            self.check(&format!("{prefix}{name}"), &output, TOLERANCE);
-        }
-    }
-
-    /// The first box of the scripts, at the input's scale.
-    fn check_first_box(&self, name: &str, model: &SamSegmenter, input: &Tensor) {
-        let side = input.size()[2] as f32 / 4.0;
-        let corners = [44.0, 70.0, 136.0, 171.0].map(|x: f32| x / 256.0 * side);
-        let prompts = Prompts { boxes: Some(vec![box_of(&corners)]), ..Prompts::default() };
-        let embedding = embed_at_mask_size(model, input, Mode::Eval);
-        let masks = tch::no_grad(|| model.decode(&embedding, &prompts, MaskChoice::Three));
-        self.check_decoded(name, &masks);
-    }
-
-    fn check_masks(&self, name: &str, model: &SamSegmenter, embedding: &Embedding, prompts: &Prompts) {
-        for (count, choice) in CHOICES {
-            let masks = tch::no_grad(|| model.decode(embedding, prompts, choice));
-            self.check_decoded(&format!("{name}.{count}"), &masks);
-        }
-    }
-
-    fn check_decoded(&self, name: &str, masks: &Masks) {
-        self.check(&format!("{name}.logits"), &masks.logits, TOLERANCE);
-        self.check_whole(&format!("{name}.scores"), &masks.scores, TOLERANCE);
-    }
 }
 
 fn layer_names() -> Vec<String> {
