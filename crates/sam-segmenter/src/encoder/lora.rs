@@ -77,9 +77,18 @@ impl LowRank {
 
     /// `y` with the detour's result, in place.
     fn add_to(&self, y: &Tensor, x: &Tensor) -> Tensor {
+        y.flatten(0, -2).addmm_(&self.inner(x).flatten(0, -2), &for_input(&self.b, x).tr()).view_as(y)
+    }
+
+    /// The detour's result alone.
+    fn detour(&self, x: &Tensor) -> Tensor {
+        self.inner(x).linear::<Tensor>(&for_input(&self.b, x), None)
+    }
+
+    /// `[…, rank]`. With dropout, draws random numbers.
+    fn inner(&self, x: &Tensor) -> Tensor {
         let x = if self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() };
-        let inner = scaled(x.linear::<Tensor>(&for_input(&self.a, &x), None), self.scale).flatten(0, -2);
-        y.flatten(0, -2).addmm_(&inner, &for_input(&self.b, &x).tr()).view_as(y)
+        scaled(x.linear::<Tensor>(&for_input(&self.a, &x), None), self.scale)
     }
 }
 
@@ -231,6 +240,8 @@ fn random_a(count: i64, init: LoraInit, fan_in: f32, rng: &mut ChaCha8Rng) -> Te
         .collect();
     Tensor::from_slice(&values)
 }
+
+mod way_back;
 
 #[cfg(test)]
 mod tests;

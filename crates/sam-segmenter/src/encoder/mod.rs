@@ -97,3 +97,13 @@ impl ImageEncoder {
         }
     }
 }
+
+/// The gradients of tensors, carried on into the graphs that these are the ends of.
+fn push(ends: impl IntoIterator<Item = (Tensor, Tensor)>) {
+    // The derivative of x · gradient is that gradient.
+    let products =
+        ends.into_iter().map(|(x, gradient)| tch::with_grad(|| x.flatten(0, -1).dot(&gradient.flatten(0, -1))));
+    if let Some(sum) = products.reduce(|a, b| tch::with_grad(|| a + b)) {
+        sum.backward();
+    }
+}

@@ -1,4 +1,6 @@
 //! A block: attention, then a two-layer perceptron, each added to its input.
+//!
+//! It is cut into steps, because its way back on the CPU starts from some of their results.
 
 use stage_api::{Adapters, Mode};
 use tch::Tensor;
@@ -12,15 +14,15 @@ use crate::layers::{LayerNorm, Scope, gelu_owned};
 use crate::settings::LoraTarget;
 
 pub(super) struct Block {
-    first_norm: LayerNorm,
-    qkv: Qkv,
-    proj: AdaptedLinear,
+    pub(super) first_norm: LayerNorm,
+    pub(super) qkv: Qkv,
+    pub(super) proj: AdaptedLinear,
     /// `[2 · side − 1, d]` for rows and for columns.
     relative: [Tensor; 2],
-    windows: Windows,
-    second_norm: LayerNorm,
-    mlp_in: AdaptedLinear,
-    mlp_out: AdaptedLinear,
+    pub(super) windows: Windows,
+    pub(super) second_norm: LayerNorm,
+    pub(super) mlp_in: AdaptedLinear,
+    pub(super) mlp_out: AdaptedLinear,
     has_adapters: bool,
     has_dropout: bool,
 }
@@ -59,9 +61,11 @@ impl Block {
         let qkv = self.project(x, pass);
         let grids = self.grids(&qkv, x);
         let attended = if attention::is_blocked(x) { blocked::forward(&grids).output } else { fused::forward(&grids) };
-        drop(grids);
         drop(qkv);
-        self.finish(x, attended, pass)
+        let y = self.attend(x, &attended, pass);
+        drop(attended);
+        let activated = gelu_owned(self.widen(&y, pass));
+        self.narrow(&activated, &y, pass)
     }
 
     /// Queries, keys and values, `[G, side², d]` each.
@@ -78,15 +82,19 @@ impl Block {
         Grids::new(qkv.each_ref(), &self.relative, self.windows.side_on(size(x)))
     }
 
-    /// From the block's input and the result of attention to the block's output.
-    pub(super) fn finish(&self, x: &Tensor, attended: Tensor, pass: Pass) -> Tensor {
-        let joined = self.windows.join(&attended, size(x));
-        drop(attended);
-        let y = added(self.proj.forward(&joined, pass), x);
-        drop(joined);
-        let hidden = self.mlp_in.forward(&self.second_norm.forward(&y), pass);
-        let hidden = gelu_owned(hidden);
-        added(self.mlp_out.forward(&hidden, pass), &y)
+    /// The block's input with the result of attention, `[G, side², d]`, added.
+    pub(super) fn attend(&self, x: &Tensor, attended: &Tensor, pass: Pass) -> Tensor {
+        added(self.proj.forward(&self.windows.join(attended, size(x)), pass), x)
+    }
+
+    /// The perceptron's hidden layer, before its activation.
+    pub(super) fn widen(&self, y: &Tensor, pass: Pass) -> Tensor {
+        self.mlp_in.forward(&self.second_norm.forward(y), pass)
+    }
+
+    /// The perceptron's result, added to its input.
+    pub(super) fn narrow(&self, activated: &Tensor, y: &Tensor, pass: Pass) -> Tensor {
+        added(self.mlp_out.forward(activated, pass), y)
     }
 
     /// Whether that pass records gradients for adapters of this block.

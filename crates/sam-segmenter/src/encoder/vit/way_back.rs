@@ -1,38 +1,48 @@
 //! A training step's way through the encoder where it doesn't leave the way back to autograd: on the CPU, whose attention
 //! has a way back of its own, and where the backward pass computes the blocks again.
 //!
-//! Each block ends one graph and begins another: its input is a leaf. On the CPU so is the result of attention, which has no
-//! graph itself. The gradient is carried from graph to graph, and reaches the adapters in each.
+//! On the CPU the blocks record no graph. What a block keeps is what can't be had again cheaply; normalisations, the
+//! activation and the adapters' detours are computed again, with small graphs of their own.
 
 use std::rc::Rc;
 
 use stage_api::EncoderBackward;
 use tch::{Kind, Tensor};
 
-use super::super::Encoded;
-use super::super::lora::Pass;
+use super::super::lora::{Pass, Qkv};
 use super::super::neck::Neck;
-use super::attention::{self, blocked};
+use super::super::{Encoded, push};
+use super::attention;
+use super::attention::blocked::{self, Attended};
 use super::block::Block;
+use super::windows::size;
+use crate::layers::{LayerNorm, gelu};
 use crate::settings::Memory;
 
-/// From the gradient of an output to that of the input, which is undefined where the input needs none.
-type WayBack = Box<dyn FnOnce(&Tensor) -> Tensor>;
+/// From the gradient of an output to that of the input, where the input needs one.
+type WayBack = Box<dyn FnOnce(&Tensor) -> Option<Tensor>>;
+
+/// Where a block's input comes from: nothing before the first adapter needs a gradient.
+#[derive(Clone, Copy, PartialEq)]
+enum Input {
+    Constant,
+    Trained,
+}
 
 pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass: Pass, memory: Memory) -> Encoded {
     let mut ways: Vec<WayBack> = Vec::new();
-    let x = blocks.iter().fold(features.detach(), |x, block| {
-        let needs_gradient = x.requires_grad() || block.trains_adapters(pass);
-        if !needs_gradient {
-            return tch::no_grad(|| block.forward(&x, pass));
+    let mut input = Input::Constant;
+    let mut x = features.detach();
+    for block in blocks {
+        if input == Input::Constant && !block.trains_adapters(pass) {
+            x = tch::no_grad(|| block.forward(&x, pass));
+            continue;
         }
-        let (y, way) = match memory {
-            Memory::Keep => record(block, x, pass),
-            Memory::Recompute => postpone(block, x, pass),
-        };
+        let (y, way) = step(block, x, input, pass, memory);
         ways.push(way);
-        y.detach().set_requires_grad(true)
-    });
+        (x, input) = (y, Input::Trained);
+    }
+    let x = x.set_requires_grad(input == Input::Trained);
     let embedding = neck.forward(&x).to_kind(Kind::Float);
     if !embedding.requires_grad() {
         return embedding.into();
@@ -40,68 +50,117 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
     let leaf = embedding.detach().set_requires_grad(true);
     let back = move |gradient: &Tensor| {
         push([(embedding, gradient.shallow_clone())]);
-        let mut gradient = x.grad();
+        let mut gradient = Some(x.grad());
         drop(x);
-        while let Some(way) = ways.pop() {
-            gradient = way(&gradient);
+        while let (Some(way), Some(of_output)) = (ways.pop(), gradient) {
+            gradient = way(&of_output);
         }
     };
     Encoded { embedding: leaf, rest: Some(EncoderBackward(Box::new(back))) }
 }
 
-/// A block's output, with what its way back needs.
-fn record(block: &Rc<Block>, x: Tensor, pass: Pass) -> (Tensor, WayBack) {
-    if !attention::is_blocked(&x) {
-        let y = block.forward(&x, pass);
-        let output = y.detach();
-        let way = move |gradient: &Tensor| {
-            push([(y, gradient.shallow_clone())]);
-            x.grad()
-        };
-        return (output, Box::new(way));
-    }
-    let qkv = block.project(&x, pass);
-    let apart = qkv.each_ref().map(Tensor::detach);
-    let attended = tch::no_grad(|| blocked::forward(&block.grids(&apart, &x)));
-    let leaf = attended.output.detach().set_requires_grad(qkv.iter().any(Tensor::requires_grad));
-    let y = block.finish(&x, leaf.shallow_clone(), pass);
-    let output = y.detach();
-    let block = block.clone();
-    let way = move |gradient: &Tensor| {
-        push([(y, gradient.shallow_clone())]);
-        let gradient = leaf.grad();
-        if gradient.defined() {
-            let wanted = qkv.each_ref().map(Tensor::requires_grad);
-            let gradients = tch::no_grad(|| blocked::backward(&block.grids(&apart, &x), &attended, &gradient, wanted));
-            drop((apart, attended, leaf, gradient));
-            push(qkv.into_iter().zip(gradients).filter_map(|(x, gradient)| Some((x, gradient?))));
-        }
-        x.grad()
-    };
-    (output, Box::new(way))
-}
-
-/// A block's output alone; its way back first computes the block again.
-fn postpone(block: &Rc<Block>, x: Tensor, pass: Pass) -> (Tensor, WayBack) {
-    // Dropout must leave out the same values again. libtorch can't save its generator, but it can be seeded.
+/// A block's output without graph, and its way back.
+fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) -> (Tensor, WayBack) {
+    // The way back must leave out the values that the forward pass left out. libtorch can't save its generator of random
+    // numbers, but it can be seeded.
     let seed = block.drops_out(pass).then(|| Tensor::randint(i64::MAX, [1], tch::kind::INT64_CPU).int64_value(&[0]));
     let sow = move || seed.into_iter().for_each(tch::manual_seed);
-    sow();
-    let y = tch::no_grad(|| block.forward(&x, pass));
     let block = block.clone();
+    sow();
+    if attention::is_blocked(&x) && memory == Memory::Keep {
+        let (y, kept) = tch::no_grad(|| Kept::of(&block, x, pass));
+        let way = move |gradient: &Tensor| {
+            sow();
+            tch::no_grad(|| kept.back(&block, gradient, input))
+        };
+        return (y, Box::new(way));
+    }
+    let y = tch::no_grad(|| block.forward(&x, pass));
     let way = move |gradient: &Tensor| {
         sow();
-        let (_, way) = tch::with_grad(|| record(&block, x, pass));
-        way(gradient)
+        if !attention::is_blocked(&x) {
+            return back_by_graph(&block, &x, gradient, input, pass);
+        }
+        let (_, kept) = tch::no_grad(|| Kept::of(&block, x, pass));
+        sow();
+        tch::no_grad(|| kept.back(&block, gradient, input))
     };
     (y, Box::new(way))
 }
 
-/// The gradients of tensors, carried on into the graphs that these are the ends of.
-fn push(ends: impl IntoIterator<Item = (Tensor, Tensor)>) {
-    // The derivative of x · gradient is that gradient.
-    let products = ends.into_iter().map(|(x, gradient)| x.flatten(0, -1).dot(&gradient.flatten(0, -1)));
-    if let Some(sum) = products.reduce(|a, b| a + b) {
-        sum.backward();
+/// Computes the block again, for autograd.
+fn back_by_graph(block: &Block, x: &Tensor, gradient: &Tensor, input: Input, pass: Pass) -> Option<Tensor> {
+    let x = x.detach().set_requires_grad(input == Input::Trained);
+    let y = tch::with_grad(|| block.forward(&x, pass));
+    push([(y, gradient.shallow_clone())]);
+    (input == Input::Trained).then(|| x.grad())
+}
+
+/// What a block keeps of a forward pass.
+struct Kept {
+    x: Tensor,
+    qkv: [Tensor; 3],
+    attended: Attended,
+    /// `x` with attention's result.
+    y: Tensor,
+    /// The perceptron's hidden layer before its activation.
+    hidden: Tensor,
+}
+
+impl Kept {
+    /// The block's output, and what it keeps.
+    fn of(block: &Block, x: Tensor, pass: Pass) -> (Tensor, Self) {
+        let qkv = block.project(&x, pass);
+        let attended = blocked::forward(&block.grids(&qkv, &x));
+        let y = block.attend(&x, &attended.output, pass);
+        let hidden = block.widen(&y, pass);
+        let output = block.narrow(&gelu(&hidden), &y, pass);
+        (output, Self { x, qkv, attended, y, hidden })
+    }
+
+    /// From the gradient of the block's output to its input's. Those of the adapters are added to them.
+    fn back(self, block: &Block, gradient: &Tensor, input: Input) -> Option<Tensor> {
+        let wants_input = input == Input::Trained;
+        let Self { x, qkv, attended, y, hidden } = self;
+        let map = size(&x);
+        let first = Normed::of(&block.first_norm, &x);
+        let second = Normed::of(&block.second_norm, &y);
+        let qkv_detours = block.qkv.detours(&first.y, wants_input);
+        let proj_detour = block.proj.detour(|| block.windows.join(&attended.output, map));
+        let in_detour = block.mlp_in.detour(|| second.y.shallow_clone());
+        let out_detour = block.mlp_out.detour(|| gelu(&hidden));
+
+        let of_hidden = hidden.gelu_backward(&block.mlp_out.back(gradient, out_detour), "none");
+        drop(hidden);
+        let of_y = second.back(&block.mlp_in.back(&of_hidden, in_detour)) + gradient;
+        drop(of_hidden);
+        let of_attended = block.windows.split(&block.proj.back(&of_y, proj_detour), None);
+        let wanted = block.qkv.adapted().map(|adapted| adapted || wants_input);
+        let of_qkv = blocked::backward(&block.grids(&qkv, &x), &attended, &of_attended, wanted)
+            .map(|gradient| gradient.map(|gradient| block.windows.join(&gradient, map)));
+        drop((qkv, attended, of_attended));
+        if !wants_input {
+            Qkv::back_to_adapters(&of_qkv, qkv_detours);
+            return None;
+        }
+        Some(first.back(&block.qkv.back(&of_qkv, qkv_detours)) + of_y)
+    }
+}
+
+/// A normalisation, recorded.
+struct Normed {
+    x: Tensor,
+    y: Tensor,
+}
+
+impl Normed {
+    fn of(norm: &LayerNorm, x: &Tensor) -> Self {
+        let x = x.detach().set_requires_grad(true);
+        Self { y: tch::with_grad(|| norm.forward(&x)), x }
+    }
+
+    fn back(self, gradient: &Tensor) -> Tensor {
+        push([(self.y, gradient.shallow_clone())]);
+        self.x.grad()
     }
 }
