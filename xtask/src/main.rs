@@ -7,6 +7,7 @@ mod chain;
 mod cuda;
 mod doctor;
 mod evaluate;
+mod export;
 mod fuzz;
 mod inspect;
 mod libtorch;
@@ -60,6 +61,8 @@ enum Verb {
     Evaluate(Forwarded),
     #[command(about = predict::ABOUT, after_help = predict::EXAMPLES, disable_help_flag = true)]
     Predict(Forwarded),
+    #[command(about = export::ABOUT, after_help = export::EXAMPLES, disable_help_flag = true)]
+    Export(Forwarded),
     #[command(about = report::ABOUT, after_help = report::EXAMPLES, disable_help_flag = true)]
     Report(Forwarded),
     #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Train(forwarded) => train::run(&workspace, &forwarded),
         Verb::Evaluate(forwarded) => evaluate::run(&workspace, &forwarded),
         Verb::Predict(forwarded) => predict::run(&workspace, &forwarded),
+        Verb::Export(forwarded) => export::run(&workspace, &forwarded),
         Verb::Report(forwarded) => report::run(&workspace, &forwarded),
         Verb::Runs(args) => runs::run(&workspace, &args),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),

@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("usage: export_cases WEIGHTS FAMILY FOLDER [INPUT_SIZE]");
     let weights: PathBuf = next()?.into();
-    let family: Family = serde_json::from_value(next()?.into())?;
+    let family: Family = next()?.parse()?;
     let folder: PathBuf = next()?.into();
     let input_size = next().ok().map(|text| text.parse()).transpose()?;
     let settings = SegmenterSettings {

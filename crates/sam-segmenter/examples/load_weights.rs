@@ -12,7 +12,7 @@ use tch::Device;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let weights: PathBuf = arguments.next().ok_or("usage: load_weights WEIGHTS [FAMILY]")?.into();
-    let family: Option<Family> = arguments.next().map(|name| serde_json::from_value(name.into())).transpose()?;
+    let family: Option<Family> = arguments.next().map(|name| name.parse()).transpose()?;
     let before = peak_mebibytes();
     let start = Instant::now();
     let settings = SegmenterSettings { family, ..SegmenterSettings::default() };

@@ -32,7 +32,18 @@ pub enum Family {
     LiteMedSam,
 }
 
+impl std::str::FromStr for Family {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        Self::named(name).ok_or_else(|| format!("no family is called '{name}', expected one of {}", names()))
+    }
+}
+
 impl Family {
+    const ALL: [Self; 4] = [Self::Sam, Self::MedSam, Self::MobileSam, Self::LiteMedSam];
+
     /// The name in configurations and files.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +55,7 @@ impl Family {
     }
 
     pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Sam, Self::MedSam, Self::MobileSam, Self::LiteMedSam].into_iter().find(|f| f.name() == name)
+        Self::ALL.into_iter().find(|family| family.name() == name)
     }
 
     /// Of the published files.

@@ -77,6 +77,11 @@ impl WeightsError {
         move |source| Self::Torch { path: path.to_owned(), source }
     }
 
+    /// A file of other things where adapters are needed.
+    pub(crate) fn no_adapters(path: &Path) -> Self {
+        Self::malformed(path, "it has no record of adapters, expected a file that `export --to adapters` wrote")
+    }
+
     pub(crate) fn malformed(path: &Path, what: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into() }
     }

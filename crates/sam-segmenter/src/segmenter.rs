@@ -100,12 +100,7 @@ impl SamSegmenter {
     pub fn load_adapters(&mut self, path: &Path) -> Result<(), WeightsError> {
         let file = StateFile::open(path)?;
         let Record { family, adapters: found, .. } = file.record().clone();
-        let Some(found) = found else {
-            return Err(WeightsError::malformed(
-                path,
-                "it has no record of adapters, expected a file that `export --to adapters` wrote",
-            ));
-        };
+        let found = found.ok_or_else(|| WeightsError::no_adapters(path))?;
         let mut file = Weights::new(file, Device::Cpu);
         let own = self.architecture.family;
         if family != Some(own) {

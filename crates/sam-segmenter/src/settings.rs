@@ -1,9 +1,13 @@
 //! How the segmenter is built: what is adapted, and what becomes of the prompts.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use stage_api::{MaskChoice, Precision};
 
 use crate::architecture::Family;
+use crate::checkpoint::StateFile;
+use crate::error::WeightsError;
 
 /// Settings of [`SamSegmenter`](crate::SamSegmenter).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +45,23 @@ pub struct SegmenterSettings {
 }
 
 impl SegmenterSettings {
+    /// With the adapters that a file holds, for the encoder and input that they belong to; what is stated stays.
+    ///
+    /// # Errors
+    /// If the file can't be read, or is not one that [`save_adapters`](crate::SamSegmenter::save_adapters) wrote.
+    pub fn for_adapters(self, path: &Path) -> Result<Self, WeightsError> {
+        let record = StateFile::open(path)?.record().clone();
+        let adapters = record.adapters.ok_or_else(|| WeightsError::no_adapters(path))?;
+        Ok(Self {
+            family: self.family.or(record.family),
+            input_size: self.input_size.or(Some(adapters.input_size)),
+            lora_rank: adapters.rank,
+            lora_targets: adapters.targets,
+            lora_alpha: adapters.alpha,
+            ..self
+        })
+    }
+
     /// The first value that makes no sense.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.lora_rank > 0 && self.lora_targets.is_empty() {

@@ -4,6 +4,7 @@ use crate::checkpoint::Which;
 use crate::config::{Config, difference};
 use crate::device::{self, DeviceChoice};
 use crate::evaluate::{self, Evaluator};
+use crate::export::{self, Export, Format};
 use crate::files::write_whole;
 use crate::memory;
 use crate::model::{Model, untouched_segmenter};
@@ -14,6 +15,7 @@ use crate::train::{Outcome, Training};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
+use sam_segmenter::Family;
 use slice_sampling::Selection;
 use slice_store::SliceStore;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,11 @@ enum Command {
         after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/\n  cargo xtask predict --run runs/lits-mini --input dicom-series/ --output mask.nii.gz"
     )]
     Predict(PredictArgs),
+    /// Write a run's segmenter, or pretrained weights, in formats that other programs read
+    #[command(
+        after_help = "Examples:\n  cargo xtask export --run runs/lits-mini --to safetensors\n  cargo xtask export --run runs/lits-mini --to torchscript --output exported/\n  cargo xtask export --weights sam_vit_b_01ec64.pth --to torchscript --output sam-vit-b/\n  cargo xtask export --weights medsam.pth --family medsam --adapters adapters.safetensors --to safetensors --output merged.safetensors\n\nA SAM checkpoint has no place for the learned vector of the CAM's mask: safetensors leave it out, torchscript keeps it.\nFiles that are there are replaced."
+    )]
+    Export(ExportArgs),
 }
 
 #[derive(Args)]
@@ -149,6 +156,34 @@ struct PredictArgs {
     compute: Compute,
 }
 
+#[derive(Args)]
+struct ExportArgs {
+    /// Run directory
+    #[arg(long, required_unless_present = "weights", conflicts_with = "weights")]
+    run: Option<PathBuf>,
+    /// A file of weights instead of a run
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// What the weights were trained as, where their SHA-256 doesn't tell: sam, medsam, mobile-sam or lite-medsam
+    #[arg(long, requires = "weights")]
+    family: Option<Family>,
+    /// Side of the encoder's input in pixels [default: as the weights have it]
+    #[arg(long, requires = "weights", value_name = "PIXELS")]
+    input_size: Option<i64>,
+    /// Adapters that belong to the weights, to be added into them
+    #[arg(long, requires = "weights", value_name = "FILE")]
+    adapters: Option<PathBuf>,
+    /// What is written
+    #[arg(long, value_enum)]
+    to: Format,
+    /// File to write, or folder for torchscript [default with --run: in RUN/export]
+    #[arg(long, required_unless_present = "run")]
+    output: Option<PathBuf>,
+    /// Export the last checkpoint instead of the best
+    #[arg(long, requires = "run")]
+    last: bool,
+}
+
 /// Runs the program with these stages; prints any error in one place.
 pub fn main(registry: &Registry) -> ExitCode {
     memory::keep_freed();
@@ -168,6 +203,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Command::Train(arguments) => train(registry, arguments, &stop),
         Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),
         Command::Predict(arguments) => predict(registry, arguments, &stop),
+        Command::Export(arguments) => export(registry, arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -420,6 +456,25 @@ fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> R
     if !failed.is_empty() {
         bail!("{} of {} volumes failed:\n  {}", failed.len(), pairs.len(), failed.join("\n  "));
     }
+    Ok(true)
+}
+
+fn export(registry: &Registry, arguments: &ExportArgs) -> Result<bool> {
+    let ExportArgs { run, weights, adapters, .. } = arguments;
+    let sources: Vec<&Path> = [weights, adapters].into_iter().flatten().map(PathBuf::as_path).collect();
+    let output = export::output(arguments.to, arguments.output.as_deref(), run.as_deref(), &sources)?;
+    let export = match (run, weights) {
+        (Some(run), _) => {
+            let (config, record) = open_run(run)?;
+            let which = if arguments.last { Which::Last } else { Which::Best };
+            Export::of_run(run, which, (&config, &record), registry)?
+        }
+        (None, Some(weights)) => {
+            Export::of_weights(weights, adapters.as_deref(), arguments.family, arguments.input_size)?
+        }
+        (None, None) => bail!("--run or --weights is missing"),
+    };
+    export.write(arguments.to, &output)?;
     Ok(true)
 }
 

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod device;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod loader;
 pub mod losses;
