@@ -3,7 +3,7 @@
 //! Each object knows its image: `P` objects are `P` decodings (the official code pairs each object with each image). What is
 //! wanted of an image alone is computed once for all of its objects.
 
-use stage_api::{Group, MaskChoice};
+use stage_api::{Group, MaskChoice, sent};
 use tch::{Device, Kind, Tensor};
 
 use crate::architecture::EMBEDDING;
@@ -67,7 +67,7 @@ impl MaskDecoder {
         let (embedding, positions) = (as_tokens(embedding), as_tokens(positions));
         let own = self.own_tokens().unsqueeze(0).expand([objects, -1, -1], false);
         let tokens = Tensor::cat(&[&own, &prompts.tokens], 1);
-        let index = Tensor::from_slice(images).to_device(embedding.device());
+        let index = sent(&Tensor::from_slice(images), embedding.device());
         let shared = prompts.dense.size()[0] == 1;
 
         // Where the dense prompt is the same for all objects, so is what the first layer sees of their image.

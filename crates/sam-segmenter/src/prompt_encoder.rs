@@ -133,7 +133,7 @@ impl PromptEncoder {
 
     fn boxes(&self, boxes: &[BoxPrompt], scale: &Tensor) -> Tensor {
         let corners: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
-        self.corners(&(Tensor::from_slice(&corners).to_device(self.frequencies.device()).view([-1, 2, 2]) * scale))
+        self.corners(&(sent(&Tensor::from_slice(&corners), self.frequencies.device()).view([-1, 2, 2]) * scale))
     }
 
     /// `[P, 2, 2]` in pixels of the input.
