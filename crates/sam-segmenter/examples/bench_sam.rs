@@ -27,7 +27,7 @@ struct Arguments {
     /// Rounds of all works; medians count
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Timed repetitions in each process, after one that doesn't count
+    /// Timed repetitions in each process, after one that doesn't count; a volume is timed once
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Threads of each side
@@ -119,9 +119,13 @@ fn main() -> Result<()> {
     for round in 0..arguments.rounds {
         for (work, (ours, peer)) in works.iter().zip(&mut measured) {
             eprintln!("round {} of {}: {}", round + 1, arguments.rounds, work.name);
-            ours.push(run(&mut our_program(work, &arguments, vit.as_deref())?)?);
-            if let Some(mut command) = peer_program(work, &arguments, vit.as_deref()) {
-                peer.push(run(&mut command)?);
+            let programs =
+                [Some(our_program(work, &arguments, vit.as_deref())?), peer_program(work, &arguments, vit.as_deref())];
+            for ((who, command), figures) in ["ours", "peer"].into_iter().zip(programs).zip([ours, peer]) {
+                let Some(mut command) = command else { continue };
+                let found = run(&mut command)?;
+                eprintln!("  {who}: {:.3} s, {:.0} MiB", found.seconds, found.mib);
+                figures.push(found);
             }
         }
     }
@@ -158,15 +162,12 @@ fn vit_weights(arguments: &Arguments) -> Result<Option<PathBuf>> {
 fn our_program(work: &Work, arguments: &Arguments, vit: Option<&Path>) -> Result<Command> {
     let program = std::env::current_exe()?.with_file_name(work.ours);
     let mut command = Command::new(program);
-    // As the trainer's own settings of the allocator: what is freed is kept.
+    // As the trainer sets its allocator: what is freed is kept. The peer runs as it is.
     command.env("MALLOC_MMAP_THRESHOLD_", "33554432").env("MALLOC_TRIM_THRESHOLD_", "2147483647");
     common(&mut command, work, arguments);
     let weights = if work.arguments[0] == "lite" { Some(arguments.lite.as_path()) } else { vit };
     let weights = weights.context("ViT-B needs its weights: --vit FILE, or --python to make some")?;
-    command
-        .arg("--weights")
-        .arg(weights)
-        .args((work.arguments[0] != "lite").then_some(["--family", "sam"]).into_iter().flatten());
+    command.arg("--weights").arg(weights);
     Ok(command)
 }
 
@@ -187,7 +188,8 @@ fn peer_program(work: &Work, arguments: &Arguments, vit: Option<&Path>) -> Optio
 }
 
 fn common(command: &mut Command, work: &Work, arguments: &Arguments) {
-    command.args(work.arguments).args(["--runs", &arguments.runs.to_string()]);
+    let runs = if work.arguments[1] == "volume" { 1 } else { arguments.runs };
+    command.args(work.arguments).args(["--runs", &runs.to_string()]);
     command.args(["--threads", &arguments.threads.to_string()]);
 }
 
@@ -207,7 +209,8 @@ fn median(figures: &[Figures]) -> Figures {
     let of = |value: fn(&Figures) -> f64| {
         let mut values: Vec<f64> = figures.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+        // Of an even number, the lower one of the middle two on both sides.
+        values[(values.len() - 1) / 2]
     };
     Figures { seconds: of(|f| f.seconds), mib: of(|f| f.mib) }
 }

@@ -1,24 +1,22 @@
 //! The whole model behind the seam: slices and prompts in pixels of the slice, masks at the slice's size.
 
-use std::collections::BTreeMap;
+mod export;
+
 use std::path::Path;
 
-use stage_api::{
-    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, Precision, PromptedSegmenter, Prompts,
-};
-use tch::{Device, Kind, Tensor};
+use stage_api::{Adapters, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts};
+use tch::{Device, Tensor};
 
 use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
-use crate::checkpoint::{self, AdapterRecord, Record, Shapes, StateFile, Weights};
+use crate::checkpoint::{Shapes, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
 use crate::mask_decoder::MaskDecoder;
 use crate::preparation::{prepare, restore};
-use crate::prompt_encoder::{CAM_EMBEDDING, PromptEncoder};
-use crate::settings::{LoraTarget, SegmenterSettings};
+use crate::prompt_encoder::PromptEncoder;
+use crate::settings::SegmenterSettings;
 
-/// Entries for other readers in the metadata of a file that is written, for example the CT window.
-pub type Notes = BTreeMap<String, String>;
+pub use self::export::Notes;
 
 /// SAM with low-rank adapters in its encoder.
 pub struct SamSegmenter {
@@ -77,102 +75,6 @@ impl SamSegmenter {
         &self.weights_sha256
     }
 
-    /// Writes the adapters alone as safetensors, tens of thousands of numbers beside millions, with a record of the
-    /// model that they belong to.
-    ///
-    /// # Errors
-    /// If the model has no adapters, or the file cannot be written.
-    pub fn save_adapters(&self, path: &Path, notes: &Notes) -> Result<(), WeightsError> {
-        let adapters = self.tensors.iter().filter(|t| t.group == Group::Lora);
-        let adapters: Vec<_> = adapters.map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect();
-        if adapters.is_empty() {
-            return Err(WeightsError::Settings("the model has no adapters to save (`lora_rank` is 0)".into()));
-        }
-        let record = Record { adapters: Some(self.adapter_record()), ..self.record(notes) };
-        checkpoint::write_safetensors(path, &adapters, &record)
-    }
-
-    /// Replaces the adapters' values by those of a file that [`Self::save_adapters`] wrote for the same weights.
-    ///
-    /// # Errors
-    /// If the file's record or tensors are not exactly those of this model's adapters: all differences are listed, and
-    /// nothing is changed.
-    pub fn load_adapters(&mut self, path: &Path) -> Result<(), WeightsError> {
-        let file = StateFile::open(path)?;
-        let Record { family, adapters: found, .. } = file.record().clone();
-        let found = found.ok_or_else(|| WeightsError::no_adapters(path))?;
-        let mut file = Weights::new(file, Device::Cpu);
-        let own = self.architecture.family;
-        if family != Some(own) {
-            let family = family.map_or("unknown", Family::name);
-            file.problem(format!("its adapters' family is {family}, expected {}", own.name()));
-        }
-        for difference in self.adapter_record().differences(&found) {
-            file.problem(difference);
-        }
-        let adapters: Vec<&NamedTensor> = self.tensors.iter().filter(|t| t.group == Group::Lora).collect();
-        let values: Vec<Tensor> =
-            adapters.iter().map(|t| file.take(&t.name, &t.tensor.size(), Group::Buffer)).collect();
-        file.finish()?;
-        tch::no_grad(|| adapters.iter().zip(&values).try_for_each(|(t, value)| t.tensor.shallow_clone().f_copy_(value)))
-            .map_err(WeightsError::torch(path))
-    }
-
-    fn record(&self, notes: &Notes) -> Record {
-        Record { family: Some(self.architecture.family), adapters: None, notes: self.description(notes) }
-    }
-
-    /// What a reader without this program needs to know, and `notes`.
-    pub(crate) fn description(&self, notes: &Notes) -> Notes {
-        let own = [
-            ("family", self.architecture.family.name().to_owned()),
-            ("architecture", self.architecture.encoder.name()),
-            ("input_size", self.architecture.input_size.to_string()),
-            ("normalization", self.architecture.family.normalization().name().to_owned()),
-            ("masks", mask_choice_name(self.default_choice()).to_owned()),
-        ];
-        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
-        own.chain(notes.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
-    }
-
-    fn adapter_record(&self) -> AdapterRecord {
-        let settings = &self.settings;
-        AdapterRecord {
-            architecture: self.architecture.encoder.name(),
-            input_size: self.architecture.input_size,
-            rank: settings.lora_rank,
-            targets: LoraTarget::ALL.into_iter().filter(|t| settings.lora_targets.contains(t)).collect(),
-            alpha: settings.lora_alpha,
-            base_sha256: self.weights_sha256.clone(),
-        }
-    }
-
-    /// The whole model under the official names, the adapters added into the weights that have them, a ViT's positions for
-    /// the input size that the model has.
-    ///
-    /// The learned vector of [`DensePrompt::Embedding`](crate::DensePrompt::Embedding) has no place in that format.
-    pub fn merged_state(&self) -> Vec<(String, Tensor)> {
-        let adapted = tch::no_grad(|| self.encoder.merged_weights());
-        let own = self.tensors.iter().filter(|t| t.group != Group::Lora && t.name != CAM_EMBEDDING);
-        own.map(|t| {
-            let adapted = adapted.iter().find(|(name, _)| *name == t.name).map(|(_, merged)| merged.shallow_clone());
-            let changed = adapted.or_else(|| ImageEncoder::resized(&t.name, &t.tensor, &self.architecture));
-            (t.name.clone(), changed.unwrap_or_else(|| t.tensor.shallow_clone()).detach())
-        })
-        .collect()
-    }
-
-    /// Whether the model has learnt something that [`Self::merged_state`] leaves out.
-    pub fn has_trained_cam_vector(&self) -> bool {
-        let vector = self.tensors.iter().find(|t| t.name == CAM_EMBEDDING);
-        vector.is_some_and(|t| t.tensor.abs().max().double_value(&[]) > 0.0)
-    }
-
-    /// Writes [`Self::merged_state`] as safetensors, which [`Self::load`] reads with rank 0 to the same model.
-    pub fn save_merged(&self, path: &Path, notes: &Notes) -> Result<(), WeightsError> {
-        checkpoint::write_safetensors(path, &self.merged_state(), &self.record(notes))
-    }
-
     /// [`PromptedSegmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
     /// implementations on the same numbers. One channel stands for three equal ones.
     pub fn features_of_input(&self, input: &Tensor) -> Features {
@@ -186,48 +88,6 @@ impl SamSegmenter {
     pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
         let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
         tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
-    }
-
-    /// The same model on the CPU, its adapters in its weights, in 32-bit floats, with nothing that asks for gradients.
-    pub(crate) fn frozen_twin(&self) -> Result<Self, WeightsError> {
-        let settings = SegmenterSettings {
-            family: Some(self.architecture.family),
-            input_size: Some(self.architecture.input_size),
-            lora_rank: 0,
-            precision: Precision::F32,
-            masks: Some(self.default_choice()),
-            ..self.settings.clone()
-        };
-        let state = StateFile::of_model(
-            Path::new("the model"),
-            self.merged_state(),
-            &self.weights_sha256,
-            self.record(&Notes::new()),
-        );
-        let twin = Self::build(state, &settings, Device::Cpu)?;
-        let vector =
-            |model: &Self| model.tensors.iter().find(|t| t.name == CAM_EMBEDDING).map(|t| t.tensor.shallow_clone());
-        if let (Some(mut own), Some(vector)) = (vector(&twin), vector(self)) {
-            tch::no_grad(|| own.copy_(&vector));
-        }
-        for t in &twin.tensors {
-            let _ = t.tensor.set_requires_grad(false);
-        }
-        Ok(twin)
-    }
-
-    /// `[1, 1, S, S]` in `[0, 1]` to the embedding, for tracing.
-    pub(crate) fn encode_traced(&self, slice: &Tensor) -> Tensor {
-        let pass = Pass { adapters: Adapters::Off, mode: Mode::Eval };
-        self.encoder.forward(&self.encoder.features(&prepare(slice, &self.architecture)), pass).embedding
-    }
-
-    /// `[1, 256, g, g]` and boxes `[P, 4]` in pixels of the input to logits `[P, M, 4g, 4g]` and scores `[P, M]`.
-    pub(crate) fn decode_traced(&self, embedding: &Tensor, boxes: &Tensor, cam_mask: Option<&Tensor>) -> [Tensor; 2] {
-        let prompts = self.prompt_encoder.forward_traced(boxes, cam_mask);
-        let image = embedding.index_select(0, &boxes.select(1, 0).zeros_like().to_kind(Kind::Int64));
-        let choice = self.default_choice();
-        self.decoder.forward_traced(&image, &self.grid_encoding, &prompts, choice).into()
     }
 
     /// The settings that the model was built with.
@@ -302,7 +162,8 @@ fn images_of_objects(prompts: &Prompts, batch: i64) -> Vec<i64> {
     images
 }
 
-/// What the tensors are of, with the family as stated, as the file records it, or by its checksum.
+/// What the tensors are of, with family and input size as stated or as the file records them; published files are known by
+/// their checksum.
 fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArchitecture, WeightsError> {
     let path = file.path();
     let encoder = EncoderArchitecture::recognise(file.shapes())
@@ -325,15 +186,8 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
             sha256: file.sha256().to_owned(),
         });
     };
-    SamArchitecture::new(family, encoder, settings.input_size).map_err(|what| WeightsError::malformed(path, what))
-}
-
-/// As in configurations.
-fn mask_choice_name(choice: MaskChoice) -> &'static str {
-    match choice {
-        MaskChoice::Single => "single",
-        MaskChoice::Three => "three",
-    }
+    let input_size = settings.input_size.or(file.record().input_size);
+    SamArchitecture::new(family, encoder, input_size).map_err(|what| WeightsError::malformed(path, what))
 }
 
 fn unknown_encoder(shapes: &Shapes) -> String {

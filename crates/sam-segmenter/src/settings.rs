@@ -54,7 +54,7 @@ impl SegmenterSettings {
         let adapters = record.adapters.ok_or_else(|| WeightsError::no_adapters(path))?;
         Ok(Self {
             family: self.family.or(record.family),
-            input_size: self.input_size.or(Some(adapters.input_size)),
+            input_size: self.input_size.or(record.input_size),
             lora_rank: adapters.rank,
             lora_targets: adapters.targets,
             lora_alpha: adapters.alpha,

@@ -29,6 +29,8 @@ const WEIGHTS: &str = "weights";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record {
     pub(crate) family: Option<Family>,
+    /// Side of the encoder's input, in pixels.
+    pub(crate) input_size: Option<i64>,
     /// Present in files of adapters.
     pub(crate) adapters: Option<AdapterRecord>,
     /// Entries for other readers; they are written and not read.
@@ -40,7 +42,6 @@ pub(crate) struct Record {
 pub(crate) struct AdapterRecord {
     /// Name of the encoder.
     pub(crate) architecture: String,
-    pub(crate) input_size: i64,
     pub(crate) rank: usize,
     /// In the order of [`LoraTarget::ALL`].
     pub(crate) targets: Vec<LoraTarget>,
@@ -50,11 +51,16 @@ pub(crate) struct AdapterRecord {
 }
 
 impl Record {
-    /// From the entries of a header. A family that isn't known here is none: the key may be another program's.
+    /// From the entries of a header; those of other programs mean nothing.
     pub(super) fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, String> {
+        if !metadata.contains_key(FORMAT_VERSION) {
+            return Ok(Self::default());
+        }
         let family = metadata.get(FAMILY).and_then(|name| Family::named(name));
+        let input_size = metadata.get(INPUT_SIZE).and_then(|text| text.parse().ok());
+        let record = Self { family, input_size, ..Self::default() };
         if metadata.get(CONTENT).is_none_or(|content| content != ADAPTERS) {
-            return Ok(Self { family, ..Self::default() });
+            return Ok(record);
         }
         let entry = |key: &str| {
             metadata.get(key).ok_or_else(|| format!("its metadata has no '{key}', which files of adapters have"))
@@ -71,7 +77,6 @@ impl Record {
         let alpha = metadata.get(ALPHA);
         let adapters = AdapterRecord {
             architecture: entry(ARCHITECTURE)?.clone(),
-            input_size: entry(INPUT_SIZE)?.parse().map_err(|_| broken(INPUT_SIZE, &metadata[INPUT_SIZE]))?,
             rank: entry(RANK)?.parse().map_err(|_| broken(RANK, &metadata[RANK]))?,
             targets: targets
                 .split(',')
@@ -81,7 +86,7 @@ impl Record {
             alpha: alpha.map(|text| text.parse().map_err(|_| broken(ALPHA, text))).transpose()?,
             base_sha256: entry(BASE)?.clone(),
         };
-        Ok(Self { family, adapters: Some(adapters), notes: BTreeMap::new() })
+        Ok(Self { adapters: Some(adapters), ..record })
     }
 
     /// The entries of a header.
@@ -93,9 +98,11 @@ impl Record {
         if let Some(family) = self.family {
             note(FAMILY, family.name().to_owned());
         }
+        if let Some(input_size) = self.input_size {
+            note(INPUT_SIZE, input_size.to_string());
+        }
         if let Some(adapters) = &self.adapters {
             note(ARCHITECTURE, adapters.architecture.clone());
-            note(INPUT_SIZE, adapters.input_size.to_string());
             note(RANK, adapters.rank.to_string());
             note(TARGETS, LoraTarget::list(&adapters.targets));
             if let Some(alpha) = adapters.alpha {
@@ -105,26 +112,26 @@ impl Record {
         }
         all
     }
-}
 
-impl AdapterRecord {
-    /// Everything in which a file's adapters are others than the model's; `self` is the model's.
-    pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
-        let alpha = |of: &Self| of.alpha.map_or_else(|| "none".to_owned(), |alpha| alpha.to_string());
+    /// Everything in which a file's adapters are others than the model's; `self` is the model's. `None` where one of them
+    /// has no adapters.
+    pub(crate) fn differences(&self, found: &Self) -> Option<Vec<String>> {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
         let entries = |of: &Self| {
-            [
-                ("encoder", of.architecture.clone()),
-                ("input size", of.input_size.to_string()),
-                ("rank", of.rank.to_string()),
-                ("targets", LoraTarget::list(&of.targets)),
-                ("alpha", alpha(of)),
-                ("base weights' SHA-256", of.base_sha256.clone()),
-            ]
+            let adapters = of.adapters.as_ref()?;
+            Some([
+                ("family", text(of.family.map(|family| family.name().to_owned()))),
+                ("encoder", adapters.architecture.clone()),
+                ("input size", text(of.input_size.map(|size| size.to_string()))),
+                ("rank", adapters.rank.to_string()),
+                ("targets", LoraTarget::list(&adapters.targets)),
+                ("alpha", text(adapters.alpha.map(|alpha| alpha.to_string()))),
+                ("base weights' SHA-256", adapters.base_sha256.clone()),
+            ])
         };
-        let pairs = entries(found).into_iter().zip(entries(self));
+        let pairs = entries(found)?.into_iter().zip(entries(self)?);
         let other = pairs.filter(|((_, found), (_, expected))| found != expected);
-        other
-            .map(|((what, found), (_, expected))| format!("its adapters' {what} is {found}, expected {expected}"))
-            .collect()
+        let sentence = |((what, found), (_, expected))| format!("its adapters' {what} is {found}, expected {expected}");
+        Some(other.map(sentence).collect())
     }
 }

@@ -222,13 +222,13 @@ fn record_of_adapters_comes_back_and_its_damage_is_named() {
     let file = file("adapters.safetensors", &[]);
     let adapters = AdapterRecord {
         architecture: "ViT-B".into(),
-        input_size: 512,
         rank: 4,
         targets: vec![LoraTarget::Q, LoraTarget::Mlp],
         alpha: Some(0.1),
         base_sha256: "ec2d".into(),
     };
-    let record = Record { family: Some(Family::MedSam), adapters: Some(adapters), ..Record::default() };
+    let record =
+        Record { family: Some(Family::MedSam), input_size: Some(512), adapters: Some(adapters), ..Record::default() };
     write_safetensors(&file.path, &[], &record).expect("the file is written");
     assert_eq!(*StateFile::open(&file.path).expect("a whole file").record(), record);
 
