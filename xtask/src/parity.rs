@@ -14,8 +14,9 @@ use crate::workspace::Workspace;
 pub const ABOUT: &str = "Compare every layer with the official Python code";
 
 pub const EXAMPLES: &str = "\
-Installs the official packages into .deps/reference (about 6 GB, once), lets them make a model of random weights and what it
-computes, runs the parity tests, and prints the differences layer by layer. The exit code is 1 where one is too large.
+Installs the official packages into .deps/reference (about 6 GB, once), lets them make a model of
+random weights and what it computes, runs the parity tests, and prints the differences layer by
+layer. The exit code is 1 where one is too large.
 
 Examples:
   cargo xtask parity
