@@ -15,14 +15,15 @@ pub enum WeightsError {
     },
     /// The file is none of the formats that are read here.
     #[error(
-        "cannot load weights from '{path}': {found}, expected a PyTorch zip archive (.pth, .pt) or .safetensors; \
-         convert an older file once with Python: torch.save(torch.load('old.pth', map_location='cpu'), 'new.pth')"
+        "cannot load weights from '{path}': {found}, expected a PyTorch zip archive (.pth, .pt) or .safetensors; {way_out}"
     )]
     UnknownFormat {
         /// The file.
         path: PathBuf,
         /// What its first bytes look like.
-        found: String,
+        found: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
     /// The format is known, but the content breaks its rules (truncated, inconsistent, hostile).
     #[error("cannot load weights from '{path}': {what}")]

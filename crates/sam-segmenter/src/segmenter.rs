@@ -174,7 +174,12 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
     {
         return Err(WeightsError::malformed(
             path,
-            format!("it is a file of the family '{}', but '{}' was stated", known.name(), stated.name()),
+            format!(
+                "it is a file of the family '{}', but '{}' was stated: leave `segmenter.settings.family` out, or name the file \
+                 that was meant",
+                known.name(),
+                stated.name()
+            ),
         ));
     }
     let Some(family) = settings.family.or(known) else {

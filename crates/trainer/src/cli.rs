@@ -7,7 +7,7 @@ use crate::evaluate::{self, Evaluator};
 use crate::export::{self, Export, Format};
 use crate::files::write_whole;
 use crate::memory;
-use crate::model::{Model, untouched_segmenter};
+use crate::model::{Model, untouched_segmenter, weights_path};
 use crate::registry::Registry;
 use crate::rows::rows_of;
 use crate::run::{RunRecord, Status};
@@ -203,7 +203,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Command::Train(arguments) => train(registry, arguments, &stop),
         Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),
         Command::Predict(arguments) => predict(registry, arguments, &stop),
-        Command::Export(arguments) => export(registry, arguments),
+        Command::Export(arguments) => export(registry, arguments, &stop),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -459,13 +459,14 @@ fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> R
     Ok(true)
 }
 
-fn export(registry: &Registry, arguments: &ExportArgs) -> Result<bool> {
+fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicBool) -> Result<bool> {
     let ExportArgs { run, weights, adapters, .. } = arguments;
     let sources: Vec<&Path> = [weights, adapters].into_iter().flatten().map(PathBuf::as_path).collect();
     let output = export::output(arguments.to, arguments.output.as_deref(), run.as_deref(), &sources)?;
     let export = match (run, weights) {
         (Some(run), _) => {
             let (config, record) = open_run(run)?;
+            export::keeps_its_sources(&output, run, &weights_path(&config.segmenter)?)?;
             let which = if arguments.last { Which::Last } else { Which::Best };
             Export::of_run(run, which, (&config, &record), registry)?
         }
@@ -474,6 +475,10 @@ fn export(registry: &Registry, arguments: &ExportArgs) -> Result<bool> {
         }
         (None, None) => bail!("--run or --weights is missing"),
     };
+    if stop.load(Ordering::Relaxed) {
+        eprintln!("stopped; nothing was written");
+        return Ok(false);
+    }
     export.write(arguments.to, &output)?;
     Ok(true)
 }

@@ -58,7 +58,8 @@ impl Export {
         registry: &Registry,
     ) -> Result<Self> {
         if record.status != Status::Finished {
-            eprintln!("note: '{}' is not finished: what is exported is its best checkpoint so far", run.display());
+            let which = if which == Which::Last { "last" } else { "best" };
+            eprintln!("note: '{}' is not finished: what is exported is its {which} checkpoint so far", run.display());
         }
         let model = Model::from_run(run, which, config, registry, Device::Cpu)?;
         let window = config.intensity.window;
@@ -173,6 +174,18 @@ pub fn output(format: Format, asked: Option<&Path>, run: Option<&Path>, source: 
     let same = |path: &&Path| path.canonicalize().is_ok_and(|path| output.canonicalize().is_ok_and(|o| o == path));
     ensure!(!source.iter().any(same), "--output '{}' is what is read: name another file", output.display());
     Ok(output)
+}
+
+/// What a run needs later is not replaced by what is exported from it.
+///
+/// # Errors
+/// If the output is in the run's checkpoints, or the pretrained weights that it began with.
+pub fn keeps_its_sources(output: &Path, run: &Path, weights: &Path) -> Result<()> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    let taken = [whole(weights), whole(&run.join("checkpoints"))];
+    let inside = output.ancestors().filter_map(whole).any(|place| taken.contains(&Some(place)));
+    ensure!(!inside, "--output '{}' is what the run needs itself: name another place", output.display());
+    Ok(())
 }
 
 fn with_version<const N: usize>(notes: [(&str, String); N]) -> Notes {

@@ -80,7 +80,7 @@ pub fn untouched_segmenter(config: &Config, device: Device) -> Result<SamSegment
 }
 
 /// The configured file, or the installed one, looked for from the working directory upward.
-fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {
+pub(crate) fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {
     if let Some(path) = config.weights.clone().or_else(|| std::env::var_os("SAM_MIX_WEIGHTS").map(PathBuf::from)) {
         return Ok(path);
     }

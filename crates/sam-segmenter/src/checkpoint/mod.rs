@@ -67,12 +67,16 @@ impl StateFile {
             let shapes = file.shapes();
             (Source::Safetensors(file), shapes, record)
         } else {
-            let found = match start.first() {
-                None => "the file is empty",
-                Some(0x80) => "it begins like a bare pickle (PyTorch before 1.6)",
-                Some(_) => "its first bytes belong to no known format",
+            const WHOLE: &str = "is it the file that was meant, and was it fetched whole?";
+            let (found, way_out) = match start.first() {
+                None => ("the file is empty", WHOLE),
+                Some(0x80) => (
+                    "it begins like a bare pickle (PyTorch before 1.6)",
+                    "convert it once with Python: torch.save(torch.load('old.pth', map_location='cpu'), 'new.pth')",
+                ),
+                Some(_) => ("its first bytes belong to no known format", WHOLE),
             };
-            return Err(WeightsError::UnknownFormat { path: path.to_owned(), found: found.to_owned() });
+            return Err(WeightsError::UnknownFormat { path: path.to_owned(), found, way_out });
         };
         let (shapes, prefix) = shapes.without_module_prefix();
         Ok(Self { path: path.to_owned(), shapes, prefix, source, sha256, record })

@@ -119,7 +119,10 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Handle, Handle)], String> {
     let nested = ["model", "state_dict"].iter().find_map(|wanted| {
         let (_, value) = root.iter().find(|(key, _)| pickle.text(*key) == Some(wanted))?;
         match pickle.node(*value) {
-            Node::Dict(dict) => Some(dict.as_slice()),
+            // Some files keep other settings under the same name.
+            Node::Dict(dict) if dict.iter().any(|(_, value)| matches!(pickle.node(*value), Node::Tensor(_))) => {
+                Some(dict.as_slice())
+            }
             _ => None,
         }
     });

@@ -52,19 +52,24 @@ impl SamSegmenter {
             function: &|inputs| vec![twin.encode_traced(&inputs[0])],
             packed: &|outputs| outputs[0].shallow_clone(),
         };
-        encoder.save(&folder.join(TORCHSCRIPT_ENCODER), &description, |_| vec![rand(&[1, 1, size, size])])?;
+        let encoder_file = folder.join(TORCHSCRIPT_ENCODER);
+        let encoder = encoder.write(&encoder_file, &description, |_| vec![rand(&[1, 1, size, size])])?;
 
         let decoder = Traced {
             method: decoder_method(dense, grid, size),
             function: &|inputs| twin.decode_traced(&inputs[0], &inputs[1], inputs.get(2)).into(),
             packed: &|outputs| Tensor::cat(&[outputs[0].flatten(2, 3), outputs[1].unsqueeze(-1)], -1),
         };
-        decoder.save(&folder.join(TORCHSCRIPT_DECODER), &description, |objects| {
+        let decoder_file = folder.join(TORCHSCRIPT_DECODER);
+        let decoder = decoder.write(&decoder_file, &description, |objects| {
             // Upper left corners in one half, lower right ones in the other.
             let boxes = Tensor::cat(&[rand(&[objects, 2]), rand(&[objects, 2]) + 1.0], 1) * (0.5 * size as f64);
             let mask = (dense != DensePrompt::None).then(|| rand(&[objects, 1, size, size]));
             [rand(&[1, EMBEDDING, grid, grid]), boxes].into_iter().chain(mask).collect()
-        })
+        })?;
+        // The two belong together: neither gets its name before both are right.
+        encoder.finish()?;
+        decoder.finish()
     }
 }
 
@@ -77,8 +82,13 @@ struct Traced<'a> {
 }
 
 impl Traced<'_> {
-    /// `inputs`: some for that number of objects.
-    fn save(&self, path: &Path, description: &Notes, inputs: impl Fn(i64) -> Vec<Tensor>) -> Result<(), WeightsError> {
+    /// Traces, writes and compares it. `inputs`: some for that number of objects.
+    fn write<'p>(
+        &self,
+        path: &'p Path,
+        description: &Notes,
+        inputs: impl Fn(i64) -> Vec<Tensor>,
+    ) -> Result<Unfinished<'p>, WeightsError> {
         let run = |inputs: &[Tensor]| tch::no_grad(|| (self.function)(inputs));
         let module = tracing::on(|| {
             let mut function = |inputs: &[Tensor]| vec![tch::no_grad(|| (self.packed)(&run(inputs)))];
@@ -88,7 +98,7 @@ impl Traced<'_> {
         let others = inputs(3);
         let found = results(written.path(), &others).map_err(WeightsError::torch(path))?;
         check(&found, &run(&others)).map_err(|what| WeightsError::malformed(path, what))?;
-        written.finish()
+        Ok(written)
     }
 }
 

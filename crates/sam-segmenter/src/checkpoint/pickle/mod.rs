@@ -13,6 +13,11 @@ use tch::Kind;
 
 use self::globals::Global;
 
+/// As many as libtorch's tensors can have.
+const MOST_DIMENSIONS: usize = 64;
+/// PyTorch writes a number.
+const MOST_KEY_BYTES: usize = 64;
+
 /// What a pickle says: a value by its number, to be looked up in [`Pickle`].
 pub(super) type Handle = usize;
 
@@ -351,6 +356,9 @@ impl Machine<'_> {
                 if tag == "storage" =>
             {
                 let len = u64::try_from(*len).map_err(|_| format!("a storage of {len} elements"))?;
+                if key.len() > MOST_KEY_BYTES {
+                    return Err(format!("a storage's name of {} bytes, expected at most {MOST_KEY_BYTES}", key.len()));
+                }
                 Storage { kind: *kind, key: key.clone(), len }
             }
             _ => return Err("a persistent id that is not a storage".into()),
@@ -418,6 +426,10 @@ impl Machine<'_> {
 
     fn integers(&self, node: &Node) -> Step<Vec<i64>> {
         let Node::Tuple(items) = node else { return Err(format!("a tensor's shape is {}", node.what())) };
+        // Each tensor copies its shape, which a hostile file can name again and again.
+        if items.len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor of {} dimensions, expected at most {MOST_DIMENSIONS}", items.len()));
+        }
         let integer = |&item: &Handle| match self.nodes[item] {
             Node::Int(value) => Ok(value),
             ref other => Err(format!("a tensor's shape holds {}", other.what())),
