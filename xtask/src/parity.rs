@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crate::cuda;
 use crate::python::Python;
 use crate::setup;
 use crate::workspace::Workspace;
@@ -78,15 +79,27 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         make.args(["--size", &size.to_string()]);
     }
     succeed(&mut make)?;
-    succeed(workspace.cargo().args(["test", "--release", "-p", "sam-segmenter", "--tests"]))?;
+    let on_gpu = on_gpu(workspace);
+    succeed(workspace.cargo().args(&on_gpu).args(["test", "--release", "-p", "sam-segmenter", "--tests"]))?;
     let mut compare = workspace.cargo();
-    compare.args(["run", "--release", "-p", "sam-segmenter", "--example", "parity", "--"]);
+    compare.args(&on_gpu).args(["run", "--release", "-p", "sam-segmenter", "--example", "parity", "--"]);
     compare
         .arg(folder.join(format!("{model}.pth")))
         .arg(folder.join("expected.safetensors"))
         .args(["--family", family]);
     let status = compare.status().context("cannot start cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tests and examples don't open libtorch_cuda by themselves, as the trainer does: where there is a driver, cargo starts them
+/// with it.
+fn on_gpu(workspace: &Workspace) -> Vec<String> {
+    let library = workspace.deps().join("libtorch/lib/libtorch_cuda.so");
+    if !cuda::has_driver(Path::new("/")) || !library.exists() {
+        return Vec::new();
+    }
+    let runner = format!("target.'cfg(all())'.runner=['env', 'LD_PRELOAD={}']", library.display());
+    vec!["--config".into(), runner]
 }
 
 /// The Python of an environment that has the official packages; made anew where their list is another.
