@@ -7,9 +7,9 @@ mod common;
 mod formula;
 
 use common::{assert_close, model, named};
-use sam_segmenter::{Family, LoraTarget, Memory, SegmenterSettings};
+use sam_segmenter::{Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
 use stage_api::{Adapters, Mode, PromptedSegmenter};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 #[test]
 fn dropout_acts_in_training_only_repeats_by_the_seed_and_keeps_the_mean() {
@@ -34,7 +34,7 @@ fn dropout_acts_in_training_only_repeats_by_the_seed_and_keeps_the_mean() {
     for memory in [Memory::Keep, Memory::Recompute] {
         let (dropping, plain) = (adapted(0.5, memory), adapted(0.0, memory));
         let slice = Tensor::from_slice(&formula::values("slice", 64 * 64, 0.5, 0.5)).view([1, 1, 64, 64]);
-        let embed = |model: &sam_segmenter::SamSegmenter, mode, seed| {
+        let embed = |model: &SamSegmenter, mode, seed| {
             tch::manual_seed(seed);
             model.embed(&model.features(&slice), Adapters::On, mode).tensor.detach()
         };
@@ -49,6 +49,39 @@ fn dropout_acts_in_training_only_repeats_by_the_seed_and_keeps_the_mean() {
         println!("{memory:?}: mean of 50 steps {apart:.3} of the effect apart");
         assert!(apart < 0.3, "{apart}");
         assert!(effect.abs().max().double_value(&[]) > 1e-3);
+        check_gradient(&dropping, &slice);
         assert_close("features", &dropping.features(&slice).tensor, &plain.features(&slice).tensor, 0.0);
     }
+}
+
+/// The gradient of a step with that seed against the difference of two steps with it, along the gradient itself.
+fn check_gradient(model: &SamSegmenter, slice: &Tensor) {
+    let adapters: Vec<Tensor> =
+        named(model).into_iter().filter(|(name, _)| name.contains("lora_")).map(|(_, tensor)| tensor).collect();
+    let weights = Tensor::from_slice(&formula::values("weights", 256 * 16, 0.0, 1.0)).view([1, 256, 4, 4]);
+    let step = || {
+        tch::manual_seed(7);
+        model.embed(&model.features(slice), Adapters::On, Mode::Train)
+    };
+    let value = |embedding: &Tensor| (embedding * &weights).sum(Kind::Float);
+    let embedding = step();
+    value(&embedding.tensor).backward();
+    embedding.backward();
+    let gradients: Vec<Tensor> = adapters.iter().map(|tensor| tensor.grad().copy()).collect();
+    let length = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum::<f64>().sqrt();
+    let moved = |by: f64| {
+        tch::no_grad(|| {
+            for (tensor, gradient) in adapters.iter().zip(&gradients) {
+                let _ = tensor.shallow_clone().g_add_(&(gradient * (by / length)));
+            }
+        });
+    };
+    let at = |by: f64| {
+        moved(by);
+        let found = value(&step().tensor.detach()).double_value(&[]);
+        moved(-by);
+        found
+    };
+    let slope = (at(0.02) - at(-0.02)) / 0.04;
+    assert!((slope / length - 1.0).abs() < 0.02, "slope {slope}, gradient {length}");
 }

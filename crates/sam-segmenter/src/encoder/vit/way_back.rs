@@ -48,6 +48,8 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
         return embedding.into();
     }
     let leaf = embedding.detach().set_requires_grad(true);
+    // The way back ends with the first block's seed, and the next step must not begin where that leads.
+    let after = blocks.iter().any(|block| block.drops_out(pass)).then(random_seed);
     let back = move |gradient: &Tensor| {
         push([(embedding, gradient.shallow_clone())]);
         let mut gradient = Some(x.grad());
@@ -55,6 +57,7 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
         while let (Some(way), Some(of_output)) = (ways.pop(), gradient) {
             gradient = way(&of_output);
         }
+        after.into_iter().for_each(tch::manual_seed);
     };
     Encoded { embedding: leaf, rest: Some(EncoderBackward(Box::new(back))) }
 }
@@ -63,7 +66,7 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
 fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) -> (Tensor, WayBack) {
     // The way back must leave out the values that the forward pass left out. libtorch can't save its generator of random
     // numbers, but it can be seeded.
-    let seed = block.drops_out(pass).then(|| Tensor::randint(i64::MAX, [1], tch::kind::INT64_CPU).int64_value(&[0]));
+    let seed = block.drops_out(pass).then(random_seed);
     let sow = move || seed.into_iter().for_each(tch::manual_seed);
     let block = block.clone();
     sow();
@@ -86,6 +89,10 @@ fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) 
         tch::no_grad(|| kept.back(&block, gradient, input))
     };
     (y, Box::new(way))
+}
+
+fn random_seed() -> i64 {
+    Tensor::randint(i64::MAX, [1], tch::kind::INT64_CPU).int64_value(&[0])
 }
 
 /// Computes the block again, for autograd.
