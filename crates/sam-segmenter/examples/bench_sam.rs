@@ -112,9 +112,9 @@ struct Figures {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.rounds > 0 && arguments.runs > 0 && arguments.threads > 0, "counts must be at least 1");
-    let vit = vit_weights(&arguments)?;
     let works: Vec<&Work> = WORKS.iter().filter(|w| w.name.contains(&arguments.only)).collect();
     ensure!(!works.is_empty(), "--only '{}' fits none of: {}", arguments.only, WORKS.map(|w| w.name).join("; "));
+    let vit = if works.iter().any(|w| w.arguments[0] == "vit_b") { vit_weights(&arguments)? } else { None };
     let mut measured = vec![(Vec::new(), Vec::new()); works.len()];
     for round in 0..arguments.rounds {
         for (work, (ours, peer)) in works.iter().zip(&mut measured) {

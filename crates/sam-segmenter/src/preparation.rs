@@ -39,7 +39,8 @@ pub(crate) fn prepare(slices: &Tensor, architecture: &SamArchitecture) -> Tensor
 }
 
 /// Logits of the square input, `[P, M, 4g, 4g]`, to `[P, M, H, W]` of the slice. Those of a slice that isn't square go
-/// through the input's size, where the padding is cut off, as in the official code.
+/// through the input's size, where the padding is cut off, as in the official code; those of a square one go straight to its
+/// size, which saves that detour in every training step.
 pub(crate) fn restore(logits: &Tensor, slice_size: SliceSize, input_size: i64) -> Tensor {
     let [height, width] = slice_size.map(|n| n as i64);
     let resize = |x: &Tensor, size: [i64; 2]| x.upsample_bilinear2d(size, false, None, None);

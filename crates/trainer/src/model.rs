@@ -4,7 +4,7 @@ use crate::checkpoint::{self, Which};
 use crate::config::{Config, SegmenterConfig};
 use crate::predictor::Predictor;
 use crate::registry::Registry;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_sampling::stream_seed;
 use stage_api::{Group, NamedTensor, PresenceClassifier, PromptedSegmenter};
@@ -82,6 +82,12 @@ pub fn untouched_segmenter(config: &Config, device: Device) -> Result<SamSegment
 /// The configured file, or the installed one, looked for from the working directory upward.
 pub(crate) fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {
     if let Some(path) = config.weights.clone().or_else(|| std::env::var_os("SAM_MIX_WEIGHTS").map(PathBuf::from)) {
+        ensure!(
+            path.is_file(),
+            "the pretrained weights '{}' are not there: fetch them, or name another file with --weights FILE \
+             (docs/how-to/other-checkpoints.md says which load)",
+            path.display()
+        );
         return Ok(path);
     }
     let start = std::env::current_dir().context("the working directory can't be read")?;

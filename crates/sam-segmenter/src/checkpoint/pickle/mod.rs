@@ -1,7 +1,7 @@
 //! A pickle reader for state dictionaries that can build plain data and nothing else.
 //!
 //! Invariant: no name in the file is ever looked up or called; of all globals only those in [`Global`] are understood, and
-//! only those of [`beside_the_weights`] are passed over.
+//! only those of `globals::beside_the_weights` are passed over.
 //! Values live in an arena and refer to each other by number, so hostile nesting can neither overflow the stack nor blow
 //! up memory: each opcode adds at most one node.
 
