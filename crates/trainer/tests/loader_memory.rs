@@ -1,6 +1,8 @@
 //! The loader's memory does not grow with the epoch. In a process of its own, since memory is the process's.
 
-use slice_store::{CaseData, FORMAT_VERSION, SliceRecord, SliceStore, StoreInfo, StoreSettings, StoreWriter};
+mod common;
+
+use slice_store::{CaseData, SliceRecord, SliceStore, StoreWriter};
 use std::path::Path;
 use tch::Device;
 use trainer::config::Config;
@@ -13,16 +15,7 @@ const SIZE: usize = 32;
 
 /// 60,000 slices: more than LiTS has.
 fn store(path: &Path) -> SliceStore {
-    let info = StoreInfo {
-        format_version: FORMAT_VERSION,
-        dataset: "generated".into(),
-        target: "liver".into(),
-        has_masks: true,
-        settings: StoreSettings { slice_size: SIZE, ..StoreSettings::default() },
-        tool_version: String::new(),
-        manifest: serde_json::Value::Null,
-    };
-    let writer = StoreWriter::create(path, info).unwrap();
+    let writer = StoreWriter::create(path, common::generated(SIZE)).unwrap();
     let images: Vec<i16> = (0..SLICES * SIZE * SIZE).map(|i| (i % 1999) as i16 - 1000).collect();
     let masks: Vec<u8> = (0..SLICES * SIZE * SIZE).map(|i| u8::from((i / (SIZE * SIZE)).is_multiple_of(2))).collect();
     for case in 0..CASES {

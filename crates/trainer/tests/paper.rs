@@ -1,8 +1,10 @@
 //! The paper's configurations: one update of each, on a whole ViT-B of random weights at 1024².
 
+mod common;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use slice_store::{CaseData, FORMAT_VERSION, SliceRecord, SliceStore, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{CaseData, SliceRecord, SliceStore, StoreWriter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -112,16 +114,7 @@ fn random_vit_b(directory: &Path) -> PathBuf {
 /// Three patients, one for each split; of the middle share of each (`keep_rate = 0.3`) `labelled` slices show the target and
 /// one doesn't.
 fn store(path: &Path, labelled: usize) -> SliceStore {
-    let info = StoreInfo {
-        format_version: FORMAT_VERSION,
-        dataset: "generated".into(),
-        target: "liver".into(),
-        has_masks: true,
-        settings: StoreSettings { slice_size: SIZE, ..StoreSettings::default() },
-        tool_version: String::new(),
-        manifest: serde_json::Value::Null,
-    };
-    let writer = StoreWriter::create(path, info).unwrap();
+    let writer = StoreWriter::create(path, common::generated(SIZE)).unwrap();
     for patient in ["0", "1", "2"] {
         write_patient(&writer, patient, ((labelled + 1) as f64 / 0.3).ceil() as usize);
     }

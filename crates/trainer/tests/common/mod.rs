@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use phantom::PhantomSettings;
-use slice_store::{SliceStore, StoreSettings};
+use slice_store::{FORMAT_VERSION, SliceStore, StoreInfo, StoreSettings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -64,6 +64,19 @@ pub fn store(directory: &Path) -> PathBuf {
     assert_eq!(summary.prepared, 4);
     SliceStore::open(&options.store).unwrap();
     options.store
+}
+
+/// A store that a test fills by itself.
+pub fn generated(slice_size: usize) -> StoreInfo {
+    StoreInfo {
+        format_version: FORMAT_VERSION,
+        dataset: "generated".into(),
+        target: "liver".into(),
+        has_masks: true,
+        settings: StoreSettings { slice_size, ..StoreSettings::default() },
+        tool_version: String::new(),
+        manifest: serde_json::Value::Null,
+    }
 }
 
 /// Trains on one store within this process.
