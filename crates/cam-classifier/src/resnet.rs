@@ -176,7 +176,7 @@ impl PresenceClassifier for ResNetClassifier {
                     .conv2d(&self.weight.detach().unsqueeze(-1).unsqueeze(-1), None::<Tensor>, 1, 0, 1, 1)
                     .relu()
             });
-            Presence { logit, cam }
+            Presence { logit, cam, map: None }
         };
         match mode {
             Mode::Train => run(),

@@ -65,7 +65,7 @@ impl PresenceClassifier for TinyConvNet {
                 let weight = self.weight.detach().unsqueeze(-1).unsqueeze(-1);
                 map.detach().conv2d(&weight, None::<Tensor>, 1, 0, 1, 1).relu()
             });
-            Presence { logit, cam }
+            Presence { logit, cam, map: None }
         };
         match mode {
             Mode::Train => run(),

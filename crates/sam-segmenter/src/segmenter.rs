@@ -4,7 +4,9 @@ mod export;
 
 use std::path::Path;
 
-use stage_api::{Adapters, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts};
+use stage_api::{
+    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts,
+};
 use tch::{Device, Tensor};
 
 use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
@@ -121,6 +123,12 @@ impl PromptedSegmenter for SamSegmenter {
 
     fn default_choice(&self) -> MaskChoice {
         self.settings.masks.unwrap_or(self.architecture.family.masks())
+    }
+
+    fn is_adapted(&self) -> bool {
+        // `A` is random from the start, `B` is 0 until it is trained.
+        let is_b = |t: &&NamedTensor| t.group == Group::Lora && t.name.contains("lora_b");
+        self.tensors.iter().filter(is_b).any(|t| bool::try_from(t.tensor.ne(0.0).any()).unwrap_or(true))
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {

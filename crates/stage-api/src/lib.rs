@@ -84,12 +84,29 @@ pub struct Presence {
     pub logit: Tensor,
     /// `[B, 1, h, w]`, class activation map, ≥ 0, unnormalised, without gradient, at the classifier's own resolution.
     pub cam: Tensor,
+    /// `[B, 1, h, w]`, the logit of "the target is at this place", where a stage gives one: masks of labelled slices then
+    /// teach it too.
+    pub map: Option<Tensor>,
+}
+
+/// What a classifier looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierInput {
+    /// Slices `[B, 1, H, W]`, windowed to `[0, 1]`, any `H` and `W` of at least 32. A stage resizes for itself.
+    Slices,
+    /// What the segmenter's untouched encoder made of them, `[B, C, g, g]`, or a part of it.
+    Embedding,
 }
 
 /// The classifier branch: slices to the target's presence and its activation map.
 pub trait PresenceClassifier {
-    /// `slices`: `[B, 1, H, W]`, windowed to `[0, 1]`, any `H` and `W` of at least 32. A stage resizes for itself.
-    fn forward(&self, slices: &Tensor, mode: Mode) -> Presence;
+    /// What [`Self::forward`] takes.
+    fn input(&self) -> ClassifierInput {
+        ClassifierInput::Slices
+    }
+
+    /// The classifier's own input, as [`Self::input`] says, to what it says of each slice.
+    fn forward(&self, input: &Tensor, mode: Mode) -> Presence;
 
     /// Every parameter and buffer, in a fixed order: what a checkpoint holds.
     fn tensors(&self) -> Vec<NamedTensor>;
@@ -277,6 +294,9 @@ pub trait PromptedSegmenter {
 
     /// Which masks this checkpoint was trained to give.
     fn default_choice(&self) -> MaskChoice;
+
+    /// Whether the adapters change anything: if not, [`Adapters::On`] and [`Adapters::Off`] give one embedding.
+    fn is_adapted(&self) -> bool;
 
     /// Every parameter and buffer, in a fixed order. The trainer saves those that it trains; the rest comes from the
     /// pretrained file again.

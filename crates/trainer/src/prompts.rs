@@ -78,7 +78,7 @@ mod tests {
         fn forward(&self, _: &Tensor, _: Mode) -> Presence {
             self.0.set(self.0.get() + 1);
             let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
-            Presence { logit: ones(&[1]), cam: ones(&[1, 1, 8, 8]) }
+            Presence { logit: ones(&[1]), cam: ones(&[1, 1, 8, 8]), map: None }
         }
 
         fn tensors(&self) -> Vec<NamedTensor> {

@@ -44,7 +44,7 @@ impl PresenceClassifier for Stub {
             }
             let _ = tch::no_grad(|| self.statistic.shallow_clone().g_add_(&logit.sum(Kind::Float)));
         }
-        Presence { cam: Tensor::ones([slices.size()[0], 1, 8, 8], (Kind::Float, Device::Cpu)), logit }
+        Presence { cam: Tensor::ones([slices.size()[0], 1, 8, 8], (Kind::Float, Device::Cpu)), logit, map: None }
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
