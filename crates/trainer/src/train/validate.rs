@@ -6,7 +6,7 @@ use crate::config::{EncoderTraining, PhaseConfig};
 use crate::metrics_log::MetricsLog;
 use crate::overlay::{self, Overlay};
 use crate::plan::Step;
-use crate::predictor::Look;
+use crate::predictor::{EncodedSlice, Look};
 use crate::tensorboard::Picture;
 use anyhow::Result;
 use stage_api::{Adapters, Mode, PromptedSegmenter};
@@ -79,7 +79,8 @@ impl TrainingLoop<'_> {
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {
             let image = cache.intensity.rows(training.store, &[row], training.device);
-            let look = predictor.look(&image).remove(0);
+            let encoded = EncodedSlice::new(&model.segmenter, false, image.shallow_clone());
+            let look = predictor.look(encoded.input(model.classifier.input()), size).remove(0);
             let truth = training.store.mask(row);
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
                 ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
