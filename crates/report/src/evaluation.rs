@@ -25,6 +25,11 @@ pub struct Evaluation {
     pub oracle_box: Option<Prompted>,
     /// The whole image as box.
     pub control_whole_image: Option<Prompted>,
+    /// Its central half as box.
+    pub control_central_half: Option<Prompted>,
+    /// The way to `cam_box`; evaluations of older versions have none.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     pub untouched_weights: Option<Untouched>,
     pub classifier: Option<Classifier>,
     pub counts: Option<Counts>,
@@ -63,6 +68,22 @@ pub struct Prompted {
     pub box_iou: Figure,
 }
 
+/// The prediction after a step of the inference.
+#[derive(Deserialize)]
+pub struct Step {
+    pub name: String,
+    #[serde(default)]
+    pub dice_all: Figure,
+    #[serde(default)]
+    pub dice_liver: Figure,
+    #[serde(default)]
+    pub dice_volume: Figure,
+    pub false_positive: Option<u64>,
+    pub missed: Option<u64>,
+    #[serde(default)]
+    pub milliseconds_per_slice: Figure,
+}
+
 #[derive(Deserialize)]
 pub struct Untouched {
     #[serde(default)]
@@ -97,6 +118,9 @@ pub struct Overlay {
     pub file: String,
     pub slice: String,
     pub group: Group,
+    /// What failed, of the worst slices.
+    #[serde(default)]
+    pub failed: Option<String>,
     #[serde(default)]
     pub dice: Figure,
     #[serde(default)]

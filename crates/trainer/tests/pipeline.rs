@@ -75,7 +75,18 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     }
     assert_eq!(e["counts"]["slices"], 12);
     assert!(e["classifier"]["accuracy"].is_f64() && e["control_whole_image"]["dice_liver"].is_f64());
+    assert!(e["control_central_half"]["dice_all"].is_f64());
     assert!(e["untouched_weights"]["oracle_dice_liver"].as_f64().unwrap() > 0.3);
+    // The last step is the prediction.
+    let steps = e["steps"].as_array().unwrap();
+    assert_eq!(steps[0]["name"], "CAM box");
+    for key in ["dice_all", "dice_liver", "dice_volume"] {
+        assert_eq!(steps[steps.len() - 1][key], e["cam_box"][key], "{key}");
+    }
+    for key in ["false_positive", "missed"] {
+        assert_eq!(steps[steps.len() - 1][key], e["counts"][key], "{key}");
+    }
+    assert!(steps.iter().all(|step| step["milliseconds_per_slice"].as_f64().unwrap() > 0.0));
     assert!(run.join("evaluation/test.parquet").is_file() && run.join("evaluation/test/overlays.json").is_file());
     let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
     assert!(error_of(&all).contains("is the store that the run was trained on"));

@@ -27,6 +27,7 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
             (tiles(run, evaluation))
             (verdict(run, evaluation))
             (table(run, evaluation))
+            (steps(run, evaluation))
             (counts(run, evaluation))
             @if !evaluation.per_volume.is_empty() {
                 details {
@@ -106,6 +107,9 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
                 tbody {
                     (row(run, "CAM box", evaluation.cam_box.as_ref(), "counts"))
                     (row(run, "Control: whole image as box", evaluation.control_whole_image.as_ref(), ""))
+                    @if evaluation.control_central_half.is_some() {
+                        (row(run, "Control: central half as box", evaluation.control_central_half.as_ref(), ""))
+                    }
                     @if untouched_whole.as_ref().is_some_and(|row| row.dice_liver != Figure::Absent) {
                         (row(run, "Control: untouched weights, whole image as box", untouched_whole.as_ref(), ""))
                     }
@@ -142,6 +146,47 @@ fn row(run: &Run, name: &str, result: Option<&Prompted>, class: &str) -> Markup 
     }
 }
 
+/// What each step of the inference gains, and what it costs.
+fn steps(run: &Run, evaluation: &Evaluation) -> Markup {
+    let target_slices = format!("{} slices", run.target());
+    let number = |count: Option<u64>| count.map_or(Figure::Absent, |count| Figure::Value(count as f64));
+    html! {
+        @if !evaluation.steps.is_empty() {
+            h3 { "CAM box, step by step" }
+            div class="scroll" {
+                table class="results" {
+                    thead {
+                        tr {
+                            th { "After the step" }
+                            th { "Dice" span class="set" { "all slices" } }
+                            th { "Dice" span class="set" { (target_slices) } }
+                            th { "Dice" span class="set" { "volumes" } }
+                            th { "Invented" span class="set" { "slices without " (run.target()) } }
+                            th { "Missed" span class="set" { (target_slices) } }
+                            th { "Time" span class="set" { "ms a slice, the step alone" } }
+                        }
+                    }
+                    tbody {
+                        @for step in &evaluation.steps {
+                            tr {
+                                th { (step.name) }
+                                @for (value, decimals) in [
+                                    (step.dice_all, 3),
+                                    (step.dice_liver, 3),
+                                    (step.dice_volume, 3),
+                                    (number(step.false_positive), 0),
+                                    (number(step.missed), 0),
+                                    (step.milliseconds_per_slice, 1),
+                                ] { td { (figure(value, decimals)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn counts(run: &Run, evaluation: &Evaluation) -> Markup {
     let target = run.target();
     html! {
@@ -165,9 +210,9 @@ fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
         @match &evaluation.overlays {
             Some(overlays) => {
                 @for (group, name) in groups {
-                    @let members = overlays.iter().filter(|overlay| overlay.group == group);
-                    @if members.clone().next().is_some() {
-                        h3 { (name) " slices" }
+                    @let members: Vec<&Overlay> = overlays.iter().filter(|overlay| overlay.group == group).collect();
+                    @for members in members.chunk_by(|a, b| a.failed == b.failed) {
+                        h3 { (name) " slices" @if let Some(failed) = &members[0].failed { ", what failed: " (failed) } }
                         div class="overlays" { @for overlay in members { (picture(overlay)) } }
                     }
                 }
@@ -223,6 +268,11 @@ fn legend(run: &Run) -> Markup {
                 li {
                     "Only the " b { "CAM box" } " row counts: it is made without ground truth. Rows with an "
                     b { "oracle box" } " use the true mask for their prompt; they show what a perfect prompt would give."
+                }
+                li {
+                    "What failed in a slice, the first that fits: " b { "presence" } ", one of the two masks is empty and the other is not; "
+                    b { "cam" } ", box IoU below 0.5 and Dice below 0.9; " b { "box" } ", the true box would give a Dice at least 0.03 "
+                    "higher; " b { "mask" } ", it would not."
                 }
                 li {
                     sup { "†" } " " b { "n/a" } ": undefined (no slice with " (target) ", a single class) or not to be trusted (millimetres "

@@ -1,0 +1,202 @@
+//! A volume's prediction, on stages whose results can be drawn by hand: the classifier's map is the slice itself, the decoder's
+//! mask is what of the slice is in the box.
+
+use cam_classifier::PromptSettings;
+use stage_api::{
+    Adapters, ClassifierInput, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, Presence, PresenceClassifier,
+    PromptedSegmenter, Prompts,
+};
+use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind, Tensor};
+use trainer::config::{PredictionConfig, VolumeConfig};
+use trainer::predictor::{Predictor, VolumePrediction, VolumeSlices};
+
+const SIZE: usize = 24;
+
+/// Sees the target with the logit 10 × the brightest pixel − 5: 1 is surely there (0.993), 0.4 hardly (0.27).
+struct Bright(ClassifierInput);
+
+impl PresenceClassifier for Bright {
+    fn input(&self) -> ClassifierInput {
+        self.0
+    }
+
+    fn forward(&self, input: &Tensor, _: Mode) -> Presence {
+        Presence { logit: input.amax([1, 2, 3], false) * 10.0 - 5.0, cam: input.shallow_clone(), map: None }
+    }
+
+    fn tensors(&self) -> Vec<NamedTensor> {
+        Vec::new()
+    }
+}
+
+/// Everything above 0 that is in the box; counts what it encodes.
+#[derive(Default)]
+struct Cutter {
+    is_adapted: bool,
+    features: Cell<i64>,
+    untouched: Cell<i64>,
+    adapted: Cell<i64>,
+}
+
+impl PromptedSegmenter for Cutter {
+    fn features(&self, slices: &Tensor) -> Features {
+        self.features.set(self.features.get() + slices.size()[0]);
+        Features { tensor: slices.shallow_clone(), slice_size: [SIZE, SIZE] }
+    }
+
+    fn embed(&self, features: &Features, adapters: Adapters, _: Mode) -> Embedding {
+        let count = if adapters == Adapters::On { &self.adapted } else { &self.untouched };
+        count.set(count.get() + features.tensor.size()[0]);
+        Embedding::new(features.tensor.shallow_clone(), features.slice_size)
+    }
+
+    fn decode(&self, embedding: &Embedding, prompts: &Prompts, _: MaskChoice) -> Masks {
+        let bounds = prompts.boxes.as_ref().unwrap()[0];
+        let inside = Tensor::zeros([SIZE as i64, SIZE as i64], (Kind::Float, Device::Cpu));
+        let part = |from: f32, to: f32| (from.round() as i64, (to - from).round() as i64 + 1);
+        let (rows, columns) = (part(bounds.y0, bounds.y1), part(bounds.x0, bounds.x1));
+        let _ = inside.narrow(0, rows.0, rows.1).narrow(1, columns.0, columns.1).fill_(1.0);
+        Masks { logits: &embedding.tensor * inside, scores: Tensor::from_slice(&[0.9f32]).reshape([1, 1]) }
+    }
+
+    fn default_choice(&self) -> MaskChoice {
+        MaskChoice::Single
+    }
+
+    fn is_adapted(&self) -> bool {
+        self.is_adapted
+    }
+
+    fn tensors(&self) -> Vec<NamedTensor> {
+        Vec::new()
+    }
+}
+
+/// A slice of squares: first row and column, side, brightness.
+fn slice(squares: &[(usize, usize, usize, f32)]) -> Vec<f32> {
+    let mut pixels = vec![0.0; SIZE * SIZE];
+    for &(row, column, side, brightness) in squares {
+        for y in row..row + side {
+            pixels[y * SIZE + column..][..side].fill(brightness);
+        }
+    }
+    pixels
+}
+
+fn mask(squares: &[(usize, usize, usize)]) -> Vec<u8> {
+    let squares: Vec<_> = squares.iter().map(|&(row, column, side)| (row, column, side, 1.0)).collect();
+    slice(&squares).into_iter().map(|v| u8::from(v > 0.0)).collect()
+}
+
+struct Bench {
+    classifier: Bright,
+    segmenter: Cutter,
+    prediction: PredictionConfig,
+}
+
+impl Bench {
+    fn new(input: ClassifierInput, volume: VolumeConfig) -> Self {
+        let prediction = PredictionConfig { refinements: 1, volume, ..PredictionConfig::default() };
+        Self { classifier: Bright(input), segmenter: Cutter::default(), prediction }
+    }
+
+    fn predictor(&self) -> Predictor<'_> {
+        static PROMPT: PromptSettings = PromptSettings { threshold: 0.2 };
+        let Self { classifier, segmenter, prediction } = self;
+        Predictor { classifier, segmenter, prompt: &PROMPT, prediction }
+    }
+
+    fn volume(&self, slices: &[Vec<f32>], stop: bool) -> Option<VolumePrediction> {
+        let chunk = |range: std::ops::Range<usize>| {
+            let part = slices[range].concat();
+            Tensor::from_slice(&part).reshape([-1, 1, SIZE as i64, SIZE as i64])
+        };
+        let mut seen = Vec::new();
+        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk };
+        let found = self.predictor().volume(&volume, &AtomicBool::new(stop), &mut |i, _, _| seen.push(i));
+        assert!(stop || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
+        found
+    }
+}
+
+fn masks(found: &VolumePrediction) -> Vec<&[u8]> {
+    found.slices.iter().map(|slice| slice.mask.as_slice()).collect()
+}
+
+fn six_slices() -> Vec<Vec<f32>> {
+    vec![
+        slice(&[]),
+        slice(&[(5, 5, 6, 1.0)]),
+        slice(&[(5, 5, 6, 1.0), (15, 15, 3, 1.0)]),
+        slice(&[(6, 5, 6, 0.4)]),
+        slice(&[(6, 6, 4, 0.9)]),
+        slice(&[(1, 18, 4, 0.8)]),
+    ]
+}
+
+#[test]
+fn without_rules_a_volume_is_its_slices() {
+    for input in [ClassifierInput::Slices, ClassifierInput::Embedding] {
+        let bench = Bench::new(input, VolumeConfig::default());
+        let found = bench.volume(&six_slices(), false).unwrap();
+        for (i, values) in six_slices().iter().enumerate() {
+            let image = Tensor::from_slice(values).reshape([1, 1, SIZE as i64, SIZE as i64]);
+            let predictor = bench.predictor();
+            let look = predictor.look(&image, SIZE).remove(0);
+            let alone = if look.present {
+                predictor.segment(&Embedding::new(image, [SIZE, SIZE]), &look.prompt)
+            } else {
+                vec![0; SIZE * SIZE]
+            };
+            assert_eq!(found.slices[i].mask, alone, "slice {i}");
+            assert_eq!(found.slices[i].look.probability, look.probability, "slice {i}");
+        }
+        assert_eq!(found.steps.iter().map(|step| step.name).collect::<Vec<_>>(), ["CAM box", "refined"]);
+        // The first is empty, the fourth is hardly there.
+        assert_eq!(masks(&found)[2], mask(&[(5, 5, 6)]));
+        assert!([0, 3].iter().all(|&i| found.slices[i].mask == mask(&[])));
+    }
+}
+
+#[test]
+fn each_slice_is_encoded_once_and_only_where_it_is_looked_into() {
+    let counts = |input, is_adapted| {
+        let mut bench = Bench::new(input, VolumeConfig::default());
+        bench.segmenter.is_adapted = is_adapted;
+        bench.volume(&six_slices(), false).unwrap();
+        let Cutter { features, untouched, adapted, .. } = &bench.segmenter;
+        [features.get(), untouched.get(), adapted.get()]
+    };
+    // Four of six slices are called present.
+    assert_eq!(counts(ClassifierInput::Slices, true), [4, 0, 4]);
+    assert_eq!(counts(ClassifierInput::Slices, false), [4, 4, 0], "both embeddings are one");
+    assert_eq!(counts(ClassifierInput::Embedding, true), [6, 6, 4]);
+    assert_eq!(counts(ClassifierInput::Embedding, false), [6, 6, 0]);
+}
+
+#[test]
+fn a_stopped_volume_is_none() {
+    assert!(Bench::new(ClassifierInput::Slices, VolumeConfig::default()).volume(&six_slices(), true).is_none());
+}
+
+#[test]
+fn of_the_volume_the_largest_component_is_kept() {
+    let rules = VolumeConfig { largest_component: true, ..VolumeConfig::default() };
+    let found = Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap();
+    // Slice 3 is called empty and parts the others: 2 × 36 pixels against 16 and 16.
+    let expected = [mask(&[]), mask(&[(5, 5, 6)]), mask(&[(5, 5, 6)]), mask(&[]), mask(&[]), mask(&[])];
+    assert_eq!(masks(&found), expected);
+    assert_eq!(found.steps.last().unwrap().name, "largest component");
+}
+
+#[test]
+fn a_mask_goes_on_into_slices_that_were_called_empty() {
+    let rules = VolumeConfig { propagate: true, ..VolumeConfig::default() };
+    let found = Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap();
+    assert_eq!(masks(&found)[3], mask(&[(6, 5, 6)]), "hardly there, but in line with its neighbours");
+    assert_eq!(masks(&found)[0], mask(&[]), "surely not there");
+    // Nothing is in line with it: it keeps its own.
+    assert_eq!(masks(&found)[5], mask(&[(1, 18, 4)]));
+}
