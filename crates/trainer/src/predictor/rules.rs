@@ -8,45 +8,79 @@ use seg_metrics::{MaskView, dice};
 /// Keeps the largest component of a volume, pixels being joined to the four around them and to those at the same place of the
 /// slices before and after; of equally large ones the first.
 pub fn keep_largest_component(masks: &mut [Vec<u8>], size: usize) {
-    let area = size * size;
-    let is_set = |masks: &[Vec<u8>], at: usize| masks[at / area][at % area] != 0;
-    let voxels = masks.len() * area;
-    let mut component = vec![0u32; voxels];
-    let (mut count, mut largest) = (0, (0, 0));
-    let mut pending = Vec::new();
-    for start in 0..voxels {
-        if component[start] != 0 || !is_set(masks, start) {
-            continue;
+    let runs = Runs::of(masks, size);
+    let roots = runs.components(size);
+    let mut sizes = vec![0; roots.len()];
+    for (run, &root) in runs.all.iter().zip(&roots) {
+        sizes[root] += run.to - run.from;
+    }
+    // A component's root is its first run.
+    let largest = sizes.iter().enumerate().rev().max_by_key(|(_, size)| **size).map(|(root, _)| root);
+    for (run, root) in runs.all.iter().zip(roots) {
+        if Some(root) != largest {
+            masks[run.line / size][run.line % size * size..][run.from..run.to].fill(0);
         }
-        count += 1;
-        component[start] = count;
-        pending.push(start);
-        let mut members = 0;
-        while let Some(at) = pending.pop() {
-            members += 1;
-            let (y, x) = (at % area / size, at % size);
-            let neighbours = [
-                (x > 0).then(|| at - 1),
-                (x + 1 < size).then(|| at + 1),
-                (y > 0).then(|| at - size),
-                (y + 1 < size).then(|| at + size),
-                (at >= area).then(|| at - area),
-                (at + area < voxels).then(|| at + area),
-            ];
-            for next in neighbours.into_iter().flatten() {
-                if component[next] == 0 && is_set(masks, next) {
-                    component[next] = count;
-                    pending.push(next);
+    }
+}
+
+/// Pixels of a row that follow each other: a mask has some thousand times fewer of them than pixels.
+struct Run {
+    /// The row, counted through all slices.
+    line: usize,
+    from: usize,
+    /// Not in it any more.
+    to: usize,
+}
+
+struct Runs {
+    all: Vec<Run>,
+    /// Where each line's runs begin, and where the last line's end.
+    starts: Vec<usize>,
+}
+
+impl Runs {
+    fn of(masks: &[Vec<u8>], size: usize) -> Self {
+        let (mut all, mut starts) = (Vec::new(), vec![0]);
+        for (line, row) in masks.iter().flat_map(|mask| mask.chunks_exact(size)).enumerate() {
+            let mut from = 0;
+            for pixels in row.chunk_by(|a, b| (*a == 0) == (*b == 0)) {
+                let to = from + pixels.len();
+                if pixels[0] != 0 {
+                    all.push(Run { line, from, to });
+                }
+                from = to;
+            }
+            starts.push(all.len());
+        }
+        Self { all, starts }
+    }
+
+    /// For each run the first run of its component.
+    fn components(&self, size: usize) -> Vec<usize> {
+        let mut parents: Vec<usize> = (0..self.all.len()).collect();
+        for (i, run) in self.all.iter().enumerate() {
+            let above = (run.line % size > 0).then(|| run.line - 1);
+            let before = run.line.checked_sub(size);
+            for line in [above, before].into_iter().flatten() {
+                for j in self.starts[line]..self.starts[line + 1] {
+                    if run.from < self.all[j].to && self.all[j].from < run.to {
+                        let (a, b) = (root(&mut parents, i), root(&mut parents, j));
+                        parents[a.max(b)] = a.min(b);
+                    }
                 }
             }
         }
-        if members > largest.0 {
-            largest = (members, count);
-        }
+        (0..parents.len()).map(|i| root(&mut parents, i)).collect()
     }
-    for (mask, of) in masks.iter_mut().zip(component.chunks_exact(area)) {
-        mask.iter_mut().zip(of).filter(|(_, of)| **of != largest.1).for_each(|(pixel, _)| *pixel = 0);
+}
+
+/// Follows a run's parents to the first, and makes the way shorter for the next time.
+fn root(parents: &mut [usize], mut of: usize) -> usize {
+    while parents[of] != of {
+        parents[of] = parents[parents[of]];
+        of = parents[of];
     }
+    of
 }
 
 /// The slice to begin with: the highest confidence; of equal ones the first. `None` if no slice has one.
