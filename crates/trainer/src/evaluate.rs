@@ -189,7 +189,7 @@ impl Evaluator<'_> {
         let intensity = Intensity::new(&self.config.intensity);
         for chunk in rows.chunks(LOOK_BATCH) {
             let slices = intensity.rows(self.store, chunk, self.device);
-            let looks = self.model.predictor(self.config).look(&slices);
+            let looks = self.model.predictor(self.config).look(&slices, self.store.slice_size());
             for (i, (&row, look)) in chunk.iter().zip(looks).enumerate() {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(None);
@@ -377,7 +377,7 @@ impl Evaluator<'_> {
             for result in &ranked[start..start + each] {
                 let record = &self.store.records()[result.row];
                 let image = intensity.rows(self.store, &[result.row], self.device);
-                let look = self.model.predictor(self.config).look(&image).remove(0);
+                let look = self.model.predictor(self.config).look(&image, self.store.slice_size()).remove(0);
                 let file = format!("{group}-{}-{:04}.png", record.case.replace('/', "_"), record.index);
                 let picture = overlay::draw(&overlay::Overlay {
                     image: &intensity.slice(self.store.image(result.row)),

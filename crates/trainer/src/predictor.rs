@@ -46,10 +46,10 @@ pub struct SlicePrediction {
 }
 
 impl Predictor<'_> {
-    /// Runs the classifier on `[B, 1, H, H]`.
-    pub fn look(&self, slices: &Tensor) -> Vec<Look> {
-        let size = slices.size()[3];
-        let presence = self.classifier.forward(slices, Mode::Eval);
+    /// Runs the classifier on its own input of slices of `size` pixels a side.
+    pub fn look(&self, input: &Tensor, size: usize) -> Vec<Look> {
+        let size = size as i64;
+        let presence = self.classifier.forward(input, Mode::Eval);
         let probabilities = to_vec(&presence.logit.sigmoid());
         let prompts = cam_prompts(&presence.cam, size as usize, self.prompt);
         let maps = to_vec(&presence.cam.upsample_bilinear2d([size, size], false, None, None));
@@ -85,7 +85,7 @@ impl Predictor<'_> {
     /// Predicts a batch `[B, 1, H, H]`; slices that the classifier calls empty are not embedded at all.
     pub fn predict(&self, slices: &Tensor) -> Vec<SlicePrediction> {
         let size = slices.size()[3] as usize;
-        self.look(slices)
+        self.look(slices, size)
             .into_iter()
             .enumerate()
             .map(|(i, look)| {
