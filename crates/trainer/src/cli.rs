@@ -97,6 +97,9 @@ struct TrainArgs {
     /// Print at the end where the time went
     #[arg(long)]
     profile: bool,
+    /// Keep the embeddings that a classifier reads in this file, for other runs on the same slices and views
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
     /// Go on after the run's last checkpoint
     #[arg(long)]
     resume: bool,
@@ -324,6 +327,7 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         device,
         loader_threads,
         profile: arguments.profile,
+        embeddings: arguments.embeddings.as_deref(),
         stop,
     };
     if !arguments.resume {

@@ -1,5 +1,6 @@
 //! The training loop: both branches in one step.
 
+mod embedding_file;
 mod encoder_cache;
 mod forward;
 mod non_finite;
@@ -45,6 +46,8 @@ pub struct Training<'a> {
     pub loader_threads: usize,
     /// Wait for the GPU where the time is taken, so that each part's own work is counted with it.
     pub profile: bool,
+    /// Where the embeddings of a classifier that reads them are kept for other runs; absent: in the run, while it trains.
+    pub embeddings: Option<&'a Path>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
 }

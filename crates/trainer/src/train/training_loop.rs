@@ -106,6 +106,9 @@ impl<'a> TrainingLoop<'a> {
                 return Ok(outcome);
             }
         }
+        if let Some(bank) = self.bank {
+            bank.end();
+        }
         Ok(Outcome::Finished)
     }
 

@@ -6,17 +6,18 @@
 //! number of epochs; memory is the system's page cache, which it can take back.
 
 use super::Training;
+use super::embedding_file::{self, EmbeddingWriter};
 use crate::config::WeakCrops;
 use crate::loader::{Batch, Labelled, Loader, Slices, labels};
 use crate::model::Model;
 use crate::plan::{Step, View, views};
 use crate::progress::Ticker;
 use crate::rows::Rows;
-use anyhow::{Context, Result};
+use anyhow::Result;
+use sam_segmenter::SegmenterSettings;
+use serde_json::json;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -35,7 +36,8 @@ pub(super) struct ViewBank {
     /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
     crops: Option<HashMap<usize, ([usize; 2], bool)>>,
     device: Device,
-    path: PathBuf,
+    /// Where the embeddings lie, if that is the run's own affair: it is removed with the bank once training is over.
+    own_file: Option<PathBuf>,
 }
 
 /// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
@@ -45,63 +47,58 @@ struct LabelledView {
     bounds: Option<BoxPrompt>,
 }
 
-impl Drop for ViewBank {
-    fn drop(&mut self) {
-        // It is made anew when the run goes on.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 impl ViewBank {
-    /// Encodes every training and validation slice and all views of the labelled ones; `None` if the user stopped it.
+    /// Encodes every training and validation slice and all views of the labelled ones, or takes the file that has them; `None`
+    /// if the user stopped it.
     pub fn build(training: &Training, model: &Model, rows: &Rows, loader: &Loader) -> Result<Option<Self>> {
         let config = training.config;
         let as_it_is = |&row: &usize| View { row, change: 0 };
-        let labelled_views = views(&rows.labelled, config.views.count);
+        let of_labelled = views(&rows.labelled, config.views.count);
         let mut all: Vec<View> = rows.train.iter().chain(&rows.validation).map(as_it_is).collect();
-        all.extend(labelled_views.iter().filter(|v| v.change > 0));
-        let mut labelled: HashMap<View, LabelledView> = HashMap::new();
-        let path = training.run.join("embeddings.f16");
-        let mut file = File::create(&path).with_context(|| format!("cannot write '{}'", path.display()))?;
-        let mut ticker = Ticker::new("embedding views", all.len(), 0);
-        let mut shape = Vec::new();
-        for chunk in all.chunks(BATCH) {
-            if training.stop.load(Ordering::Relaxed) {
-                let _ = std::fs::remove_file(&path);
-                return Ok(None);
-            }
-            let pairs: Vec<[Tensor; 2]> = chunk.iter().map(|&view| loader.labelled_view(view)).collect();
-            let images: Vec<&Tensor> = pairs.iter().map(|[image, _]| image).collect();
-            let images = sent(&Tensor::cat(&images, 0), training.device);
-            let features = model.segmenter.features(&images);
-            let embedding = model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
-            shape = embedding.size();
-            append(&mut file, &path, &embedding)?;
-            for (&view, [image, mask]) in chunk.iter().zip(pairs) {
-                if rows.labelled.contains(&view.row) {
-                    let bounds = bounds_of(&mask);
-                    labelled.insert(view, LabelledView { image, mask, bounds });
-                }
-                ticker.tick("");
-            }
-        }
-        drop(ticker);
-        let cells = shape.last().copied().unwrap_or(0) as usize;
+        all.extend(of_labelled.iter().filter(|v| v.change > 0));
+        let of = json!({
+            "weights_sha256": model.segmenter.encoder_fingerprint(),
+            "segmenter": SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() },
+            "store": training.store.checksum(),
+            "intensity": config.intensity,
+            "views": all.iter().map(|v| (v.row, v.change)).collect::<Vec<_>>(),
+            // What these decide is the changed views.
+            "changes": (config.views.count > 0).then_some((config.seed, &config.augmentation.labelled)),
+        });
+        let own_file = training.embeddings.is_none().then(|| training.run.join("embeddings.f16"));
+        let path = training.embeddings.or(own_file.as_deref()).expect("one of the two");
+        let embeddings = match embedding_file::open(path, &of)? {
+            Some(known) => known,
+            None => match encode(training, model, loader, &all, path)? {
+                Some(writer) => writer.finish(&of)?,
+                None => return Ok(None),
+            },
+        };
+        let cells = embeddings.size()[3] as usize;
+        let records = training.store.records();
         let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
             .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
-        let records = training.store.records();
-        if let Some(first) = shape.first_mut() {
-            *first = all.len() as i64;
-        }
+        let labelled_view = |view: View| {
+            let [image, mask] = loader.labelled_view(view);
+            let bounds = bounds_of(&mask);
+            (view, LabelledView { image, mask, bounds })
+        };
         Ok(Some(Self {
-            embeddings: mapped(&path, &shape)?,
+            embeddings,
             places: all.into_iter().zip(0..).collect(),
-            labelled,
+            labelled: of_labelled.into_iter().map(labelled_view).collect(),
             shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
             crops,
             device: training.device,
-            path,
+            own_file,
         }))
+    }
+
+    /// Removes what a run that is over doesn't need.
+    pub fn end(self) {
+        if let Some(path) = &self.own_file {
+            embedding_file::remove(path);
+        }
     }
 
     /// What the untouched encoder made of these, `[n, C, g, g]` on the device.
@@ -171,20 +168,28 @@ impl ViewBank {
     }
 }
 
-fn append(file: &mut File, path: &Path, embedding: &Tensor) -> Result<()> {
-    let half = embedding.to_kind(Kind::Half).to_device(Device::Cpu).contiguous();
-    let mut bytes = vec![0u8; half.numel() * 2];
-    half.copy_data_u8(&mut bytes, half.numel());
-    file.write_all(&bytes).with_context(|| format!("cannot write the embeddings to '{}'", path.display()))
-}
-
-/// The file as a tensor that is read where it lies.
-fn mapped(path: &Path, shape: &[i64]) -> Result<Tensor> {
-    let name = path.to_str().with_context(|| format!("'{}' is not UTF-8", path.display()))?;
-    let numbers: i64 = shape.iter().product();
-    let flat = Tensor::f_from_file(name, false, numbers, (Kind::Half, Device::Cpu))
-        .with_context(|| format!("cannot map '{}'", path.display()))?;
-    Ok(flat.reshape(shape))
+/// `None` if the user stopped it.
+fn encode(
+    training: &Training,
+    model: &Model,
+    loader: &Loader,
+    views: &[View],
+    path: &Path,
+) -> Result<Option<EmbeddingWriter>> {
+    let mut writer = EmbeddingWriter::create(path)?;
+    let mut ticker = Ticker::new("encoding views", views.len(), 0);
+    for chunk in views.chunks(BATCH) {
+        if training.stop.load(Ordering::Relaxed) {
+            embedding_file::remove(path);
+            return Ok(None);
+        }
+        let images: Vec<Tensor> =
+            chunk.iter().map(|&view| loader.labelled_view(view)).map(|[image, _]| image).collect();
+        let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
+        writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
+        chunk.iter().for_each(|_| ticker.tick(""));
+    }
+    Ok(Some(writer))
 }
 
 fn bounds_of(mask: &Tensor) -> Option<BoxPrompt> {
