@@ -375,11 +375,31 @@ pub struct PredictionConfig {
     pub presence_threshold: f64,
     /// How often the mask's own box, enlarged by 3 px, prompts once more.
     pub refinements: usize,
+    /// What neighbouring slices say of each other.
+    pub volume: VolumeConfig,
 }
 
 impl Default for PredictionConfig {
     fn default() -> Self {
-        Self { presence_threshold: 0.5, refinements: 0 }
+        Self { presence_threshold: 0.5, refinements: 0, volume: VolumeConfig::default() }
+    }
+}
+
+/// What neighbouring slices say of each other when a whole volume is predicted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumeConfig {
+    /// Masks go on from the surest slice to its neighbours, and on to both ends.
+    pub propagate: bool,
+    /// A slice whose presence probability is below it, and that was called empty, is not reached by its neighbours.
+    pub presence_threshold: f64,
+    /// Of the volume's mask the largest component is kept.
+    pub largest_component: bool,
+}
+
+impl Default for VolumeConfig {
+    fn default() -> Self {
+        Self { propagate: false, presence_threshold: 0.2, largest_component: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pictures of a slice with what was predicted: CT in grey, activation map as warm tint, its box yellow, the predicted
 //! mask's outline green, the true one's red.
 
+use crate::evaluate::Failure;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use stage_api::BoxPrompt;
@@ -17,6 +18,9 @@ pub struct OverlayRecord {
     pub slice: String,
     /// `best`, `median` or `worst`.
     pub group: String,
+    /// What failed, of the worst slices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failure>,
     /// Its Dice with the CAM's box.
     pub dice: f64,
     /// The classifier's probability.

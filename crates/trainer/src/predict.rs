@@ -3,16 +3,15 @@
 use crate::config::Config;
 use crate::loader::Intensity;
 use crate::model::Model;
+use crate::predictor::VolumeSlices;
 use crate::progress::Ticker;
 use anyhow::{Context, Result, bail, ensure};
 use ct_ingest::ReadOptions;
 use slice_store::{Scale, StoreSettings};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
-
-/// Slices that are predicted together.
-const BATCH: usize = 4;
 
 /// Predicts one volume and writes its mask; `false` if it was stopped.
 pub fn volume(
@@ -40,21 +39,18 @@ pub fn volume(
     let size = settings.slice_size;
     let count = images.len() / (size * size);
     let intensity = Intensity::new(&config.intensity);
-    let mut masks = Vec::with_capacity(images.len());
+    let area = size * size;
+    let slices = |range: Range<usize>| {
+        let values = intensity.slice(&images[range.start * area..range.end * area]);
+        Tensor::from_slice(&values).reshape([range.len() as i64, 1, size as i64, size as i64]).to_device(device)
+    };
     let mut ticker = Ticker::new("predicting", count, 0);
-    for chunk in images.chunks(BATCH * size * size) {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let slices = Tensor::from_slice(&intensity.slice(chunk))
-            .reshape([(chunk.len() / (size * size)) as i64, 1, size as i64, size as i64])
-            .to_device(device);
-        for slice in model.predictor(config).predict(&slices) {
-            masks.extend(slice.mask);
-            ticker.tick("");
-        }
-    }
+    let slices = VolumeSlices { count, size, slices: &slices };
+    let Some(predicted) = model.predictor(config).volume(&slices, stop, &mut |_, _, _| ticker.tick("")) else {
+        return Ok(false);
+    };
     drop(ticker);
+    let masks: Vec<u8> = predicted.slices.into_iter().flat_map(|slice| slice.mask).collect();
     let mask = plan.restore_mask(&masks);
     let voxels = mask.iter().filter(|&&m| m != 0).count();
     ct_ingest::write_mask(output, &mask, &volume)?;

@@ -3,12 +3,19 @@
 //! Invariant: no ground truth. Nothing here has a mask or a label to pass; evaluation with true boxes is elsewhere and has
 //! `oracle` in its name.
 
+mod encoded;
+mod rules;
+mod volume;
+
 use crate::config::PredictionConfig;
 use cam_classifier::{CamPrompt, PromptSettings, cam_prompts};
-use stage_api::{Adapters, BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts, sent};
+use stage_api::{BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts, sent};
 use tch::{Device, Kind, Tensor};
 
-/// Margin of the box around the first mask when it prompts once more, in pixels.
+pub use encoded::EncodedSlice;
+pub use volume::{StepMasks, VolumePrediction, VolumeSlices};
+
+/// Margin of the box around a mask when it prompts once more, in pixels.
 const REFINEMENT_MARGIN_PX: f32 = 3.0;
 
 /// Both branches, and how they work together.
@@ -19,7 +26,7 @@ pub struct Predictor<'a> {
     pub segmenter: &'a dyn PromptedSegmenter,
     /// From activation map to prompt.
     pub prompt: &'a PromptSettings,
-    /// Presence threshold and refinements.
+    /// Presence threshold, refinements, rules of the volume.
     pub prediction: &'a PredictionConfig,
 }
 
@@ -45,15 +52,25 @@ pub struct SlicePrediction {
     pub mask: Vec<u8>,
 }
 
+/// A mask of the decoder, and what the decoder thinks of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredMask {
+    /// Row-major, 0 or 1.
+    pub mask: Vec<u8>,
+    /// The intersection over union with the target that the decoder expects.
+    pub score: f64,
+}
+
 impl Predictor<'_> {
-    /// Runs the classifier on its own input of slices of `size` pixels a side.
+    /// Runs the classifier on its own input, as [`PresenceClassifier::input`] says: slices `[B, 1, H, H]` or untouched
+    /// embeddings `[B, C, g, g]`. Prompts and maps are of slices of `size` pixels.
     pub fn look(&self, input: &Tensor, size: usize) -> Vec<Look> {
-        let size = size as i64;
-        let presence = self.classifier.forward(input, Mode::Eval);
+        let side = size as i64;
+        let presence = tch::no_grad(|| self.classifier.forward(input, Mode::Eval));
         let probabilities = to_vec(&presence.logit.sigmoid());
-        let prompts = cam_prompts(&presence.cam, size as usize, self.prompt);
-        let maps = to_vec(&presence.cam.upsample_bilinear2d([size, size], false, None, None));
-        let maps = maps.chunks_exact((size * size) as usize);
+        let prompts = cam_prompts(&presence.cam, size, self.prompt);
+        let maps = to_vec(&presence.cam.upsample_bilinear2d([side, side], false, None, None));
+        let maps = maps.chunks_exact(size * size);
         prompts
             .into_iter()
             .zip(probabilities.into_iter().zip(maps))
@@ -65,39 +82,27 @@ impl Predictor<'_> {
             .collect()
     }
 
-    /// The mask of one embedded slice for a CAM's prompt, refined as configured.
+    /// The mask of one embedded slice for a CAM's prompt, refined as configured; neighbouring slices have no say.
     pub fn segment(&self, embedding: &Embedding, prompt: &CamPrompt) -> Vec<u8> {
-        let [size, _] = embedding.slice_size; // A store's slices are square.
-        let cam_mask = mask_tensor(&prompt.mask, size, embedding.tensor.device());
-        let mut mask = mask_for_box(self.segmenter, embedding, prompt.bounds, Some(cam_mask.shallow_clone()));
-        for _ in 0..self.prediction.refinements {
-            let Some(bounds) = BoxPrompt::around(&mask, size) else { break };
-            mask = mask_for_box(
-                self.segmenter,
-                embedding,
-                bounds.enlarged(REFINEMENT_MARGIN_PX, size),
-                Some(cam_mask.shallow_clone()),
-            );
-        }
-        mask
+        let first = self.for_prompt(embedding, prompt);
+        if self.prediction.refinements == 0 { first.mask } else { self.refined(embedding, prompt, first).mask }
     }
 
-    /// Predicts a batch `[B, 1, H, H]`; slices that the classifier calls empty are not embedded at all.
-    pub fn predict(&self, slices: &Tensor) -> Vec<SlicePrediction> {
-        let size = slices.size()[3] as usize;
-        self.look(slices, size)
-            .into_iter()
-            .enumerate()
-            .map(|(i, look)| {
-                let mask = if look.present {
-                    let features = self.segmenter.features(&slices.narrow(0, i as i64, 1));
-                    self.segment(&self.segmenter.embed(&features, Adapters::On, Mode::Eval), &look.prompt)
-                } else {
-                    vec![0; size * size]
-                };
-                SlicePrediction { look, mask }
-            })
-            .collect()
+    /// The mask for the CAM's own box.
+    fn for_prompt(&self, embedding: &Embedding, prompt: &CamPrompt) -> ScoredMask {
+        scored_mask_for_box(self.segmenter, embedding, prompt.bounds, Some(cam_mask(embedding, prompt)))
+    }
+
+    /// The mask whose own box prompted once more, as often as configured.
+    fn refined(&self, embedding: &Embedding, prompt: &CamPrompt, first: ScoredMask) -> ScoredMask {
+        let [size, _] = embedding.slice_size; // A store's slices are square.
+        let mut found = first;
+        for _ in 0..self.prediction.refinements {
+            let Some(bounds) = BoxPrompt::around(&found.mask, size) else { break };
+            let bounds = bounds.enlarged(REFINEMENT_MARGIN_PX, size);
+            found = scored_mask_for_box(self.segmenter, embedding, bounds, Some(cam_mask(embedding, prompt)));
+        }
+        found
     }
 }
 
@@ -108,17 +113,31 @@ pub fn mask_for_box(
     bounds: BoxPrompt,
     cam_mask: Option<Tensor>,
 ) -> Vec<u8> {
+    scored_mask_for_box(segmenter, embedding, bounds, cam_mask).mask
+}
+
+/// The best-scored mask of one embedded slice for one box.
+fn scored_mask_for_box(
+    segmenter: &dyn PromptedSegmenter,
+    embedding: &Embedding,
+    bounds: BoxPrompt,
+    cam_mask: Option<Tensor>,
+) -> ScoredMask {
     let prompts = Prompts { boxes: Some(vec![bounds]), cam_mask, ..Prompts::default() };
     let masks = tch::no_grad(|| segmenter.decode(embedding, &prompts, segmenter.default_choice()));
     let best = masks.scores.argmax(1, false).int64_value(&[0]);
     let mask = masks.logits.select(1, best).gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
-    Vec::try_from(&mask).unwrap_or_default()
+    ScoredMask { mask: Vec::try_from(&mask).unwrap_or_default(), score: masks.scores.double_value(&[0, best]) }
 }
 
 /// A mask as `[1, 1, H, H]`.
 pub fn mask_tensor(mask: &[u8], size: usize, device: Device) -> Tensor {
     let side = size as i64;
     sent(&Tensor::from_slice(mask), device).reshape([1, 1, side, side]).to_kind(Kind::Float)
+}
+
+fn cam_mask(embedding: &Embedding, prompt: &CamPrompt) -> Tensor {
+    mask_tensor(&prompt.mask, embedding.slice_size[0], embedding.tensor.device())
 }
 
 fn to_vec(tensor: &Tensor) -> Vec<f32> {

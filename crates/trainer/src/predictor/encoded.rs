@@ -1,0 +1,49 @@
+//! A slice and what the encoder makes of it, each part made when it is first asked for, and once.
+
+use stage_api::{Adapters, ClassifierInput, Embedding, Features, Mode, PromptedSegmenter};
+use std::cell::OnceCell;
+use tch::Tensor;
+
+/// One slice on its way through the encoder.
+pub struct EncodedSlice<'a> {
+    segmenter: &'a dyn PromptedSegmenter,
+    is_adapted: bool,
+    image: Tensor,
+    features: OnceCell<Features>,
+    untouched: OnceCell<Embedding>,
+    adapted: OnceCell<Embedding>,
+}
+
+impl<'a> EncodedSlice<'a> {
+    /// Of one slice `[1, 1, H, H]`. `is_adapted` is what [`PromptedSegmenter::is_adapted`] says: it looks at every adapter,
+    /// so it is asked once for many slices.
+    pub fn new(segmenter: &'a dyn PromptedSegmenter, is_adapted: bool, image: Tensor) -> Self {
+        let (features, untouched, adapted) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { segmenter, is_adapted, image, features, untouched, adapted }
+    }
+
+    /// What the classifier wants to see of it.
+    pub fn input(&self, wanted: ClassifierInput) -> &Tensor {
+        match wanted {
+            ClassifierInput::Slices => &self.image,
+            ClassifierInput::Embedding => &self.untouched().tensor,
+        }
+    }
+
+    /// The encoder's embedding as its pretrained file has it.
+    pub fn untouched(&self) -> &Embedding {
+        self.untouched.get_or_init(|| self.segmenter.embed(self.features(), Adapters::Off, Mode::Eval))
+    }
+
+    /// The embedding that masks are decoded from: with adapters, where they change anything.
+    pub fn adapted(&self) -> &Embedding {
+        if !self.is_adapted {
+            return self.untouched();
+        }
+        self.adapted.get_or_init(|| self.segmenter.embed(self.features(), Adapters::On, Mode::Eval))
+    }
+
+    fn features(&self) -> &Features {
+        self.features.get_or_init(|| self.segmenter.features(&self.image))
+    }
+}

@@ -1,0 +1,190 @@
+//! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
+
+use super::rules::{in_line_with, keep_largest_component, seed, ways};
+use super::{EncodedSlice, Look, Predictor, REFINEMENT_MARGIN_PX, ScoredMask, SlicePrediction, scored_mask_for_box};
+use stage_api::{BoxPrompt, ClassifierInput, Embedding};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// Slices that the classifier looks at together, where it looks at slices.
+const CHUNK: usize = 4;
+
+/// The slices of one volume in their order.
+pub struct VolumeSlices<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Their side in pixels.
+    pub size: usize,
+    /// Some of them, `[n, 1, H, H]`, windowed to `[0, 1]`, on the device.
+    pub slices: &'a dyn Fn(Range<usize>) -> Tensor,
+}
+
+/// A predicted volume.
+#[derive(Debug)]
+pub struct VolumePrediction {
+    /// Its slices in order.
+    pub slices: Vec<SlicePrediction>,
+    /// The masks after each step that is switched on, in the steps' order; the last step's are the prediction.
+    pub steps: Vec<StepMasks>,
+}
+
+/// What a step of the inference made of a volume.
+#[derive(Debug)]
+pub struct StepMasks {
+    /// `CAM box`, `refined`, `propagated` or `largest component`.
+    pub name: &'static str,
+    /// A mask a slice, row-major, 0 or 1.
+    pub masks: Vec<Vec<u8>>,
+    /// What it took for the volume; the first step's is with encoder and classifier.
+    pub seconds: f64,
+}
+
+/// What is known of a slice when all slices were looked at by themselves.
+struct Own {
+    look: Look,
+    /// `None`: the slice is called empty.
+    found: Option<ScoredMask>,
+    /// In half precision; `None`: no neighbour may reach the slice.
+    embedding: Option<Embedding>,
+}
+
+impl Predictor<'_> {
+    /// Predicts a volume; `None` if it was stopped. `tick` is called once a slice, in order, with what is known of it then: its
+    /// index, the classifier's look, and its way through the encoder.
+    ///
+    /// Memory for each slice of 256²: a look (0.3 MiB) and 64 KiB for each step; with `prediction.volume.propagate` also an
+    /// embedding of each slice that may have the target, 2 MiB of half-precision numbers (256 × 64 × 64). Without it no
+    /// embedding outlives its slice.
+    pub fn volume(
+        &self,
+        volume: &VolumeSlices,
+        stop: &AtomicBool,
+        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+    ) -> Option<VolumePrediction> {
+        let mut steps = self.steps(volume.count);
+        let own = self.slices_by_themselves(volume, stop, tick, &mut steps)?;
+        let rules = &self.prediction.volume;
+        let (mut masks, mut done) = (steps.own.last().map(|step| step.masks.clone()).unwrap_or_default(), steps.own);
+        if rules.propagate {
+            let begun = Instant::now();
+            masks = self.propagated(&own, volume.size, stop)?;
+            let seconds = steps.keeping_seconds + begun.elapsed().as_secs_f64();
+            done.push(StepMasks { name: "propagated", masks: masks.clone(), seconds });
+        }
+        if rules.largest_component {
+            let begun = Instant::now();
+            keep_largest_component(&mut masks, volume.size);
+            let seconds = begun.elapsed().as_secs_f64();
+            done.push(StepMasks { name: "largest component", masks: masks.clone(), seconds });
+        }
+        let slices = own.into_iter().zip(masks).map(|(own, mask)| SlicePrediction { look: own.look, mask }).collect();
+        Some(VolumePrediction { slices, steps: done })
+    }
+
+    fn steps(&self, count: usize) -> OwnSteps {
+        let step = |name| StepMasks { name, masks: Vec::with_capacity(count), seconds: 0.0 };
+        let refined = (self.prediction.refinements > 0).then(|| step("refined"));
+        OwnSteps { own: std::iter::once(step("CAM box")).chain(refined).collect(), keeping_seconds: 0.0 }
+    }
+
+    fn slices_by_themselves(
+        &self,
+        volume: &VolumeSlices,
+        stop: &AtomicBool,
+        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+        steps: &mut OwnSteps,
+    ) -> Option<Vec<Own>> {
+        let mut slices = Vec::with_capacity(volume.count);
+        let is_adapted = self.segmenter.is_adapted();
+        for start in (0..volume.count).step_by(CHUNK) {
+            let begun = Instant::now();
+            let images = (volume.slices)(start..volume.count.min(start + CHUNK));
+            let mut looks = match self.classifier.input() {
+                ClassifierInput::Slices => self.look(&images, volume.size).into_iter(),
+                ClassifierInput::Embedding => Vec::new().into_iter(),
+            };
+            steps.own[0].seconds += begun.elapsed().as_secs_f64();
+            for i in 0..images.size()[0] {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
+                let own = self.slice_by_itself(&encoded, looks.next(), volume.size, steps);
+                tick(slices.len(), &own.look, &encoded);
+                slices.push(own);
+            }
+        }
+        Some(slices)
+    }
+
+    /// A slice by itself; its masks go to the steps.
+    fn slice_by_itself(&self, encoded: &EncodedSlice, look: Option<Look>, size: usize, steps: &mut OwnSteps) -> Own {
+        let mut begun = Instant::now();
+        let mut took = || std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64();
+        let look = look.unwrap_or_else(|| self.look(encoded.input(self.classifier.input()), size).remove(0));
+        let mut found = look.present.then(|| self.for_prompt(encoded.adapted(), &look.prompt));
+        steps.own[0].masks.push(mask_of(found.as_ref(), size));
+        steps.own[0].seconds += took();
+        if let Some(step) = steps.own.get_mut(1) {
+            found = found.map(|first| self.refined(encoded.adapted(), &look.prompt, first));
+            step.masks.push(mask_of(found.as_ref(), size));
+            step.seconds += took();
+        }
+        let embedding = self.may_be_reached(&look).then(|| {
+            let embedding = encoded.adapted();
+            Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
+        });
+        steps.keeping_seconds += took();
+        Own { look, found, embedding }
+    }
+
+    /// Whether a neighbour's mask may go on into the slice.
+    fn may_be_reached(&self, look: &Look) -> bool {
+        let rules = &self.prediction.volume;
+        rules.propagate && (look.present || look.probability >= rules.presence_threshold)
+    }
+
+    /// The surest slice's mask, and from there to both ends the mask of each slice that is most in line with its neighbour's:
+    /// its own, or that of the neighbour's box. A way ends where a slice may not be reached, or nothing is in line: beyond, each
+    /// slice keeps its own.
+    fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+        let mut masks: Vec<Vec<u8>> = own.iter().map(|slice| mask_of(slice.found.as_ref(), size)).collect();
+        let confidence = |slice: &Own| {
+            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1))?;
+            Some(found.score * slice.look.probability)
+        };
+        let confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
+        for way in seed(&confidences).map(|seed| ways(seed, own.len())).into_iter().flatten() {
+            for (slice, neighbour) in way {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let Some(found) = self.reached(&own[slice], &masks[neighbour], size) else { break };
+                masks[slice] = found.mask;
+            }
+        }
+        Some(masks)
+    }
+
+    /// The mask of a slice that is most in line with its neighbour's; `None` if nothing is, or the slice may not be reached.
+    fn reached(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<ScoredMask> {
+        let kept = slice.embedding.as_ref()?;
+        let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
+        let bounds = BoxPrompt::around(neighbour, size)?.enlarged(REFINEMENT_MARGIN_PX, size);
+        let continued = scored_mask_for_box(self.segmenter, &embedding, bounds, None);
+        in_line_with(neighbour, size, slice.found.clone().into_iter().chain([continued]).collect())
+    }
+}
+
+/// The steps of slices by themselves.
+struct OwnSteps {
+    own: Vec<StepMasks>,
+    /// Spent on embeddings that are kept for the slices' neighbours.
+    keeping_seconds: f64,
+}
+
+fn mask_of(found: Option<&ScoredMask>, size: usize) -> Vec<u8> {
+    found.map_or_else(|| vec![0; size * size], |found| found.mask.clone())
+}
