@@ -375,13 +375,16 @@ pub struct PredictionConfig {
     pub presence_threshold: f64,
     /// How often the mask's own box, enlarged by 3 px, prompts once more.
     pub refinements: usize,
+    /// Where between the pretrained weights (0) and the trained ones (1) the segmenter stands: what lies between keeps more
+    /// of what the pretrained one can do on other scanners (Wortsman et al., 2022).
+    pub trained_share: f64,
     /// What neighbouring slices say of each other.
     pub volume: VolumeConfig,
 }
 
 impl Default for PredictionConfig {
     fn default() -> Self {
-        Self { presence_threshold: 0.5, refinements: 0, volume: VolumeConfig::default() }
+        Self { presence_threshold: 0.5, refinements: 0, trained_share: 1.0, volume: VolumeConfig::default() }
     }
 }
 
