@@ -6,16 +6,19 @@ use stage_api::BoxPrompt;
 use tch::{Kind, Tensor};
 
 /// How a map becomes a prompt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptSettings {
     /// Share of the map's maximum above which a pixel counts, in `(0, 1)`. 0.20 was measured from the paper's figure.
     pub threshold: f32,
+    /// The threshold is a value of the map itself, and not a share of its maximum: for classifiers whose map is a
+    /// probability.
+    pub absolute: bool,
 }
 
 impl Default for PromptSettings {
     fn default() -> Self {
-        Self { threshold: 0.2 }
+        Self { threshold: 0.2, absolute: false }
     }
 }
 
@@ -26,7 +29,7 @@ pub struct CamPrompt {
     pub bounds: BoxPrompt,
     /// Row-major, `size × size`, 1 inside the component; all 0 where the map is empty.
     pub mask: Vec<u8>,
-    /// The map had nothing above zero, and `bounds` is the fallback.
+    /// The map had nothing above the threshold, and `bounds` is the fallback.
     pub empty: bool,
 }
 
@@ -45,7 +48,8 @@ pub fn cam_prompts(cam: &Tensor, size: usize, settings: &PromptSettings) -> Vec<
 /// The prompt of one map that already has the slice's size (row-major, `size × size`, ≥ 0).
 pub fn cam_prompt(map: &[f32], size: usize, settings: &PromptSettings) -> CamPrompt {
     let peak = map.iter().copied().filter(|v| v.is_finite()).fold(0.0, f32::max);
-    let component = if peak > 0.0 { main_component(map, size, settings.threshold * peak) } else { None };
+    let level = if settings.absolute { settings.threshold } else { settings.threshold * peak };
+    let component = if peak > 0.0 { main_component(map, size, level) } else { None };
     let mask = component.unwrap_or_else(|| vec![0; map.len()]);
     match BoxPrompt::around(&mask, size) {
         Some(bounds) => CamPrompt { bounds, mask, empty: false },
@@ -142,6 +146,14 @@ mod tests {
         assert!(!found.empty && found.bounds.x1 == 7.0 && found.bounds.y1 == 7.0 && found.bounds.x0 >= 2.0);
         assert_eq!(found.mask[7 * 8 + 7], 1);
         assert_eq!(found.mask[0], 0);
+    }
+
+    #[test]
+    fn an_absolute_threshold_is_the_maps_own() {
+        let settings = PromptSettings { threshold: 0.5, absolute: true };
+        let bounds = |map: &[f32]| cam_prompt(map, 3, &settings).bounds;
+        assert_eq!(bounds(&[0.6, 0.4, 0., 0., 0., 0., 0., 0., 0.]), BoxPrompt { x0: 0.0, y0: 0.0, x1: 0.0, y1: 0.0 });
+        assert!(cam_prompt(&[0.4; 9], 3, &settings).empty);
     }
 
     proptest! {

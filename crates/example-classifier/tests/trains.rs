@@ -106,6 +106,7 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
         device: Device::Cpu,
         loader_threads: 2,
         profile: false,
+        embeddings: None,
         stop: &stop,
     };
     let mut record = RunRecord::new(&run, &config, &store, &selection, "cpu", 1);

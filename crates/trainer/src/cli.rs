@@ -97,6 +97,9 @@ struct TrainArgs {
     /// Print at the end where the time went
     #[arg(long)]
     profile: bool,
+    /// Keep the embeddings that a classifier reads in this file, for other runs on the same slices and views
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
     /// Go on after the run's last checkpoint
     #[arg(long)]
     resume: bool,
@@ -128,6 +131,13 @@ struct EvaluateArgs {
     /// Judge the last checkpoint instead of the best
     #[arg(long)]
     last: bool,
+    /// Predict in another way than the run's configuration says: prediction.KEY=VALUE, prompt.KEY=VALUE or
+    /// evaluation.KEY=VALUE
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "output")]
+    set: Vec<String>,
+    /// Folder of the results [default: `evaluation` in the run]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -152,6 +162,9 @@ struct PredictArgs {
     /// The DICOM series, by its instance UID, where a folder has several
     #[arg(long, value_name = "UID")]
     series: Option<String>,
+    /// Predict in another way than the run's configuration says: prediction.KEY=VALUE or prompt.KEY=VALUE
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -324,6 +337,7 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
         device,
         loader_threads,
         profile: arguments.profile,
+        embeddings: arguments.embeddings.as_deref(),
         stop,
     };
     if !arguments.resume {
@@ -379,7 +393,7 @@ fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Resul
 }
 
 fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) -> Result<bool> {
-    let (config, record) = open_run(&arguments.run)?;
+    let (config, record) = open_run(&arguments.run, &arguments.set)?;
     let store = SliceStore::open(&arguments.store)?;
     ensure!(store.info().has_masks, "the store '{}' has no masks to judge by", arguments.store.display());
     ensure!(
@@ -416,7 +430,8 @@ fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) ->
     let evaluator = Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, stop };
     // Another data set's results stand beside the run's own under that set's name.
     let name = if own { split.to_owned() } else { store.info().dataset.clone() };
-    let Some(evaluation) = evaluator.run(&name, &rows, &arguments.run.join("evaluation"))? else {
+    let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));
+    let Some(evaluation) = evaluator.run(&name, &rows, &output)? else {
         eprintln!("stopped; nothing was written");
         return Ok(false);
     };
@@ -429,7 +444,7 @@ fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) ->
 }
 
 fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
-    let (config, record) = open_run(&arguments.run)?;
+    let (config, record) = open_run(&arguments.run, &arguments.set)?;
     let pairs = crate::predict::pairs(&arguments.input, &arguments.output)?;
     let (device, _) = open(&arguments.compute)?;
     let model = Model::from_run(&arguments.run, Which::Best, &config, registry, device)?;
@@ -465,7 +480,7 @@ fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicBool) -> Res
     let output = export::output(arguments.to, arguments.output.as_deref(), run.as_deref(), &sources)?;
     let export = match (run, weights) {
         (Some(run), _) => {
-            let (config, record) = open_run(run)?;
+            let (config, record) = open_run(run, &[])?;
             export::keeps_its_sources(&output, run, &weights_path(&config.segmenter)?)?;
             let which = if arguments.last { Which::Last } else { Which::Best };
             Export::of_run(run, which, (&config, &record), registry)?
@@ -483,7 +498,13 @@ fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicBool) -> Res
     Ok(true)
 }
 
-fn open_run(run: &Path) -> Result<(Config, RunRecord)> {
+/// A run with its configuration, of which `set` changes how masks are predicted and judged, and nothing else.
+fn open_run(run: &Path, set: &[String]) -> Result<(Config, RunRecord)> {
+    let is_of_prediction =
+        |item: &&String| ["prediction.", "prompt.", "evaluation."].iter().any(|p| item.starts_with(p));
+    if let Some(item) = set.iter().find(|item| !is_of_prediction(item)) {
+        bail!("--set {item}: only prediction.KEY, prompt.KEY and evaluation.KEY can be another than in training");
+    }
     ensure!(
         run.join("run.json").is_file(),
         "'{}' is no run directory ('run.json' is missing): `cargo xtask train --config C --store S --run {}` makes one",
@@ -491,6 +512,6 @@ fn open_run(run: &Path) -> Result<(Config, RunRecord)> {
         run.display()
     );
     let record = RunRecord::load(run)?;
-    let config = Config::load(&run.join("config.toml"), &[]).context("the run's own configuration")?;
+    let config = Config::load(&run.join("config.toml"), set).context("the run's own configuration")?;
     Ok((config, record))
 }

@@ -32,6 +32,9 @@ pub struct Config {
     /// Random changes of the training slices.
     #[serde(default)]
     pub augmentation: AugmentationConfig,
+    /// Changed views of the labelled slices, of which the encoder's results are kept.
+    #[serde(default)]
+    pub views: ViewsConfig,
     /// The classifier branch.
     #[serde(default)]
     pub classifier: ClassifierConfig,
@@ -162,6 +165,40 @@ pub struct ClassifierConfig {
     pub crop_size: usize,
     /// Weight of the squared difference between the presence probabilities of a slice's two views; 0: there is one view.
     pub consistency: f64,
+    /// What stands for a training slice where a classifier reads embeddings.
+    pub weak_crops: WeakCrops,
+    /// Views of labelled slices in a step whose masks teach the classifier's map; 0: image-level labels alone.
+    pub batch_masks: usize,
+    /// Weight of what these masks teach (binary cross-entropy and Dice of the map) beside the image-level loss.
+    pub mask_weight: f64,
+}
+
+impl ClassifierConfig {
+    /// Whether crops show the classifier what the target's absence looks like.
+    pub fn has_crops(&self) -> bool {
+        self.crop_negatives || self.weak_crops == WeakCrops::OnePerSlice
+    }
+}
+
+/// What stands for a training slice where a classifier reads embeddings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeakCrops {
+    /// The slice, with its one bit: does it show the target?
+    #[default]
+    Off,
+    /// One fixed crop of it, drawn by the seed, a quarter of its area, with the crop's one bit: for data without slices that
+    /// lack the target.
+    OnePerSlice,
+}
+
+/// Changed views of the labelled slices.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ViewsConfig {
+    /// Views in all, besides the slices as they are, shared evenly among the labelled slices; drawn once, as
+    /// `augmentation.labelled` says.
+    pub count: usize,
 }
 
 impl Default for ClassifierConfig {
@@ -176,6 +213,9 @@ impl Default for ClassifierConfig {
             batch_crops: 16,
             crop_size: 128,
             consistency: 0.0,
+            weak_crops: WeakCrops::Off,
+            batch_masks: 0,
+            mask_weight: 1.0,
         }
     }
 }
@@ -268,6 +308,12 @@ pub struct PhaseConfig {
     /// Passes over the N labelled slices in each epoch, spread evenly; 0: the classifier alone. The paper's is 1.
     #[serde(default = "one")]
     pub labelled_passes: usize,
+    /// Steps with labelled slices in each epoch, whatever their number, instead of `labelled_passes`; 0: as that says.
+    #[serde(default)]
+    pub labelled_steps: usize,
+    /// Labelled slices of a step.
+    #[serde(default = "one")]
+    pub batch_labelled: usize,
     /// What the encoder does.
     #[serde(default)]
     pub encoder: EncoderTraining,
@@ -280,6 +326,13 @@ pub struct PhaseConfig {
     /// Whether the classifier learns in this phase.
     #[serde(default = "yes")]
     pub train_classifier: bool,
+}
+
+impl PhaseConfig {
+    /// Whether the segmenter learns.
+    pub fn is_guided(&self) -> bool {
+        self.labelled_passes + self.labelled_steps > 0
+    }
 }
 
 fn one() -> usize {
@@ -322,13 +375,16 @@ pub struct PredictionConfig {
     pub presence_threshold: f64,
     /// How often the mask's own box, enlarged by 3 px, prompts once more.
     pub refinements: usize,
+    /// Where between the pretrained weights (0) and the trained ones (1) the segmenter stands: what lies between keeps more
+    /// of what the pretrained one can do on other scanners (Wortsman et al., 2022).
+    pub trained_share: f64,
     /// What neighbouring slices say of each other.
     pub volume: VolumeConfig,
 }
 
 impl Default for PredictionConfig {
     fn default() -> Self {
-        Self { presence_threshold: 0.5, refinements: 0, volume: VolumeConfig::default() }
+        Self { presence_threshold: 0.5, refinements: 0, trained_share: 1.0, volume: VolumeConfig::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_sampling::stream_seed;
 use stage_api::{Group, NamedTensor, PresenceClassifier, PromptedSegmenter};
 use std::path::{Path, PathBuf};
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// Where `cargo xtask setup` puts the pretrained weights, from the workspace's root.
 const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
@@ -49,7 +49,17 @@ impl Model {
         if let Some(damage) = &found.instead_of {
             eprintln!("warning: {damage}: '{}', the one before it, is used", found.directory.display());
         }
+        let segmenter: Vec<NamedTensor> = model.tensors().into_iter().filter(|t| is_of_segmenter(t.group)).collect();
+        let pretrained: Vec<Tensor> = segmenter.iter().map(|t| t.tensor.detach().copy()).collect();
         checkpoint::load_weights(&found.directory.join(checkpoint::WEIGHTS), &model.tensors())?;
+        let untrained_share = 1.0 - config.prediction.trained_share;
+        if untrained_share > 0.0 {
+            tch::no_grad(|| {
+                for (trained, pretrained) in segmenter.iter().zip(&pretrained) {
+                    let _ = trained.tensor.shallow_clone().lerp_(pretrained, untrained_share);
+                }
+            });
+        }
         Ok(model)
     }
 
@@ -57,7 +67,7 @@ impl Model {
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let tagged = |stage: &str, t: NamedTensor| NamedTensor { name: format!("{stage}.{}", t.name), ..t };
         let segmenter = self.segmenter.tensors().into_iter();
-        let segmenter = segmenter.filter(|t| matches!(t.group, Group::Lora | Group::PromptEncoder | Group::Decoder));
+        let segmenter = segmenter.filter(|t| is_of_segmenter(t.group));
         let classifier = self.classifier.tensors().into_iter().map(|t| tagged("classifier", t));
         classifier.chain(segmenter.map(|t| tagged("segmenter", t))).collect()
     }
@@ -71,6 +81,11 @@ impl Model {
             prediction: &config.prediction,
         }
     }
+}
+
+/// Whether it is a part of the segmenter that can be trained.
+fn is_of_segmenter(group: Group) -> bool {
+    matches!(group, Group::Lora | Group::PromptEncoder | Group::Decoder)
 }
 
 /// The SAM branch as its pretrained file has it, for comparison.

@@ -1,7 +1,7 @@
 //! What happens in which step, decided before training by the configuration, the selection and the seed alone: so any step
 //! can be prepared ahead, by any number of threads, and a resumed run continues as if nothing had happened.
 
-use crate::config::Config;
+use crate::config::{Config, PhaseConfig};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,15 +32,35 @@ pub struct Step {
     pub slices: Vec<usize>,
     /// Crops for the classifier: the row of a labelled slice, and whether the crop shows the target.
     pub crops: Vec<(usize, bool)>,
-    /// Rows of labelled slices for the segmentation loss.
-    pub labelled: Vec<usize>,
+    /// Labelled slices for the segmentation loss.
+    pub labelled: Vec<View>,
+    /// Labelled slices whose masks teach the classifier's map.
+    pub masks: Vec<View>,
+}
+
+/// A labelled slice as it is, or one of its changed views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct View {
+    /// Row of the store.
+    pub row: usize,
+    /// 0: as it is.
+    pub change: usize,
+}
+
+/// The views of the labelled slices: each as it is, and `count` changed ones shared evenly among them.
+pub fn views(labelled: &[usize], count: usize) -> Vec<View> {
+    let slices = labelled.len().max(1);
+    let of = |i: usize| count / slices + usize::from(i < count % slices);
+    labelled.iter().enumerate().flat_map(|(i, &row)| (0..=of(i)).map(move |change| View { row, change })).collect()
 }
 
 /// All steps of a run. `train` and `labelled` are rows of the store.
 ///
 /// An epoch passes once over all training slices and `labelled_passes` times over the labelled ones; the shorter of the
-/// two sequences is spread evenly over the longer.
+/// two sequences is spread evenly over the longer. With `labelled_steps` it passes over the labelled slices' views, as often
+/// as so many steps need.
 pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
+    let views = views(labelled, config.views.count);
     let mut steps = Vec::new();
     for (phase, settings) in config.phases.iter().enumerate() {
         for epoch in 0..settings.epochs {
@@ -48,12 +68,8 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
             let mut order = if settings.train_classifier { train.to_vec() } else { Vec::new() };
             order.shuffle(&mut rng);
             let batches: Vec<&[usize]> = order.chunks(config.classifier.batch_slices).collect();
-            let mut guided = Vec::new();
-            for _ in 0..settings.labelled_passes {
-                let mut pass = labelled.to_vec();
-                pass.shuffle(&mut rng);
-                guided.extend(pass);
-            }
+            let guided = guided(settings, labelled, &views, &mut rng);
+            let guided: Vec<&[View]> = guided.chunks(settings.batch_labelled).collect();
             let count = batches.len().max(guided.len());
             // Of `total` things, those that fall to step `i` when they are spread evenly.
             let share = |i: usize, total: usize| i * total / count..(i + 1) * total / count;
@@ -66,6 +82,8 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
                 } else {
                     Vec::new()
                 };
+                let masks = if slices.is_empty() { 0 } else { config.classifier.batch_masks };
+                let masks = (0..masks).map(|_| views[rng.random_range(0..views.len())]).collect();
                 let accumulate = config.optimizer.accumulate_steps;
                 let first = i / accumulate * accumulate;
                 let accumulates = accumulate.min(count - first);
@@ -78,12 +96,36 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
                     updates: i + 1 == first + accumulates,
                     slices,
                     crops,
-                    labelled: guided[share(i, guided.len())].to_vec(),
+                    labelled: guided[share(i, guided.len())].concat(),
+                    masks,
                 });
             }
         }
     }
     steps
+}
+
+/// The labelled slices of an epoch in their order.
+fn guided(phase: &PhaseConfig, labelled: &[usize], views: &[View], rng: &mut ChaCha8Rng) -> Vec<View> {
+    let shuffled = |of: &[View], rng: &mut ChaCha8Rng| {
+        let mut pass = of.to_vec();
+        pass.shuffle(rng);
+        pass
+    };
+    let mut guided = Vec::new();
+    if phase.labelled_steps > 0 {
+        let wanted = phase.labelled_steps * phase.batch_labelled;
+        while guided.len() < wanted && !views.is_empty() {
+            guided.extend(shuffled(views, rng));
+        }
+        guided.truncate(wanted);
+        return guided;
+    }
+    let as_they_are: Vec<View> = labelled.iter().map(|&row| View { row, change: 0 }).collect();
+    for _ in 0..phase.labelled_passes {
+        guided.extend(shuffled(&as_they_are, rng));
+    }
+    guided
 }
 
 #[cfg(test)]
@@ -107,7 +149,7 @@ mod tests {
                 let mut guided = [0; 30];
                 for step in steps.iter().filter(|s| s.epoch == epoch) {
                     step.slices.iter().for_each(|&r| seen[r] += 1);
-                    step.labelled.iter().for_each(|&r| guided[r] += 1);
+                    step.labelled.iter().for_each(|v| guided[v.row] += 1);
                 }
                 assert_eq!(seen, [1; 30]);
                 assert!((0..30).all(|r| guided[r] == if labelled.contains(&r) { passes } else { 0 }));
@@ -127,6 +169,23 @@ mod tests {
         let found: Vec<(usize, bool)> = steps.iter().map(|s| (s.accumulates, s.updates)).collect();
         let epoch = [(3, false), (3, false), (3, true), (3, false), (3, false), (3, true), (1, true)];
         assert_eq!(found, [epoch, epoch].concat());
+    }
+
+    #[test]
+    fn views_are_shared_evenly_and_so_many_steps_see_them_equally_often() {
+        let found: Vec<(usize, usize)> = views(&[4, 9], 3).iter().map(|v| (v.row, v.change)).collect();
+        assert_eq!(found, [(4, 0), (4, 1), (4, 2), (9, 0), (9, 1)]);
+        let mut config = config(1);
+        config.views.count = 3;
+        let phase = &mut config.phases[0];
+        (phase.labelled_steps, phase.batch_labelled, phase.train_classifier) = (5, 2, false);
+        let steps: Vec<Step> =
+            plan(&config, &[4, 9], &[4, 9]).into_iter().filter(|s| s.phase == 0 && s.epoch == 0).collect();
+        assert!(steps.len() == 5 && steps.iter().all(|s| s.labelled.len() == 2));
+        let mut seen: Vec<View> = steps.iter().flat_map(|s| s.labelled.clone()).collect();
+        seen.sort();
+        seen.dedup_by(|a, b| a == b);
+        assert_eq!(seen, views(&[4, 9], 3));
     }
 
     #[test]

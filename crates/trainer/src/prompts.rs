@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use stage_api::{BoxPrompt, Mode, PresenceClassifier, Prompts};
 use tch::Tensor;
 
-/// Draws the prompt of one labelled slice `[1, 1, H, H]`; `truth` is the tight box around its mask.
+/// Draws the prompt of one labelled slice of `size` pixels a side; `seen` is what the classifier reads of it, `truth` the
+/// tight box around its mask.
 ///
 /// The decoder must see the CAM's own boxes, at several thresholds, beside jittered true ones: with only the latter it
 /// trusts the box too much. The CAM's mask goes along with its own box, and with every second true box.
@@ -16,12 +17,11 @@ pub fn training_prompt(
     config: &Config,
     source: PromptSource,
     classifier: &dyn PresenceClassifier,
-    image: &Tensor,
+    (seen, size): (&Tensor, usize),
     truth: Option<BoxPrompt>,
     rng: &mut ChaCha8Rng,
 ) -> Prompts {
     let settings = &config.training_prompts;
-    let size = image.size()[3] as usize;
     if rng.random_bool(settings.whole_share) {
         return Prompts { boxes: Some(vec![BoxPrompt::whole(size)]), ..Prompts::default() };
     }
@@ -37,11 +37,11 @@ pub fn training_prompt(
         .map(|tight| jittered(tight, settings.jitter_outward_px, settings.jitter_inward_px, size, rng));
     // The map is looked at on the host: where it isn't needed, neither is the classifier's pass, nor, on a GPU, the wait.
     let prompt = (with_mask || jittered.is_none()).then(|| {
-        let cam = classifier.forward(image, Mode::Eval).cam;
-        cam_prompts(&cam, size, &PromptSettings { threshold }).remove(0)
+        let cam = classifier.forward(seen, Mode::Eval).cam;
+        cam_prompts(&cam, size, &PromptSettings { threshold, ..config.prompt }).remove(0)
     });
     let bounds = jittered.or(prompt.as_ref().map(|p| p.bounds));
-    let cam_mask = prompt.filter(|_| with_mask).map(|p| mask_tensor(&p.mask, size, image.device()));
+    let cam_mask = prompt.filter(|_| with_mask).map(|p| mask_tensor(&p.mask, size, seen.device()));
     Prompts { boxes: bounds.map(|b| vec![b]), cam_mask, ..Prompts::default() }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         let classifier = Counting(Cell::new(0));
         let image = Tensor::zeros([1, 1, 64, 64], (Kind::Float, Device::Cpu));
         let prompts = |truth, seed| {
-            training_prompt(&config, PromptSource::Gt, &classifier, &image, truth, &mut stream(seed, "test"))
+            training_prompt(&config, PromptSource::Gt, &classifier, (&image, 64), truth, &mut stream(seed, "test"))
         };
         let truth = Some(BoxPrompt { x0: 20.0, y0: 20.0, x1: 40.0, y1: 40.0 });
         let with_mask = (0..100).filter(|&seed| prompts(truth, seed).cam_mask.is_some()).count();

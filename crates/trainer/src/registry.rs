@@ -2,7 +2,7 @@
 
 use crate::config::ClassifierConfig;
 use anyhow::{Context, Result, bail};
-use cam_classifier::{ResNetClassifier, ResNetSettings};
+use cam_classifier::{EmbeddingClassifier, EmbeddingSettings, ResNetClassifier, ResNetSettings};
 use stage_api::PresenceClassifier;
 use std::collections::BTreeMap;
 use tch::Device;
@@ -18,10 +18,15 @@ pub struct Registry {
 impl Default for Registry {
     /// The stages of this workspace.
     fn default() -> Self {
-        Self { classifiers: BTreeMap::new() }.with_classifier("resnet", |settings, seed, device| {
-            let settings: ResNetSettings = settings.clone().try_into().context("in [classifier.settings]")?;
-            Ok(Box::new(ResNetClassifier::new(&settings, seed, device)?))
-        })
+        Self { classifiers: BTreeMap::new() }
+            .with_classifier("resnet", |settings, seed, device| {
+                let settings: ResNetSettings = settings.clone().try_into().context("in [classifier.settings]")?;
+                Ok(Box::new(ResNetClassifier::new(&settings, seed, device)?))
+            })
+            .with_classifier("embedding", |settings, seed, device| {
+                let settings: EmbeddingSettings = settings.clone().try_into().context("in [classifier.settings]")?;
+                Ok(Box::new(EmbeddingClassifier::new(&settings, seed, device)?))
+            })
     }
 }
 

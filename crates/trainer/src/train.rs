@@ -1,14 +1,16 @@
 //! The training loop: both branches in one step.
 
+mod embedding_file;
 mod encoder_cache;
 mod forward;
 mod non_finite;
 mod state;
 mod training_loop;
 mod validate;
+mod view_bank;
 
 use crate::checkpoint::{self, Which};
-use crate::config::Config;
+use crate::config::{Config, WeakCrops};
 use crate::metrics_log::MetricsLog;
 use crate::model::Model;
 use crate::plan::plan;
@@ -16,9 +18,10 @@ use crate::registry::Registry;
 use crate::rows::Rows;
 use crate::run::{RunRecord, Status};
 use crate::times::Stopwatch;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use slice_sampling::Selection;
 use slice_store::SliceStore;
+use stage_api::ClassifierInput;
 use state::State;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -43,6 +46,8 @@ pub struct Training<'a> {
     pub loader_threads: usize,
     /// Wait for the GPU where the time is taken, so that each part's own work is counted with it.
     pub profile: bool,
+    /// Where the embeddings of a classifier that reads them are kept for other runs; absent: in the run, while it trains.
+    pub embeddings: Option<&'a Path>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
 }
@@ -60,7 +65,39 @@ impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
         self.check_negatives(&Rows::of(self.store, self.selection)?)?;
-        State::new(self.config, &Model::new(self.config, self.registry, self.device)?).map(drop)
+        let model = Model::new(self.config, self.registry, self.device)?;
+        self.check_input(model.classifier.input())?;
+        State::new(self.config, &model).map(drop)
+    }
+
+    /// Whether the configuration asks for what a classifier with that input can do.
+    fn check_input(&self, input: ClassifierInput) -> Result<()> {
+        let classifier = &self.config.classifier;
+        let kind = &classifier.kind;
+        let asked = match input {
+            ClassifierInput::Slices => [
+                ("classifier.weak_crops", classifier.weak_crops != WeakCrops::Off),
+                ("classifier.batch_masks", classifier.batch_masks > 0),
+                ("views.count", self.config.views.count > 0),
+            ],
+            ClassifierInput::Embedding => [
+                ("classifier.crop_negatives", classifier.crop_negatives),
+                ("classifier.consistency", classifier.consistency > 0.0),
+                ("augmentation.labelled without views.count", self.changes_without_views()),
+            ],
+        };
+        if let Some((key, _)) = asked.iter().find(|(_, is_asked)| *is_asked) {
+            let (reads, other) = match input {
+                ClassifierInput::Slices => ("slices", "embeddings (`classifier.kind = \"embedding\"`)"),
+                ClassifierInput::Embedding => ("embeddings", "slices (`classifier.kind = \"resnet\"`)"),
+            };
+            bail!("`{key}` is for classifiers that read {other}, but the classifier \"{kind}\" reads {reads}");
+        }
+        Ok(())
+    }
+
+    fn changes_without_views(&self) -> bool {
+        self.config.views.count == 0 && !self.config.augmentation.labelled.is_off()
     }
 
     /// Trains from the start, or from the last checkpoint if the run has one.
@@ -96,10 +133,11 @@ impl Training<'_> {
         let negatives = rows.train.iter().filter(|&&r| !self.store.records()[r].has_target()).count();
         let learns = self.config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);
         ensure!(
-            negatives > 0 || self.config.classifier.crop_negatives || !learns,
+            negatives > 0 || self.config.classifier.has_crops() || !learns,
             "all {} training slices show the {}: the classifier can't learn to tell them from slices without it. Ways out: \
              a wider `sampling.keep_rate` (now {}), data with slices above and below the {}, or \
-             `classifier.crop_negatives = true` (crops of the labelled slices, whose labels follow from their masks)",
+             `classifier.crop_negatives = true` (crops of the labelled slices, whose labels follow from their masks), or, for \
+             a classifier that reads embeddings, `classifier.weak_crops = \"one-per-slice\"` (one crop of each slice)",
             rows.train.len(),
             self.store.info().target,
             self.config.sampling.keep_rate,
@@ -117,7 +155,7 @@ impl Training<'_> {
             let positives = rows.train.iter().filter(|&&r| self.store.records()[r].has_target()).count();
             match (positives * 2).cmp(&rows.train.len()) {
                 // With crops, both classes are drawn equally often.
-                _ if self.config.classifier.crop_negatives => 0.5,
+                _ if self.config.classifier.has_crops() => 0.5,
                 std::cmp::Ordering::Less => 0.8,
                 std::cmp::Ordering::Equal => 0.5,
                 std::cmp::Ordering::Greater => 0.2,

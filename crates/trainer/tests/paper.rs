@@ -82,6 +82,7 @@ fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BT
         device: Device::Cpu,
         loader_threads: 2,
         profile: false,
+        embeddings: None,
         stop: &stop,
     };
     assert_eq!(training.run(&mut record).unwrap(), Outcome::Interrupted);

@@ -13,7 +13,7 @@ impl Config {
             bail!("there is no [[phase]]; a run needs at least one");
         }
         for phase in self.phases.iter().filter(|p| p.patience > 0) {
-            if phase.labelled_passes == 0 || self.sampling.validation_slices == 0 {
+            if !phase.is_guided() || self.sampling.validation_slices == 0 {
                 bail!(
                     "phase '{}' has `patience = {}`, but no validation Dice to wait for: that needs `labelled_passes` and \
                      `sampling.validation_slices` above 0",
@@ -21,6 +21,18 @@ impl Config {
                     phase.patience
                 );
             }
+        }
+        if let Some(phase) = self.phases.iter().find(|p| p.batch_labelled == 0) {
+            bail!("phase '{}' has `batch_labelled = 0`, expected at least 1", phase.name);
+        }
+        if self.views.count > 0 && self.augmentation.labelled.is_off() {
+            bail!(
+                "`views.count` is {}, but `[augmentation.labelled]` changes nothing: every view would be the slice as it is",
+                self.views.count
+            );
+        }
+        if !self.classifier.mask_weight.is_finite() || self.classifier.mask_weight < 0.0 {
+            return out_of("classifier.mask_weight", self.classifier.mask_weight.to_string(), "a number of at least 0");
         }
         if self.classifier.batch_slices == 0 {
             return out_of("classifier.batch_slices", "0".into(), "at least 1");
@@ -73,6 +85,7 @@ impl Config {
             ("training_prompts.cam_share", self.training_prompts.cam_share),
             ("training_prompts.whole_share", self.training_prompts.whole_share),
             ("prediction.presence_threshold", self.prediction.presence_threshold),
+            ("prediction.trained_share", self.prediction.trained_share),
             ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
         ] {
             if !(0.0..=1.0).contains(&share) {

@@ -4,31 +4,47 @@ use super::Intensity;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// A random square crop with the target (on more than 3 % of it) or without any (and not just air), in HU; `None` if 200
-/// draws find none.
-pub(super) fn draw_crop(
-    hu: &[i16],
-    mask: &[u8],
-    size: usize,
-    side: usize,
-    want: bool,
-    intensity: &Intensity,
-    rng: &mut ChaCha8Rng,
-) -> Option<Vec<i16>> {
-    for _ in 0..200 {
-        let (y, x) = (rng.random_range(0..=size - side), rng.random_range(0..=size - side));
-        let lines = (y..y + side).map(|row| row * size + x..row * size + x + side);
-        let target: usize = lines.clone().map(|l| mask[l].iter().filter(|&&m| m != 0).count()).sum();
-        let area = (side * side) as f32;
-        if want && target as f32 > 0.03 * area || !want && target == 0 {
-            let crop: Vec<i16> = lines.flat_map(|l| hu[l].iter().copied()).collect();
-            let light = || crop.iter().map(|&hu| intensity.window().unit(f32::from(hu))).sum::<f32>();
-            if want || light() > 0.1 * area {
-                return Some(crop);
+/// A slice from which crops are drawn.
+#[derive(Clone, Copy)]
+pub(super) struct CropSource<'a> {
+    pub hu: &'a [i16],
+    pub mask: &'a [u8],
+    /// Pixels along each axis.
+    pub size: usize,
+    /// Side of a crop in pixels.
+    pub side: usize,
+    /// Crops begin at multiples of so many pixels.
+    pub grid: usize,
+}
+
+impl CropSource<'_> {
+    /// The upper row and left column of a random square crop with the target (on more than 3 % of it) or without any (and not
+    /// just air); `None` if 200 draws find none.
+    pub fn draw(self, want: bool, intensity: &Intensity, rng: &mut ChaCha8Rng) -> Option<[usize; 2]> {
+        let last = (self.size - self.side) / self.grid;
+        let area = (self.side * self.side) as f32;
+        for _ in 0..200 {
+            let place = [rng.random_range(0..=last) * self.grid, rng.random_range(0..=last) * self.grid];
+            let target: usize = self.lines(place).map(|l| self.mask[l].iter().filter(|&&m| m != 0).count()).sum();
+            if want && target as f32 > 0.03 * area || !want && target == 0 {
+                let unit = |&hu: &i16| intensity.window().unit(f32::from(hu));
+                let light = || self.lines(place).flat_map(|l| &self.hu[l]).map(unit).sum::<f32>();
+                if want || light() > 0.1 * area {
+                    return Some(place);
+                }
             }
         }
+        None
     }
-    None
+
+    /// The crop at a place, in HU.
+    pub fn crop(self, place: [usize; 2]) -> Vec<i16> {
+        self.lines(place).flat_map(|l| self.hu[l].iter().copied()).collect()
+    }
+
+    fn lines(self, [y, x]: [usize; 2]) -> impl Iterator<Item = std::ops::Range<usize>> {
+        (y..y + self.side).map(move |row| row * self.size + x..row * self.size + x + self.side)
+    }
 }
 
 #[cfg(test)]
@@ -46,12 +62,15 @@ mod tests {
         let columns: Vec<i16> = (0..size * size).map(|i| (i % size) as i16).collect();
         for seed in 0..20 {
             let mut rng = stream(seed, "test");
-            let without = draw_crop(&columns, &mask, size, 32, false, &intensity, &mut rng).unwrap();
-            assert!(without[0] >= 20);
-            let with = draw_crop(&columns, &mask, size, 32, true, &intensity, &mut rng).unwrap();
+            let source = CropSource { hu: &columns, mask: &mask, size, side: 32, grid: 1 };
+            let without = source.crop(source.draw(false, &intensity, &mut rng).unwrap());
+            assert!(without.len() == 32 * 32 && without[0] >= 20);
+            let with = source.crop(source.draw(true, &intensity, &mut rng).unwrap());
             assert!(with[0] <= 19);
+            let place = CropSource { grid: 4, ..source }.draw(false, &intensity, &mut rng).unwrap();
+            assert!(place.iter().all(|p| p % 4 == 0), "{place:?}");
         }
-        let none = draw_crop(&columns, &vec![1; size * size], size, 32, false, &intensity, &mut stream(0, "test"));
-        assert!(none.is_none());
+        let full = CropSource { hu: &columns, mask: &vec![1; size * size], size, side: 32, grid: 1 };
+        assert!(full.draw(false, &intensity, &mut stream(0, "test")).is_none());
     }
 }

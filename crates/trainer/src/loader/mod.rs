@@ -13,11 +13,12 @@ mod host;
 mod intensity;
 
 use crate::config::Config;
-use crate::plan::{Step, stream};
+use crate::plan::{Step, View, stream};
 use anyhow::{Context, Result};
-use crops::draw_crop;
+use crops::CropSource;
 use crossbeam::channel::bounded;
 use host::HostBatch;
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -39,13 +40,15 @@ pub struct Batch {
     pub crops: Option<(Tensor, Tensor)>,
     /// The labelled slices.
     pub labelled: Option<Labelled>,
+    /// What teaches the classifier's map: its own input, `[k, …]`, and masks `[k, 1, H, W]`, 1 or 0.
+    pub masks: Option<(Tensor, Tensor)>,
     /// Seconds that the host spent on copies to the device.
     pub copy_seconds: f64,
 }
 
 /// Slices of which is known whether they show the target.
 pub struct Slices {
-    /// `[n, 1, H, W]`.
+    /// What the classifier reads: `[n, 1, H, W]`, or embeddings of slices or of crops of them.
     pub images: Tensor,
     /// `[n]`, 1 or 0.
     pub labels: Tensor,
@@ -63,6 +66,8 @@ pub struct Labelled {
     pub labels: Tensor,
     /// The tight box around each mask; `None` where it is empty.
     pub boxes: Vec<Option<BoxPrompt>>,
+    /// `[m, C, g, g]`, what the untouched encoder made of each, where that is kept.
+    pub untouched: Option<Tensor>,
 }
 
 /// Prepares the batches of a plan.
@@ -118,6 +123,7 @@ impl<'a> Loader<'a> {
             Batch {
                 slices: (!step.slices.is_empty()).then(|| self.slices(step, &mut copy)),
                 crops: self.crops(step, &mut copy),
+                masks: None,
                 labelled: (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy)),
                 step: step.clone(),
                 copy_seconds,
@@ -157,9 +163,9 @@ impl<'a> Loader<'a> {
             .enumerate()
             .filter_map(|(i, &(row, want))| {
                 let mut rng = self.random(step, "crop", i);
-                let (hu, mask) = (self.store.image(row), self.store.mask(row));
-                let crop = draw_crop(hu, mask, size, side, want, &self.intensity, &mut rng)?;
-                Some((crop, want, rng))
+                let source = self.crop_source(row, side, 1);
+                let place = source.draw(want, &self.intensity, &mut rng)?;
+                Some((source.crop(place), want, rng))
             })
             .collect();
         if drawn.is_empty() {
@@ -181,7 +187,7 @@ impl<'a> Loader<'a> {
             .zip(masks.images())
             .zip(rows)
             .enumerate()
-            .map(|(i, ((to, mask_to), &row))| {
+            .map(|(i, ((to, mask_to), &View { row, .. }))| {
                 let mut rng = self.random(step, "labelled", i);
                 let geometry = self.view(&self.config.augmentation.labelled, row, to, &mut rng);
                 geometry.mask(self.store.mask(row), mask_to);
@@ -189,7 +195,41 @@ impl<'a> Loader<'a> {
             })
             .collect();
         let shown: Vec<bool> = boxes.iter().map(Option::is_some).collect();
-        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes }
+        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes, untouched: None }
+    }
+
+    /// A view of a labelled slice, the same each time, `[1, 1, H, W]` on the host, and its mask.
+    pub fn labelled_view(&self, view: View) -> [Tensor; 2] {
+        let size = self.store.slice_size();
+        let mut pair = [(); 2].map(|()| vec![0.0; size * size]);
+        let [image, mask] = &mut pair;
+        let geometry = if view.change == 0 {
+            self.intensity.stored(self.store.image(view.row), image);
+            Geometry::identity(size)
+        } else {
+            let mut rng = stream(self.config.seed, &format!("view/{}/{}", view.row, view.change));
+            self.view(&self.config.augmentation.labelled, view.row, image, &mut rng)
+        };
+        geometry.mask(self.store.mask(view.row), mask);
+        pair.map(|values| Tensor::from_slice(&values).reshape([1, 1, size as i64, size as i64]))
+    }
+
+    /// The one crop, a quarter of the area, that stands for a slice, at places of a grid of `cells` along each axis: its upper
+    /// row and left column there, and whether it shows the target. `None` where neither kind is found.
+    pub fn weak_crop(&self, row: usize, cells: usize) -> Option<([usize; 2], bool)> {
+        let size = self.store.slice_size();
+        let grid = size / cells;
+        let mut rng = stream(self.config.seed, &format!("weak-crop/{row}"));
+        let source = self.crop_source(row, cells / 2 * grid, grid);
+        let want = rng.random_bool(0.5);
+        let (place, shows) =
+            [want, !want].into_iter().find_map(|want| Some((source.draw(want, &self.intensity, &mut rng)?, want)))?;
+        Some((place.map(|p| p / grid), shows))
+    }
+
+    fn crop_source(&self, row: usize, side: usize, grid: usize) -> CropSource<'_> {
+        let (hu, mask) = (self.store.image(row), self.store.mask(row));
+        CropSource { hu, mask, size: self.store.slice_size(), side, grid }
     }
 
     /// A changed slice of the store, and where its pixels are from.
@@ -231,7 +271,12 @@ impl<'a> Loader<'a> {
     }
 
     fn labels(&self, positive: &[bool]) -> Tensor {
-        let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
-        sent(&Tensor::from_slice(&values), self.device)
+        labels(positive, self.device)
     }
+}
+
+/// `[n]`, 1 or 0.
+pub fn labels(positive: &[bool], device: Device) -> Tensor {
+    let values: Vec<f32> = positive.iter().map(|&p| f32::from(u8::from(p))).collect();
+    sent(&Tensor::from_slice(&values), device)
 }

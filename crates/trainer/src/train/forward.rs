@@ -3,13 +3,13 @@
 use super::training_loop::TrainingLoop;
 use crate::config::EncoderTraining;
 use crate::loader::{Batch, Labelled};
-use crate::losses::segmentation_loss;
+use crate::losses::{map_loss, segmentation_loss};
 use crate::plan::stream;
 use crate::prompts::training_prompt;
 use crate::times::Part;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cam_classifier::focal_loss;
-use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
+use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter, SliceSize};
 use tch::{Kind, Reduction, Tensor};
 
 /// What a step gave; a part that it didn't have is absent.
@@ -36,11 +36,11 @@ impl TrainingLoop<'_> {
         let mut consistency = None;
         if let Some(slices) = &batch.slices {
             let (all, labels) = match &batch.labelled {
-                Some(labelled) => (
+                Some(labelled) if labelled.untouched.is_none() => (
                     Tensor::cat(&[&slices.images, &labelled.images], 0),
                     Tensor::cat(&[&slices.labels, &labelled.labels], 0),
                 ),
-                None => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
+                _ => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
             };
             for (images, labels) in [(all, labels)]
                 .into_iter()
@@ -57,32 +57,46 @@ impl TrainingLoop<'_> {
                 }
             }
         }
+        let by_masks = batch.masks.as_ref().map(|(inputs, masks)| {
+            let presence = model.classifier.forward(inputs, Mode::Train);
+            let map = presence.map.context("`classifier.batch_masks` needs a classifier that gives a map of logits")?;
+            anyhow::Ok(map_loss(&map, masks) * config.classifier.mask_weight)
+        });
         let weight: f64 = parts.iter().map(|(_, n)| n).sum();
-        let classifier = parts.into_iter().map(|(loss, n)| loss * (n / weight)).chain(consistency).reduce(|a, b| a + b);
+        let weighted = parts.into_iter().map(|(loss, n)| loss * (n / weight));
+        let classifier = weighted.chain(consistency).chain(by_masks.transpose()?).reduce(|a, b| a + b);
         watch.lap(times, Part::Classifier);
         // L_seg, on the labelled slices only.
         let mut embeddings = Vec::new();
         let (mut segmentation, mut score): (Option<Tensor>, Option<Tensor>) = (None, None);
-        for (i, &row) in batch.step.labelled.iter().enumerate() {
-            let Some(Labelled { images, masks, boxes, .. }) = &batch.labelled else {
+        for (i, view) in batch.step.labelled.iter().enumerate() {
+            let Some(Labelled { images, masks, boxes, untouched, .. }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
             let image = images.narrow(0, i as i64, 1);
+            let untouched = untouched.as_ref().map(|u| u.narrow(0, i as i64, 1));
             let mode = match phase.encoder {
                 EncoderTraining::Frozen => Mode::Eval,
                 EncoderTraining::Lora => Mode::Train,
             };
             // What the encoder makes of a slice can be kept only if the slice is the same each time.
-            let embedding = match (phase.encoder, config.augmentation.labelled.is_off()) {
-                (_, false) => model.segmenter.embed(&model.segmenter.features(&image), Adapters::On, mode),
-                (EncoderTraining::Frozen, true) => cache.embedding(row, &image, model),
-                (EncoderTraining::Lora, true) => {
-                    model.segmenter.embed(cache.features(row, &image, model), Adapters::On, mode)
+            let is_same = view.change == 0 && (untouched.is_some() || config.augmentation.labelled.is_off());
+            let embedding = match (phase.encoder, &untouched) {
+                (EncoderTraining::Frozen, Some(known)) if !self.adapted => {
+                    Embedding::new(known.shallow_clone(), slice_size(&image))
                 }
+                (EncoderTraining::Frozen, _) if is_same => cache.embedding(view.row, &image, model),
+                (EncoderTraining::Lora, _) if is_same => {
+                    model.segmenter.embed(cache.features(view.row, &image, model), Adapters::On, mode)
+                }
+                _ => model.segmenter.embed(&model.segmenter.features(&image), Adapters::On, mode),
             };
             watch.lap(times, Part::Encoder);
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
-            let prompts = training_prompt(config, phase.prompts, model.classifier.as_ref(), &image, boxes[i], &mut rng);
+            let seen = untouched.as_ref().unwrap_or(&image);
+            let size = embedding.slice_size[0];
+            let prompts =
+                training_prompt(config, phase.prompts, model.classifier.as_ref(), (seen, size), boxes[i], &mut rng);
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
             score = Some(loss.score);
@@ -97,6 +111,11 @@ impl TrainingLoop<'_> {
         let [classifier, segmentation, score, sum] = read;
         Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score, embeddings })
     }
+}
+
+fn slice_size(image: &Tensor) -> SliceSize {
+    let size = image.size();
+    [size[2] as usize, size[3] as usize]
 }
 
 /// The values of those scalars that are there, in one transfer: on a GPU, each reading of its own would keep the host from

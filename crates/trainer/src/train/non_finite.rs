@@ -64,7 +64,7 @@ impl TrainingLoop<'_> {
             "loss_seg": losses.segmentation.map(|l| l.to_string()),
             "slices": names(&step.slices),
             "crops_of": step.crops.iter().map(|(row, _)| name(row)).collect::<Vec<_>>(),
-            "labelled": names(&step.labelled),
+            "labelled": names(&step.labelled.iter().map(|v| v.row).collect::<Vec<_>>()),
         });
         write_json(&path.with_extension("json"), &description)?;
         Ok(path.display().to_string())

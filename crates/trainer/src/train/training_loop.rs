@@ -4,6 +4,7 @@ use super::encoder_cache::EncoderCache;
 use super::forward::StepLosses;
 use super::non_finite::TOO_MANY;
 use super::state::{State, Trained, UpdateCounts};
+use super::view_bank::ViewBank;
 use super::{Outcome, Training};
 use crate::checkpoint::PhaseResult;
 use crate::loader::{Batch, Loader};
@@ -17,7 +18,7 @@ use crate::schedule::schedule_factor;
 use crate::times::Part;
 use anyhow::{Context, Result};
 use slice_sampling::stream_seed;
-use stage_api::{Embedding, Group, NamedTensor};
+use stage_api::{ClassifierInput, Embedding, Group, NamedTensor, PromptedSegmenter};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -30,6 +31,10 @@ pub(super) struct TrainingLoop<'a> {
     pub state: &'a mut State,
     pub log: MetricsLog,
     pub cache: EncoderCache,
+    /// Where the classifier reads embeddings: they and the labelled slices' views.
+    pub bank: Option<ViewBank>,
+    /// Whether the adapters changed anything when the phase began.
+    pub adapted: bool,
     pub ticker: Ticker,
     /// α of the classifier's focal loss.
     pub positive_weight: f64,
@@ -62,6 +67,8 @@ impl<'a> TrainingLoop<'a> {
             state,
             log,
             cache: EncoderCache::new(training),
+            bank: None,
+            adapted: false,
             ticker: Ticker::new("training", steps.len(), place),
             positive_weight: training.positive_weight(rows),
             total: UpdateCounts::of(training.config, steps),
@@ -76,24 +83,42 @@ impl<'a> TrainingLoop<'a> {
     pub fn run(mut self) -> Result<Outcome> {
         let (steps, training) = (self.steps, self.training);
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
+        if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
+            let mut watch = training.stopwatch();
+            self.bank = ViewBank::build(training, self.model, self.rows, &loader)?;
+            watch.lap(&mut self.state.progress.times, Part::Encoder);
+            if self.bank.is_none() {
+                return Ok(Outcome::Interrupted);
+            }
+        }
         while let Some(next) = steps.get(self.state.progress.steps) {
             let end = steps.partition_point(|s| s.phase <= next.phase);
-            let outcome = std::thread::scope(|scope| {
-                let batches = loader.start(scope, &steps[next.index..end]);
-                self.phase(batches, end)
-            })?;
+            self.adapted = self.model.segmenter.is_adapted();
+            let outcome = if self.bank.is_some() {
+                self.phase(None, end)?
+            } else {
+                std::thread::scope(|scope| {
+                    let mut batches = loader.start(scope, &steps[next.index..end]);
+                    self.phase(Some(&mut batches), end)
+                })?
+            };
             if outcome == Outcome::Interrupted {
                 return Ok(outcome);
             }
         }
+        if let Some(bank) = self.bank {
+            bank.end();
+        }
         Ok(Outcome::Finished)
     }
 
-    /// The steps before `end`, where the phase ends.
-    fn phase(&mut self, mut batches: impl Iterator<Item = Batch>, end: usize) -> Result<Outcome> {
+    /// The steps before `end`, where the phase ends. Batches are the loader's, or without one the bank's.
+    fn phase(&mut self, mut loaded: Option<&mut dyn Iterator<Item = Batch>>, end: usize) -> Result<Outcome> {
         while self.state.progress.steps < end {
             let mut watch = self.training.stopwatch();
-            let batch = batches.next().context("the loader ended before the plan did")?;
+            let banked = || Some(self.bank.as_ref()?.batch(&self.steps[self.state.progress.steps]));
+            let batch = loaded.as_mut().map_or_else(banked, |batches| batches.next());
+            let batch = batch.context("the loader ended before the plan did")?;
             watch.lap(&mut self.state.progress.times, Part::Wait);
             self.step(&batch)?;
             // Between the steps of an update there are gradients, which a checkpoint doesn't hold.

@@ -5,11 +5,11 @@ use crate::checkpoint::Best;
 use crate::config::{EncoderTraining, PhaseConfig};
 use crate::metrics_log::MetricsLog;
 use crate::overlay::{self, Overlay};
-use crate::plan::Step;
-use crate::predictor::{EncodedSlice, Look};
+use crate::plan::{Step, View};
+use crate::predictor::Look;
 use crate::tensorboard::Picture;
 use anyhow::Result;
-use stage_api::{Adapters, Mode, PromptedSegmenter};
+use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
 const PICTURES: usize = 3;
@@ -30,7 +30,7 @@ impl TrainingLoop<'_> {
         let found = self.validate(phase);
         self.state.swap_average();
         let found = found?;
-        let guided = phase.labelled_passes > 0;
+        let guided = phase.is_guided();
         let progress = &mut self.state.progress;
         self.log.epoch(
             &phase.name,
@@ -74,13 +74,14 @@ impl TrainingLoop<'_> {
             .copied()
             .collect();
         let (training, model, rows, cache) = (self.training, self.model, self.rows, &mut self.cache);
+        let (bank, adapted) = (&self.bank, self.adapted);
         let predictor = model.predictor(training.config);
         let size = training.store.slice_size();
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {
             let image = cache.intensity.rows(training.store, &[row], training.device);
-            let encoded = EncodedSlice::new(&model.segmenter, false, image.shallow_clone());
-            let look = predictor.look(encoded.input(model.classifier.input()), size).remove(0);
+            let untouched = bank.as_ref().map(|bank| bank.embeddings([View { row, change: 0 }]));
+            let look = predictor.look(untouched.as_ref().unwrap_or(&image), size).remove(0);
             let truth = training.store.mask(row);
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
                 ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
@@ -88,13 +89,14 @@ impl TrainingLoop<'_> {
             scores.push(look.probability);
             labels.push(training.store.records()[row].has_target());
             called += usize::from(look.present);
-            if phase.labelled_passes == 0 {
+            if !phase.is_guided() {
                 continue;
             }
             let mask = if look.present {
-                let embedding = match phase.encoder {
-                    EncoderTraining::Frozen => cache.embedding(row, &image, model),
-                    EncoderTraining::Lora => {
+                let embedding = match (phase.encoder, untouched) {
+                    (EncoderTraining::Frozen, Some(known)) if !adapted => Embedding::new(known, [size, size]),
+                    (EncoderTraining::Frozen, _) => cache.embedding(row, &image, model),
+                    (EncoderTraining::Lora, _) => {
                         model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Eval)
                     }
                 };

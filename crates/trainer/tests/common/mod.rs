@@ -88,6 +88,8 @@ pub struct Bench {
     pub registry: Registry,
     /// Threads that prepare batches.
     pub loader_threads: usize,
+    /// Where embeddings are kept between runs.
+    pub embeddings: Option<PathBuf>,
 }
 
 impl Bench {
@@ -99,6 +101,7 @@ impl Bench {
             weights,
             registry: Registry::default(),
             loader_threads: 2,
+            embeddings: None,
         }
     }
 
@@ -122,9 +125,19 @@ impl Bench {
         let mut record = RunRecord::new(run, &config, &self.store, &selection, "cpu", 1);
         let (registry, store, selection) = (&self.registry, &self.store, &selection);
         let (device, loader_threads) = (Device::Cpu, self.loader_threads);
-        let profile = false;
-        let training =
-            Training { config: &config, registry, store, run, selection, device, loader_threads, profile, stop };
+        let (profile, embeddings) = (false, self.embeddings.as_deref());
+        let training = Training {
+            config: &config,
+            registry,
+            store,
+            run,
+            selection,
+            device,
+            loader_threads,
+            profile,
+            embeddings,
+            stop,
+        };
         training.check()?;
         let outcome = training.run(&mut record)?;
         Ok((record, outcome))

@@ -1,0 +1,201 @@
+//! A classifier on what SAM's own image encoder, untouched, makes of a slice: that encoder has seen millions of pictures and
+//! tells organs apart on any scanner, where a network from scratch has seen a few patients.
+//!
+//! A few convolutions give a map of logits, "the target is at this place"; a slice has the target if its hottest places do.
+
+use crate::resnet::SettingsError;
+use serde::{Deserialize, Serialize};
+use stage_api::{ClassifierInput, Group, Mode, NamedTensor, Presence, PresenceClassifier};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// The classifier's layout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingSettings {
+    /// Channels of the encoder's embedding; 256 for every SAM.
+    pub input_channels: i64,
+    /// Places of the embedding along each axis that become one place of the map (area average). 2: a map of 32 × 32.
+    pub pool: i64,
+    /// Channels of the hidden layers.
+    pub channels: i64,
+    /// Residual 3 × 3 convolutions.
+    pub blocks: usize,
+    /// Share of the embedding's channels that a training step leaves out.
+    pub dropout: f64,
+    /// Places whose mean logit is that of the whole slice: the hottest ones.
+    pub hottest: i64,
+}
+
+impl Default for EmbeddingSettings {
+    fn default() -> Self {
+        Self { input_channels: 256, pool: 2, channels: 128, blocks: 3, dropout: 0.0, hottest: 8 }
+    }
+}
+
+impl EmbeddingSettings {
+    fn check(&self) -> Result<(), SettingsError> {
+        let within = |key, value: i64, range: std::ops::RangeInclusive<i64>, expected| {
+            let refuse = || SettingsError { key, found: value.to_string(), expected };
+            range.contains(&value).then_some(()).ok_or_else(refuse)
+        };
+        within("input_channels", self.input_channels, 1..=4096, "1 to 4096")?;
+        within("pool", self.pool, 1..=8, "1 to 8")?;
+        within("channels", self.channels, 1..=1024, "1 to 1024")?;
+        within("blocks", self.blocks as i64, 0..=16, "0 to 16")?;
+        within("hottest", self.hottest, 1..=4096, "1 to 4096 places")?;
+        if !(0.0..1.0).contains(&self.dropout) {
+            let found = self.dropout.to_string();
+            return Err(SettingsError { key: "dropout", found, expected: "0 or more, less than 1" });
+        }
+        Ok(())
+    }
+}
+
+/// The classifier: normalised embedding, 1 × 1 convolution, residual 3 × 3 convolutions, 1 × 1 convolution to one logit.
+#[derive(Debug)]
+pub struct EmbeddingClassifier {
+    settings: EmbeddingSettings,
+    /// Of each channel of the embedding, without scale and shift of its own.
+    running_mean: Tensor,
+    running_var: Tensor,
+    first: Convolution,
+    blocks: Vec<Convolution>,
+    last: Convolution,
+}
+
+#[derive(Debug)]
+struct Convolution {
+    name: String,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Convolution {
+    /// Kaiming uniform, as `torch.nn.Conv2d` begins.
+    fn new(name: &str, [input, output]: [i64; 2], size: i64, device: Device) -> Self {
+        let options = (Kind::Float, device);
+        let bound = 1.0 / ((input * size * size) as f64).sqrt();
+        let uniform = |shape: &[i64]| (Tensor::rand(shape, options) * (2.0 * bound) - bound).set_requires_grad(true);
+        Self { name: name.into(), weight: uniform(&[output, input, size, size]), bias: uniform(&[output]) }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv2d(&self.weight, Some(&self.bias), 1, self.weight.size()[2] / 2, 1, 1)
+    }
+}
+
+impl EmbeddingClassifier {
+    /// A new classifier, decided by `seed`.
+    pub fn new(settings: &EmbeddingSettings, seed: u64, device: Device) -> Result<Self, SettingsError> {
+        settings.check()?;
+        tch::manual_seed(seed as i64);
+        let options = (Kind::Float, device);
+        let width = settings.channels;
+        Ok(Self {
+            running_mean: Tensor::zeros([settings.input_channels], options),
+            running_var: Tensor::ones([settings.input_channels], options),
+            first: Convolution::new("first", [settings.input_channels, width], 1, device),
+            blocks: (0..settings.blocks)
+                .map(|i| Convolution::new(&format!("blocks.{i}"), [width, width], 3, device))
+                .collect(),
+            last: Convolution::new("last", [width, 1], 1, device),
+            settings: settings.clone(),
+        })
+    }
+
+    /// `[B, 1, h, w]`, logits.
+    fn map(&self, embedding: &Tensor, mode: Mode) -> Tensor {
+        let (pool, training) = (self.settings.pool, mode == Mode::Train);
+        let pooled = if pool == 1 {
+            embedding.shallow_clone()
+        } else {
+            embedding.avg_pool2d([pool, pool], [pool, pool], [0, 0], false, true, None)
+        };
+        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
+        let normed = pooled.batch_norm(None::<&Tensor>, None::<&Tensor>, mean, var, training, 0.1, 1e-5, false);
+        let x = self.first.forward(&normed.feature_dropout(self.settings.dropout, training)).gelu("none");
+        let x = self.blocks.iter().fold(x, |x, block| &x + block.forward(&x).gelu("none"));
+        self.last.forward(&x)
+    }
+
+    /// `[B]`, the mean of the hottest places of a map.
+    fn logit(&self, map: &Tensor) -> Tensor {
+        let places = map.flatten(1, -1);
+        let count = self.settings.hottest.min(places.size()[1]);
+        places.topk(count, 1, true, false).0.mean_dim([1i64].as_slice(), false, Kind::Float)
+    }
+}
+
+impl PresenceClassifier for EmbeddingClassifier {
+    fn input(&self) -> ClassifierInput {
+        ClassifierInput::Embedding
+    }
+
+    /// `cam` is the sigmoid of `map`: a probability at each place.
+    fn forward(&self, embedding: &Tensor, mode: Mode) -> Presence {
+        let run = || {
+            let map = self.map(embedding, mode);
+            Presence { logit: self.logit(&map), cam: map.detach().sigmoid(), map: Some(map) }
+        };
+        match mode {
+            Mode::Train => run(),
+            Mode::Eval => no_grad(run),
+        }
+    }
+
+    fn tensors(&self) -> Vec<NamedTensor> {
+        let named = |name: String, group, tensor: &Tensor| NamedTensor { name, group, tensor: tensor.shallow_clone() };
+        let mut all = vec![
+            named("norm.running_mean".into(), Group::Buffer, &self.running_mean),
+            named("norm.running_var".into(), Group::Buffer, &self.running_var),
+        ];
+        for layer in std::iter::once(&self.first).chain(&self.blocks).chain([&self.last]) {
+            all.push(named(format!("{}.weight", layer.name), Group::Classifier, &layer.weight));
+            all.push(named(format!("{}.bias", layer.name), Group::Classifier, &layer.bias));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embedding(batch: i64, side: i64) -> Tensor {
+        tch::manual_seed(1);
+        Tensor::randn([batch, 256, side, side], (Kind::Float, Device::Cpu))
+    }
+
+    #[test]
+    fn a_slice_and_a_part_of_it_have_maps_of_one_scale() {
+        let net = EmbeddingClassifier::new(&EmbeddingSettings::default(), 0, Device::Cpu).unwrap();
+        for (side, expected) in [(64, 32), (32, 16)] {
+            let found = net.forward(&embedding(2, side), Mode::Eval);
+            assert_eq!(found.cam.size(), [2, 1, expected, expected]);
+            assert_eq!(found.logit.size(), [2]);
+        }
+    }
+
+    #[test]
+    fn presence_is_the_mean_of_the_hottest_places() {
+        let settings = EmbeddingSettings { hottest: 3, ..EmbeddingSettings::default() };
+        let net = EmbeddingClassifier::new(&settings, 0, Device::Cpu).unwrap();
+        let map = Tensor::from_slice(&[1.0f32, 5.0, -2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]).reshape([1, 1, 3, 3]);
+        assert!((net.logit(&map).double_value(&[0]) - 4.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn masks_reach_every_parameter_by_the_map() {
+        let net = EmbeddingClassifier::new(&EmbeddingSettings::default(), 0, Device::Cpu).unwrap();
+        net.forward(&embedding(2, 16), Mode::Train).map.unwrap().sum(Kind::Float).backward();
+        for t in net.tensors().iter().filter(|t| t.group == Group::Classifier) {
+            assert!(t.tensor.grad().abs().max().double_value(&[]) > 0.0, "{}", t.name);
+        }
+    }
+
+    #[test]
+    fn an_impossible_layout_is_refused_by_its_key() {
+        let settings = EmbeddingSettings { dropout: 1.0, ..EmbeddingSettings::default() };
+        assert_eq!(EmbeddingClassifier::new(&settings, 0, Device::Cpu).unwrap_err().key, "dropout");
+    }
+}

@@ -1,0 +1,200 @@
+//! What the untouched encoder makes of every slice that training looks at, and of changed views of the labelled ones: made
+//! once, kept as half-precision floats in a file that is mapped into memory, and read in every epoch.
+//!
+//! A classifier that reads embeddings learns from it, and so does the decoder while the adapters rest: what a step costs then
+//! has nothing to do with the size of the encoder. A place takes 2 MiB of disk for an embedding of 256 × 64 × 64, whatever the
+//! number of epochs; memory is the system's page cache, which it can take back.
+
+use super::Training;
+use super::embedding_file::{self, EmbeddingWriter};
+use crate::config::WeakCrops;
+use crate::loader::{Batch, Labelled, Loader, Slices, labels};
+use crate::model::Model;
+use crate::plan::{Step, View, views};
+use crate::progress::Ticker;
+use crate::rows::Rows;
+use anyhow::Result;
+use sam_segmenter::SegmenterSettings;
+use serde_json::json;
+use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Slices that are encoded together.
+const BATCH: usize = 4;
+
+/// Embeddings by view, with what is known of each.
+pub(super) struct ViewBank {
+    /// `[n, C, g, g]`, half precision, on the host.
+    embeddings: Tensor,
+    places: HashMap<View, i64>,
+    labelled: HashMap<View, LabelledView>,
+    /// Whether a training slice shows the target, by its row.
+    shows_target: HashMap<usize, bool>,
+    /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
+    crops: Option<HashMap<usize, ([usize; 2], bool)>>,
+    device: Device,
+    /// Where the embeddings lie, if that is the run's own affair: it is removed with the bank once training is over.
+    own_file: Option<PathBuf>,
+}
+
+/// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
+struct LabelledView {
+    image: Tensor,
+    mask: Tensor,
+    bounds: Option<BoxPrompt>,
+}
+
+impl ViewBank {
+    /// Encodes every training and validation slice and all views of the labelled ones, or takes the file that has them; `None`
+    /// if the user stopped it.
+    pub fn build(training: &Training, model: &Model, rows: &Rows, loader: &Loader) -> Result<Option<Self>> {
+        let config = training.config;
+        let as_it_is = |&row: &usize| View { row, change: 0 };
+        let of_labelled = views(&rows.labelled, config.views.count);
+        let mut all: Vec<View> = rows.train.iter().chain(&rows.validation).map(as_it_is).collect();
+        all.extend(of_labelled.iter().filter(|v| v.change > 0));
+        let of = json!({
+            "weights_sha256": model.segmenter.encoder_fingerprint(),
+            "segmenter": SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() },
+            "store": training.store.checksum(),
+            "intensity": config.intensity,
+            "views": all.iter().map(|v| (v.row, v.change)).collect::<Vec<_>>(),
+            // What these decide is the changed views.
+            "changes": (config.views.count > 0).then_some((config.seed, &config.augmentation.labelled)),
+        });
+        let own_file = training.embeddings.is_none().then(|| training.run.join("embeddings.f16"));
+        let path = training.embeddings.or(own_file.as_deref()).expect("one of the two");
+        let embeddings = match embedding_file::open(path, &of)? {
+            Some(known) => known,
+            None => match encode(training, model, loader, &all, path)? {
+                Some(writer) => writer.finish(&of)?,
+                None => return Ok(None),
+            },
+        };
+        let cells = embeddings.size()[3] as usize;
+        let records = training.store.records();
+        let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
+            .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
+        let labelled_view = |view: View| {
+            let [image, mask] = loader.labelled_view(view);
+            let bounds = bounds_of(&mask);
+            (view, LabelledView { image, mask, bounds })
+        };
+        Ok(Some(Self {
+            embeddings,
+            places: all.into_iter().zip(0..).collect(),
+            labelled: of_labelled.into_iter().map(labelled_view).collect(),
+            shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
+            crops,
+            device: training.device,
+            own_file,
+        }))
+    }
+
+    /// Removes what a run that is over doesn't need.
+    pub fn end(self) {
+        if let Some(path) = &self.own_file {
+            embedding_file::remove(path);
+        }
+    }
+
+    /// What the untouched encoder made of these, `[n, C, g, g]` on the device.
+    pub fn embeddings(&self, of: impl IntoIterator<Item = View>) -> Tensor {
+        let places: Vec<i64> = of.into_iter().map(|view| self.places[&view]).collect();
+        self.on_device(&self.embeddings.index_select(0, &Tensor::from_slice(&places)))
+    }
+
+    fn on_device(&self, half: &Tensor) -> Tensor {
+        sent(half, self.device).to_kind(Kind::Float)
+    }
+
+    /// The batch of one step.
+    pub fn batch(&self, step: &Step) -> Batch {
+        Batch {
+            slices: self.image_level(step),
+            crops: None,
+            labelled: (!step.labelled.is_empty()).then(|| self.labelled(&step.labelled)),
+            masks: (!step.masks.is_empty()).then(|| {
+                let inputs = self.embeddings(step.masks.iter().copied());
+                let masks: Vec<&Tensor> = step.masks.iter().map(|v| &self.labelled[v].mask).collect();
+                (inputs, sent(&Tensor::cat(&masks, 0), self.device))
+            }),
+            step: step.clone(),
+            copy_seconds: 0.0,
+        }
+    }
+
+    /// The step's slices, or the crops that stand for them, with their one bit each.
+    fn image_level(&self, step: &Step) -> Option<Slices> {
+        if step.slices.is_empty() {
+            return None;
+        }
+        let Some(crops) = &self.crops else {
+            let images = self.embeddings(step.slices.iter().map(|&row| View { row, change: 0 }));
+            let shown: Vec<bool> = step.slices.iter().map(|row| self.shows_target[row]).collect();
+            return Some(Slices { images, labels: labels(&shown, self.device), strong: None });
+        };
+        let side = self.embeddings.size()[3] / 2;
+        let (parts, shown): (Vec<Tensor>, Vec<bool>) = step
+            .slices
+            .iter()
+            .filter_map(|row| {
+                let &([y, x], shows) = crops.get(row)?;
+                let whole = self.embeddings.get(self.places[&View { row: *row, change: 0 }]);
+                Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows))
+            })
+            .unzip();
+        let images = (!parts.is_empty()).then(|| self.on_device(&Tensor::stack(&parts, 0)))?;
+        Some(Slices { images, labels: labels(&shown, self.device), strong: None })
+    }
+
+    fn labelled(&self, of: &[View]) -> Labelled {
+        let known: Vec<&LabelledView> = of.iter().map(|view| &self.labelled[view]).collect();
+        let together = |part: fn(&LabelledView) -> &Tensor| {
+            let parts: Vec<&Tensor> = known.iter().map(|k| part(k)).collect();
+            sent(&Tensor::cat(&parts, 0), self.device)
+        };
+        let shown: Vec<bool> = known.iter().map(|k| k.bounds.is_some()).collect();
+        Labelled {
+            images: together(|k| &k.image),
+            masks: together(|k| &k.mask),
+            labels: labels(&shown, self.device),
+            boxes: known.iter().map(|k| k.bounds).collect(),
+            untouched: Some(self.embeddings(of.iter().copied())),
+        }
+    }
+}
+
+/// `None` if the user stopped it.
+fn encode(
+    training: &Training,
+    model: &Model,
+    loader: &Loader,
+    views: &[View],
+    path: &Path,
+) -> Result<Option<EmbeddingWriter>> {
+    let mut writer = EmbeddingWriter::create(path)?;
+    let mut ticker = Ticker::new("encoding views", views.len(), 0);
+    for chunk in views.chunks(BATCH) {
+        if training.stop.load(Ordering::Relaxed) {
+            embedding_file::remove(path);
+            return Ok(None);
+        }
+        let images: Vec<Tensor> =
+            chunk.iter().map(|&view| loader.labelled_view(view)).map(|[image, _]| image).collect();
+        let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
+        writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
+        chunk.iter().for_each(|_| ticker.tick(""));
+    }
+    Ok(Some(writer))
+}
+
+fn bounds_of(mask: &Tensor) -> Option<BoxPrompt> {
+    let mut values = vec![0f32; mask.numel()];
+    let count = values.len();
+    no_grad(|| mask.copy_data(&mut values, count));
+    BoxPrompt::around(&values, values.len().isqrt())
+}
