@@ -106,7 +106,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&document.json())?);
     } else if let Some(output) = &args.output {
-        println!("\n{}results: {}", chain.summary(), output.display());
+        println!("results: {}", output.display());
     } else {
         print!("{}", document.markdown());
     }
