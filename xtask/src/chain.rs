@@ -20,15 +20,15 @@ pub fn interrupted() -> bool {
 pub struct Chain<'a> {
     workspace: &'a Workspace,
     /// The command that goes on where an interrupted chain ended.
-    resumed_by: &'static str,
+    resumed_by: String,
     parts: Vec<(&'static str, Duration)>,
 }
 
 impl<'a> Chain<'a> {
-    pub fn begin(workspace: &'a Workspace, resumed_by: &'static str) -> Result<Self> {
+    pub fn begin(workspace: &'a Workspace, resumed_by: impl Into<String>) -> Result<Self> {
         // A terminal sends Ctrl-C to the program that runs as well: it decides, we wait for it.
         ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst)).context("cannot listen for Ctrl-C")?;
-        Ok(Self { workspace, resumed_by, parts: Vec::new() })
+        Ok(Self { workspace, resumed_by: resumed_by.into(), parts: Vec::new() })
     }
 
     /// Runs one part; what it takes counts towards the last part of the same name.
@@ -47,15 +47,35 @@ impl<'a> Chain<'a> {
 
     /// Runs a built program at the root of the checkout.
     pub fn program<S: AsRef<OsStr>>(&mut self, name: &'static str, binary: &Binary, arguments: &[S]) -> Result<()> {
-        let (workspace, resumed_by) = (self.workspace, self.resumed_by);
+        let mut command = Command::new(self.workspace.program(binary.name));
+        command.current_dir(self.workspace.root());
+        self.start(name, binary, command, arguments)
+    }
+
+    /// Runs a built program where the user is. What it prints goes to standard error: standard output is for our results.
+    pub fn program_aside<S: AsRef<OsStr>>(
+        &mut self,
+        name: &'static str,
+        binary: &Binary,
+        arguments: &[S],
+    ) -> Result<()> {
+        let mut command = Command::new(self.workspace.program(binary.name));
+        command.stdout(std::io::stderr());
+        self.start(name, binary, command, arguments)
+    }
+
+    fn start<S: AsRef<OsStr>>(
+        &mut self,
+        name: &'static str,
+        binary: &Binary,
+        mut command: Command,
+        arguments: &[S],
+    ) -> Result<()> {
+        let resumed_by = self.resumed_by.clone();
         self.part(name, || {
             let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
             eprintln!("\n> {} {}", binary.name, shown.join(" "));
-            let status = Command::new(workspace.program(binary.name))
-                .args(arguments)
-                .current_dir(workspace.root())
-                .status()
-                .with_context(|| format!("cannot start {}", binary.name))?;
+            let status = command.args(arguments).status().with_context(|| format!("cannot start {}", binary.name))?;
             match status.code() {
                 Some(0) => Ok(()),
                 Some(_) => bail!("{} failed ({status}): its message is above", binary.name),

@@ -1,6 +1,7 @@
 //! `cargo xtask VERB`: sets SAM-Mix up, builds the program that a verb needs, and starts it with the same arguments.
 //! Builds in seconds: it links neither libtorch nor polars, and never waits for their builds.
 
+mod ablation;
 mod bench;
 mod binary;
 mod chain;
@@ -67,6 +68,8 @@ enum Verb {
     Report(Forwarded),
     #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
     Runs(runs::Args),
+    #[command(about = ablation::ABOUT, after_help = ablation::EXAMPLES)]
+    Ablation(ablation::Args),
     #[command(about = test::ABOUT, after_help = test::EXAMPLES, disable_help_flag = true)]
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Export(forwarded) => export::run(&workspace, &forwarded),
         Verb::Report(forwarded) => report::run(&workspace, &forwarded),
         Verb::Runs(args) => runs::run(&workspace, &args),
+        Verb::Ablation(args) => ablation::run(&workspace, &args),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Parity(args) => parity::run(&workspace, &args),

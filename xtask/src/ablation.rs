@@ -1,0 +1,231 @@
+//! `cargo xtask ablation`: trains and judges every row of a table of experiments with several seeds, and writes what came of
+//! it as a Markdown table. What is there already is not done again.
+
+mod document;
+mod embeddings;
+mod experiment;
+mod provenance;
+mod results;
+mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::binary::{self, DATA, SAM_MIX};
+use crate::chain::{self, Chain};
+use crate::setup;
+use crate::workspace::Workspace;
+use document::Document;
+use experiment::{Experiment, Job, Progress};
+use results::RowResults;
+
+pub const ABOUT: &str = "Train and judge a table of experiments, each with several seeds, and write the results";
+
+pub const EXAMPLES: &str = "\
+The table is a TOML file: `base`, a configuration, and a `[[row]]` for each experiment with `key`, `name`, and `set`, a list of \
+overrides; see configs/ablation. A row's runs are RUNS/KEY-SEED. Results are written after every run, and the same command goes \
+on where it was stopped: finished runs are not trained again, and evaluations that are newer than their checkpoint are kept. A \
+run that fails is reported, the others go on, and the exit code is 1.
+
+Examples:
+  cargo xtask ablation --table configs/ablation/lits-mini.toml --store stores/lits-mini --dry-run
+  cargo xtask ablation --table configs/ablation/lits-mini.toml --store stores/lits-mini \\
+    --across stores/totalsegmentator --output ablation.md
+  cargo xtask ablation --table configs/ablation/lits-mini.toml --store stores/lits-mini \\
+    --rows ours,five --seeds 1 --json";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Table of experiments (TOML)
+    #[arg(long, value_name = "FILE")]
+    table: PathBuf,
+    /// Prepared store to train on; its test patients are judged
+    #[arg(long)]
+    store: PathBuf,
+    /// Prepared store of another data set, judged whole; repeatable
+    #[arg(long, value_name = "STORE")]
+    across: Vec<PathBuf>,
+    /// Runs of each row, with seeds from 0
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Folder of the runs
+    #[arg(long, default_value = "runs/ablation")]
+    runs: PathBuf,
+    /// Markdown file to write [default: printed at the end]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Keys of the rows to work on, and to write [default: all]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// The row whose steps of inference get a table of their own [default: the first]
+    #[arg(long, value_name = "KEY")]
+    steps_of: Option<String>,
+    /// Keep the files of embeddings, which are large, when no run needs them any more
+    #[arg(long)]
+    keep_embeddings: bool,
+    /// Print the results as JSON at the end
+    #[arg(long)]
+    json: bool,
+    /// Print the commands that would run, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let mut experiment = Experiment::open(workspace, args)?;
+    if args.dry_run {
+        print!("{}", dry_run(&experiment));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let command = shown("cargo xtask", std::env::args_os().skip(1));
+    let mut chain = Chain::begin(workspace, &command)?;
+    chain.part("set-up", || setup::ensure_libtorch(workspace))?;
+    chain.part("building", || binary::build(workspace, &[&DATA, &SAM_MIX]))?;
+    for store in &mut experiment.stores {
+        store.checksum = Some(checksum(workspace, &store.path)?);
+    }
+    let mut document = Document {
+        title: args.table.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        command,
+        commit: provenance::commit(workspace.root(), args.output.as_deref()),
+        machine: provenance::machine(),
+        date: provenance::today(),
+        experiment: &experiment,
+        results: Vec::new(),
+        failures: Vec::new(),
+    };
+    work(&mut chain, &mut document, args.output.as_deref())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&document.json())?);
+    } else if let Some(output) = &args.output {
+        println!("results: {}", output.display());
+    } else {
+        print!("{}", document.markdown());
+    }
+    for failure in &document.failures {
+        eprintln!("failed: {failure}");
+    }
+    Ok(if document.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Goes through the runs; what fails is noted, an interruption is an error.
+fn work(chain: &mut Chain, document: &mut Document, output: Option<&Path>) -> Result<()> {
+    let experiment = document.experiment;
+    let mut done = vec![false; experiment.jobs.len()];
+    for (index, job) in experiment.jobs.iter().enumerate() {
+        eprintln!("\n[{}/{}] {}", index + 1, experiment.jobs.len(), job.run.display());
+        let trained = chain.program_aside("training", &SAM_MIX, &experiment.training(job));
+        stop_if_interrupted(&trained)?;
+        if let Some(path) = experiment.spent_embeddings(index) {
+            remove_embeddings(path);
+        }
+        match trained {
+            Ok(()) => done[index] = true,
+            Err(error) => document.failures.push(format!("training of '{}': {error:#}", job.run.display())),
+        }
+        if done[index] {
+            judge(chain, document, job)?;
+        }
+        document.date = provenance::today();
+        document.results = RowResults::of(experiment, &done);
+        if let Some(output) = output {
+            write_whole(output, &document.markdown())?;
+        }
+    }
+    Ok(())
+}
+
+fn judge(chain: &mut Chain, document: &mut Document, job: &Job) -> Result<()> {
+    for arguments in document.experiment.judgements(job) {
+        let judged = chain.program_aside("evaluation", &SAM_MIX, &arguments);
+        stop_if_interrupted(&judged)?;
+        if let Err(error) = judged {
+            let store = Path::new(&arguments[4]).display();
+            document.failures.push(format!("evaluation of '{}' on '{store}': {error:#}", job.run.display()));
+        }
+    }
+    Ok(())
+}
+
+fn stop_if_interrupted(outcome: &Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if chain::interrupted() => Err(anyhow::anyhow!("{error:#}")),
+        _ => Ok(()),
+    }
+}
+
+/// The commands of all runs, as they would be given by hand.
+fn dry_run(experiment: &Experiment) -> String {
+    let mut text = String::new();
+    // Writing to a text can't fail.
+    let mut line = |line: String| writeln!(text, "{line}").unwrap_or_default();
+    for (index, job) in experiment.jobs.iter().enumerate() {
+        let progress = job.progress();
+        let note = if progress == Progress::Finished { " (finished: its configuration is compared)" } else { "" };
+        line(format!("# {}, seed {}{note}", experiment.rows[job.row].name, job.seed));
+        line(shown("cargo xtask", experiment.training(job)));
+        if let Some(path) = experiment.spent_embeddings(index)
+            && (progress != Progress::Finished || path.exists())
+        {
+            line(shown("rm", ["-f".into(), path.into(), description(path).into_os_string()]));
+        }
+        for arguments in experiment.judgements(job) {
+            line(shown("cargo xtask", arguments));
+        }
+    }
+    text
+}
+
+/// A command as a shell takes it.
+fn shown(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    arguments.into_iter().fold(program.to_owned(), |text, argument| {
+        let argument = argument.as_ref().to_string_lossy();
+        let quoted = format!("'{}'", argument.replace('\'', r"'\''"));
+        let argument = if !argument.is_empty() && argument.chars().all(is_plain) { &argument } else { &*quoted };
+        text + " " + argument
+    })
+}
+
+/// What a store holds, by its checksum.
+fn checksum(workspace: &Workspace, store: &Path) -> Result<String> {
+    let output = Command::new(workspace.program(DATA.name)).arg("inspect").arg(store).arg("--json").output();
+    let output = output.with_context(|| format!("cannot start {}", DATA.name))?;
+    ensure!(
+        output.status.success(),
+        "the store '{}' can't be read: {}",
+        store.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let summary: Value = serde_json::from_slice(&output.stdout).context("`inspect --json` printed no JSON")?;
+    Ok(summary["checksum"].as_str().context("`inspect --json` printed no checksum")?.to_owned())
+}
+
+fn remove_embeddings(path: &Path) {
+    for path in [path, &description(path)] {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// What the trainer writes beside embeddings.
+fn description(path: &Path) -> PathBuf {
+    path.with_added_extension("json")
+}
+
+/// Under another name first: a reader sees the old file or the new one.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let part = path.with_added_extension("part");
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    folder
+        .and_then(|()| fs::write(&part, text))
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("cannot write '{}'", path.display()))
+}

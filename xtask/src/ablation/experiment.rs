@@ -1,0 +1,175 @@
+//! What an ablation comes to: stores, runs in their order, and the arguments of the programs that make them.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Args;
+use super::embeddings::{embeddings_name, reads_embeddings};
+use super::store::{Store, check_names};
+use super::table::{Row, Table};
+use crate::workspace::Workspace;
+
+/// All that was checked before anything runs.
+pub struct Experiment {
+    pub rows: Vec<Row>,
+    /// The runs in the order in which they are made: finished ones first, then seed by seed.
+    pub jobs: Vec<Job>,
+    /// The one that is trained on, then those across.
+    pub stores: Vec<Store>,
+    pub seeds: u64,
+    /// The row whose steps of inference are shown.
+    pub steps_of: usize,
+    keep_embeddings: bool,
+}
+
+/// One run.
+pub struct Job {
+    /// Its place in the table.
+    pub row: usize,
+    pub seed: u64,
+    pub run: PathBuf,
+    config: PathBuf,
+    /// Where the encoder's results lie that it shares with others; `None` for a classifier that doesn't read any.
+    pub embeddings: Option<PathBuf>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    New,
+    Begun,
+    Finished,
+}
+
+impl Experiment {
+    /// Reads and checks what the arguments name. Nothing is built, started or written.
+    pub fn open(workspace: &Workspace, args: &Args) -> Result<Self> {
+        let table = Table::load(&located(workspace, &args.table), &args.rows)?;
+        let steps_of = match &args.steps_of {
+            Some(key) => table.rows.iter().position(|row| row.key == *key).with_context(|| {
+                let known: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+                format!("--steps-of {key}: there is no such row, only: {}", known.join(", "))
+            })?,
+            None => 0,
+        };
+        let mut configs = Vec::new();
+        for row in &table.rows {
+            let path = located(workspace, table.config(row));
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("row `{}`: cannot read its configuration '{}'", row.key, path.display()))?;
+            let reads = reads_embeddings(&text, &row.set).with_context(|| format!("in '{}'", path.display()))?;
+            configs.push((path, reads));
+        }
+        let stores: Vec<Store> =
+            std::iter::once(&args.store).chain(&args.across).map(|path| Store::open(path)).collect::<Result<_>>()?;
+        check_names(&stores)?;
+        let mut jobs = Vec::new();
+        for seed in 0..args.seeds {
+            let of_seed = table.rows.iter().zip(&configs).enumerate().map(|(index, (row, (config, reads)))| Job {
+                row: index,
+                seed,
+                run: args.runs.join(format!("{}-{seed}", row.key)),
+                config: config.clone(),
+                embeddings: reads.then(|| args.runs.join(embeddings_name(table.config(row), seed, &row.set))),
+            });
+            jobs.extend(together(of_seed.collect()));
+        }
+        jobs.sort_by_key(|job| job.progress() != Progress::Finished);
+        let keep_embeddings = args.keep_embeddings;
+        Ok(Self { rows: table.rows, jobs, stores, seeds: args.seeds, steps_of, keep_embeddings })
+    }
+
+    /// Arguments of `sam-mix` that train a run, or go on with it. A finished run's configuration and store are compared with
+    /// what is asked, and that is all.
+    pub fn training(&self, job: &Job) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["train".into()];
+        let mut add = |option: &str, value: OsString| arguments.extend([option.into(), value]);
+        add("--config", job.config.clone().into());
+        add("--store", self.stores[0].path.clone().into());
+        add("--run", job.run.clone().into());
+        add("--set", format!("seed={}", job.seed).into());
+        for item in &self.rows[job.row].set {
+            add("--set", item.into());
+        }
+        if let Some(path) = &job.embeddings {
+            add("--embeddings", path.clone().into());
+        }
+        if job.progress() != Progress::New {
+            arguments.push("--resume".into());
+        }
+        arguments
+    }
+
+    /// The evaluations that a run lacks, as arguments of `sam-mix`.
+    pub fn judgements(&self, job: &Job) -> Vec<Vec<OsString>> {
+        let lacking = (0..self.stores.len()).filter(|&store| self.evaluation(job, store).is_none());
+        let arguments = lacking.map(|store| {
+            let split = if store == 0 { "test" } else { "all" };
+            let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
+            vec!["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()]
+        });
+        arguments.collect()
+    }
+
+    /// What a finished run is worth on a store; `None` if that was not judged, or by a checkpoint that the run has no more.
+    pub fn evaluation(&self, job: &Job, store: usize) -> Option<Value> {
+        let Store { dataset, checksum, .. } = &self.stores[store];
+        let name = if store == 0 { "test" } else { dataset };
+        let path = job.run.join("evaluation").join(format!("{name}.json"));
+        let changed = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
+        let (judged, saved) = (changed(&path)?, changed(&job.run.join("checkpoints/best"))?);
+        let it = read_json(&path)?;
+        let is_of_store = it["dataset"] == dataset.as_str()
+            && checksum.as_ref().is_none_or(|checksum| it["store_checksum"] == checksum.as_str());
+        (judged >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
+    }
+
+    /// The embeddings of a job that none after it will read. They are large.
+    pub fn spent_embeddings(&self, index: usize) -> Option<&Path> {
+        let path = self.jobs[index].embeddings.as_deref().filter(|_| !self.keep_embeddings)?;
+        let reads = |job: &Job| job.embeddings.as_deref() == Some(path) && job.progress() != Progress::Finished;
+        (!self.jobs[index + 1..].iter().any(reads)).then_some(path)
+    }
+}
+
+impl Job {
+    pub fn progress(&self) -> Progress {
+        let path = self.run.join("run.json");
+        match read_json(&path) {
+            Some(record) if record["status"] == "finished" => Progress::Finished,
+            // A damaged record is the trainer's to report.
+            None if !path.exists() => Progress::New,
+            _ => Progress::Begun,
+        }
+    }
+
+    /// The run's own record.
+    pub fn record(&self) -> Value {
+        read_json(&self.run.join("run.json")).unwrap_or_default()
+    }
+}
+
+/// As named from here, or else in the checkout.
+fn located(workspace: &Workspace, path: &Path) -> PathBuf {
+    if path.is_file() { path.into() } else { workspace.root().join(path) }
+}
+
+/// Jobs with the same embeddings one after another.
+fn together(jobs: Vec<Job>) -> Vec<Job> {
+    let first = |job: &Job| {
+        let shared = |other: &Job| other.embeddings.is_some() && other.embeddings == job.embeddings;
+        jobs.iter().position(shared).unwrap_or(job.row)
+    };
+    let mut order: Vec<usize> = jobs.iter().map(first).collect();
+    let mut jobs: Vec<(usize, Job)> = order.drain(..).zip(jobs).collect();
+    jobs.sort_by_key(|(first, _)| *first);
+    jobs.into_iter().map(|(_, job)| job).collect()
+}
+
+/// `None` if it is not there, or not JSON.
+pub fn read_json(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}

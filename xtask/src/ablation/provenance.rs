@@ -1,0 +1,97 @@
+//! Where results come from: commit, machine, day.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The commit of the checkout, and whether files that it tracks were changed, but for the one that is being written.
+pub fn commit(root: &Path, output: Option<&Path>) -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown (no git checkout)".into() };
+    let but = output.and_then(|path| std::path::absolute(path).ok()).filter(|path| path.starts_with(root));
+    let but = but.map(|path| format!(":(exclude,top){}", path.strip_prefix(root).unwrap_or(&path).display()));
+    let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--", "."];
+    status.extend(but.as_deref());
+    match git(&status) {
+        Some(changes) if changes.is_empty() => head,
+        _ => format!("{head} with local changes"),
+    }
+}
+
+/// Processor and number of cores.
+pub fn machine() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
+    let processor = line.map_or("unknown processor", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{processor}, {cores} cores")
+}
+
+/// Today (UTC) as `2026-01-31`.
+pub fn today() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    date(seconds / 86_400)
+}
+
+/// The day so many days after 1970-01-01.
+fn date(mut days: u64) -> String {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    format!("{year}-{:02}-{:02}", month + 1, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `date -u -d @SECONDS` says.
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_709_164_800, "2024-02-29"),
+            (1_795_557_454, "2026-11-24"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(date(seconds / 86_400), expected);
+        }
+        assert_eq!(date(20_453), "2025-12-31");
+    }
+
+    #[test]
+    fn changes_of_the_output_alone_leave_the_tree_clean() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let set = ["-c", "user.name=a", "-c", "user.email=a@b"];
+            assert!(
+                Command::new("git").arg("-C").arg(folder.path()).args(set).args(arguments).status().unwrap().success()
+            );
+        };
+        let (output, other) = (folder.path().join("o.md"), folder.path().join("other"));
+        fs::write(&output, "1").unwrap();
+        fs::write(&other, "1").unwrap();
+        git(&["init", "-q"]);
+        git(&["add", "."]);
+        git(&["commit", "-qm", "a"]);
+        fs::write(&output, "2").unwrap();
+        assert_eq!(commit(folder.path(), Some(&output)).len(), 12);
+        assert!(commit(folder.path(), None).ends_with("with local changes"));
+        fs::write(&other, "2").unwrap();
+        assert!(commit(folder.path(), Some(&output)).ends_with("with local changes"));
+    }
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask ablation` from end to end, with scripts in the place of the programs that it starts.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// Writes what a training writes; the run `bad-0` fails. The run `stop-0` is stopped by Ctrl-C, once.
+const SAM_MIX: &str = r#"#!/bin/sh
+echo "$@" >> log
+verb=$1
+while [ $# -gt 0 ]; do
+    case $1 in --run) run=$2 ;; --embeddings) embeddings=$2 ;; --store) store=$2 ;; esac
+    shift
+done
+if [ $verb = evaluate ]; then
+    mkdir -p $run/evaluation
+    echo '{ "dataset": "lits", "store_checksum": "sum", "cam_box": { "dice_liver": 0.5 } }' > $run/evaluation/test.json
+    exit
+fi
+case $run in *bad-0) echo 'no such thing' >&2; exit 1 ;; esac
+grep -qs finished $run/run.json && exit
+mkdir -p $run/checkpoints
+touch $run/checkpoints/best
+test -z "$embeddings" || touch $embeddings $embeddings.json
+case $run in *stop-0)
+    if [ ! -e $run/run.json ]; then
+        echo '{ "status": "interrupted" }' > $run/run.json
+        trap 'exit 130' INT
+        kill -INT 0
+        sleep 9
+    fi
+esac
+echo '{ "status": "finished", "seconds": 60 }' > $run/run.json
+"#;
+
+const TABLE: &str = r#"
+base = "base.toml"
+[[row]]
+key = "first"
+name = "first"
+[[row]]
+key = "KEY"
+name = "second"
+set = ["views.count=1"]
+[[row]]
+key = "third"
+name = "third"
+"#;
+
+struct Checkout(TempDir);
+
+impl Checkout {
+    /// With this key for the second row.
+    fn new(key: &str) -> Self {
+        // Beside the program, so that it can be linked to.
+        let checkout = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+        checkout.write("target/release/sam-mix", SAM_MIX);
+        checkout.write("target/release/sam-mix-data", "#!/bin/sh\necho '{ \"checksum\": \"sum\" }'\n");
+        checkout.write("cargo", "#!/bin/sh\n");
+        checkout.write("libtorch/lib/libtorch_cpu.so", "");
+        checkout.write("libtorch/lib/libtorch_cpu.dylib", "");
+        checkout.write("table.toml", &TABLE.replace("KEY", key));
+        checkout.write("base.toml", "classifier.kind = 'embedding'");
+        checkout.write("store/store.json", "{ \"dataset\": \"lits\", \"target\": \"liver\" }");
+        checkout.write("store/index.sha256", "");
+        fs::hard_link(env!("CARGO_BIN_EXE_xtask"), checkout.path().join("target/release/xtask")).unwrap();
+        checkout
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn ablation(&self, more: &[&str]) -> Output {
+        Command::new(self.path().join("target/release/xtask"))
+            .args(["ablation", "--table", "table.toml", "--store", "store", "--seeds", "1", "--runs", "runs"])
+            .args(["--output", "results/table.md"])
+            .args(more)
+            .current_dir(self.path())
+            .env("CARGO_MANIFEST_DIR", self.path().join("xtask"))
+            .env("CARGO", self.path().join("cargo"))
+            .env("LIBTORCH", self.path().join("libtorch"))
+            .env_remove("LIBTORCH_USE_PYTORCH")
+            // Ctrl-C is for this program and what it starts.
+            .process_group(0)
+            .output()
+            .unwrap()
+    }
+
+    /// What was started since the last call: the verb, the run, and whether it was resumed.
+    fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        let _ = fs::remove_file(self.path().join("log"));
+        let short = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let run = words.iter().position(|word| *word == "--run").map_or("", |place| words[place + 1]);
+            format!("{} {run}{}", words[0], if line.ends_with("--resume") { " again" } else { "" })
+        };
+        text.lines().map(short).collect()
+    }
+
+    fn embeddings(&self) -> usize {
+        let names = fs::read_dir(self.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("embeddings-")).count()
+    }
+}
+
+#[test]
+fn a_run_that_fails_is_reported_and_the_others_go_on() {
+    let checkout = Checkout::new("bad");
+    let output = checkout.ablation(&["--json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("failed: training of 'runs/bad-0': sam-mix failed"), "{said}");
+    let each = ["train runs/first-0", "evaluate runs/first-0", "train runs/third-0", "evaluate runs/third-0"];
+    assert_eq!(checkout.log(), [each.as_slice(), &["train runs/bad-0"]].concat());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone on standard output");
+    assert_eq!(json["rows"][2]["evaluations"][0]["figures"]["cam_box.dice_liver"]["mean"], 0.5);
+    let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
+    assert!(text.contains("| third | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
+    assert!(text.contains("--table table.toml") && text.contains("- training of 'runs/bad-0'"), "{text}");
+    assert_eq!(checkout.embeddings(), 0);
+    // Once more: what is finished is compared, what failed is tried again.
+    checkout.ablation(&[]);
+    assert_eq!(checkout.log(), ["train runs/first-0 again", "train runs/third-0 again", "train runs/bad-0"]);
+}
+
+#[test]
+fn ctrl_c_ends_it_and_the_same_command_goes_on() {
+    let checkout = Checkout::new("stop");
+    let output = checkout.ablation(&["--keep-embeddings"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted during training; `cargo xtask ablation --table table.toml"), "{said}");
+    assert_eq!(checkout.log().last().unwrap(), "train runs/stop-0");
+    assert_eq!(checkout.embeddings(), 4);
+    let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
+    assert!(text.contains("| third | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
+    let output = checkout.ablation(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(checkout.log()[2..], ["train runs/stop-0 again", "evaluate runs/stop-0"]);
+    assert_eq!(checkout.embeddings(), 0);
+    let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
+    assert!(text.contains("| second | 1 | 0.5000 |"), "{text}");
+}
