@@ -396,15 +396,15 @@ pub struct VolumeConfig {
     pub propagate: bool,
     /// Pixels by which the box of a neighbour's mask is enlarged.
     pub margin_px: f32,
-    /// A way ends at a slice in whose mask the map's mean probability is lower.
-    pub stop_below: f64,
+    /// A way ends at a slice whose mask has a lower mean of the map inside; 0: the map ends none.
+    pub support: f64,
     /// Of the volume's mask the largest component is kept.
     pub largest_component: bool,
 }
 
 impl Default for VolumeConfig {
     fn default() -> Self {
-        Self { propagate: false, margin_px: 5.0, stop_below: 0.5, largest_component: false }
+        Self { propagate: false, margin_px: 5.0, support: 0.5, largest_component: false }
     }
 }
 

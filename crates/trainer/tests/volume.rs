@@ -193,8 +193,8 @@ fn of_the_volume_the_largest_component_is_kept() {
 
 #[test]
 fn a_mask_goes_on_as_far_as_the_map_speaks_for_it() {
-    let found = |stop_below| {
-        let rules = VolumeConfig { propagate: true, stop_below, ..VolumeConfig::default() };
+    let found = |support| {
+        let rules = VolumeConfig { propagate: true, support, ..VolumeConfig::default() };
         Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap()
     };
     // Slice 3 was called empty: its map is 0.4. Slice 5 has 16 pixels of something else.

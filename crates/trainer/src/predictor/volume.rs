@@ -147,23 +147,21 @@ impl Predictor<'_> {
     /// slices are empty.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let confidence = |slice: &Own| {
-            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1))?;
+            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
             Some(found.score * agreement(&self.places(&slice.look), &found.mask))
         };
         let mut masks = vec![vec![0; size * size]; own.len()];
         let Some(seed) = seed(&own.iter().map(confidence).collect::<Vec<_>>()) else { return Some(masks) };
         masks[seed] = mask_of(own[seed].found.as_ref(), size);
         for way in ways(seed, own.len()) {
-            let mut neighbour = masks[seed].clone();
+            let mut neighbour = largest_part(masks[seed].clone(), size);
             for slice in way {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
                 let Some(found) = self.reached(&own[slice], &neighbour, size) else { break };
                 masks[slice].clone_from(&found);
-                let mut part = [found];
-                keep_largest_component(&mut part, size);
-                [neighbour] = part;
+                neighbour = largest_part(found, size);
             }
         }
         Some(masks)
@@ -176,22 +174,23 @@ impl Predictor<'_> {
         let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
         let bounds = BoxPrompt::around(neighbour, size)?.enlarged(rules.margin_px, size);
         let mut candidates = vec![scored_mask_for_box(self.segmenter, &embedding, bounds, None)];
-        let (look, own) = (&slice.look, slice.found.clone());
-        candidates.extend(own.or_else(|| (!look.prompt.empty).then(|| self.for_prompt(&embedding, &look.prompt))));
+        let look = &slice.look;
+        if !look.prompt.empty {
+            candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &look.prompt)));
+        }
         let places = self.places(look);
         let found = best_candidate(candidates, &places, neighbour, size)?.mask;
         let pixels = found.iter().filter(|&&m| m != 0).count();
-        (pixels >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.stop_below).then_some(found)
+        (pixels >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
     }
 
-    /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum times
-    /// the slice's probability.
+    /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
     fn places(&self, look: &Look) -> Vec<f32> {
         if self.prompt.absolute {
             return look.cam.clone();
         }
         let peak = look.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        look.cam.iter().map(|cam| cam / peak * look.probability as f32).collect()
+        look.cam.iter().map(|cam| cam / peak).collect()
     }
 }
 
@@ -200,6 +199,13 @@ struct OwnSteps {
     own: Vec<StepMasks>,
     /// Spent on embeddings that are kept for the slices' neighbours.
     keeping_seconds: f64,
+}
+
+fn largest_part(mask: Vec<u8>, size: usize) -> Vec<u8> {
+    let mut part = [mask];
+    keep_largest_component(&mut part, size);
+    let [part] = part;
+    part
 }
 
 fn mask_of(found: Option<&ScoredMask>, size: usize) -> Vec<u8> {
