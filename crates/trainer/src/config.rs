@@ -394,15 +394,17 @@ impl Default for PredictionConfig {
 pub struct VolumeConfig {
     /// Masks go on from the surest slice to its neighbours, and on to both ends.
     pub propagate: bool,
-    /// A slice whose presence probability is below it, and that was called empty, is not reached by its neighbours.
-    pub presence_threshold: f64,
+    /// Pixels by which the box of a neighbour's mask is enlarged.
+    pub margin_px: f32,
+    /// A way ends at a slice whose mask has a lower mean of the map inside; 0: the map ends none.
+    pub support: f64,
     /// Of the volume's mask the largest component is kept.
     pub largest_component: bool,
 }
 
 impl Default for VolumeConfig {
     fn default() -> Self {
-        Self { propagate: false, presence_threshold: 0.2, largest_component: false }
+        Self { propagate: false, margin_px: 5.0, support: 0.5, largest_component: false }
     }
 }
 

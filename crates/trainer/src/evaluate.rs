@@ -247,7 +247,9 @@ fn volumes(records: &[SliceRecord], rows: &[usize]) -> Vec<Vec<usize>> {
         });
         volumes[at].push(row);
     }
-    volumes.iter_mut().for_each(|volume| volume.sort_by_key(|&row| records[row].index));
+    for volume in &mut volumes {
+        volume.sort_by_key(|&row| records[row].index);
+    }
     volumes
 }
 

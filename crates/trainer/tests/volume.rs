@@ -103,7 +103,7 @@ impl Bench {
     }
 
     fn predictor(&self) -> Predictor<'_> {
-        static PROMPT: PromptSettings = PromptSettings { threshold: 0.2 };
+        static PROMPT: PromptSettings = PromptSettings { threshold: 0.2, absolute: true };
         let Self { classifier, segmenter, prediction } = self;
         Predictor { classifier, segmenter, prompt: &PROMPT, prediction }
     }
@@ -131,7 +131,7 @@ fn six_slices() -> Vec<Vec<f32>> {
         slice(&[(5, 5, 6, 1.0)]),
         slice(&[(5, 5, 6, 1.0), (15, 15, 3, 1.0)]),
         slice(&[(6, 5, 6, 0.4)]),
-        slice(&[(6, 6, 4, 0.9)]),
+        slice(&[(6, 6, 6, 0.9)]),
         slice(&[(1, 18, 4, 0.8)]),
     ]
 }
@@ -185,18 +185,31 @@ fn a_stopped_volume_is_none() {
 fn of_the_volume_the_largest_component_is_kept() {
     let rules = VolumeConfig { largest_component: true, ..VolumeConfig::default() };
     let found = Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap();
-    // Slice 3 is called empty and parts the others: 2 × 36 pixels against 16 and 16.
+    // Slice 3 is called empty and parts the others: 2 × 36 pixels against 36 and 16.
     let expected = [mask(&[]), mask(&[(5, 5, 6)]), mask(&[(5, 5, 6)]), mask(&[]), mask(&[]), mask(&[])];
     assert_eq!(masks(&found), expected);
     assert_eq!(found.steps.last().unwrap().name, "largest component");
 }
 
 #[test]
-fn a_mask_goes_on_into_slices_that_were_called_empty() {
-    let rules = VolumeConfig { propagate: true, ..VolumeConfig::default() };
-    let found = Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap();
-    assert_eq!(masks(&found)[3], mask(&[(6, 5, 6)]), "hardly there, but in line with its neighbours");
-    assert_eq!(masks(&found)[0], mask(&[]), "surely not there");
-    // Nothing is in line with it: it keeps its own.
-    assert_eq!(masks(&found)[5], mask(&[(1, 18, 4)]));
+fn a_mask_goes_on_as_far_as_the_map_speaks_for_it() {
+    let found = |support| {
+        let rules = VolumeConfig { propagate: true, support, ..VolumeConfig::default() };
+        Bench::new(ClassifierInput::Slices, rules).volume(&six_slices(), false).unwrap()
+    };
+    // Slice 3 was called empty: its map is 0.4. Slice 5 has 16 pixels of something else.
+    let (none, first) = (mask(&[]), mask(&[(5, 5, 6)]));
+    let far = [none.clone(), first.clone(), first.clone(), mask(&[(6, 5, 6)]), mask(&[(6, 6, 6)]), none.clone()];
+    assert_eq!(masks(&found(0.3)), far);
+    assert_eq!(masks(&found(0.5)), [none.clone(), first.clone(), first, none.clone(), none.clone(), none]);
+}
+
+#[test]
+fn a_neighbour_speaks_against_a_larger_wrong_part() {
+    let slices = [slice(&[(5, 5, 6, 1.0)]), slice(&[(5, 5, 6, 1.0), (14, 14, 7, 1.0)]), slice(&[(4, 5, 7, 1.0)])];
+    let rules = VolumeConfig { propagate: true, margin_px: 3.0, ..VolumeConfig::default() };
+    let found = Bench::new(ClassifierInput::Slices, rules).volume(&slices, false).unwrap();
+    // By itself the slice takes the larger part.
+    assert_eq!(found.steps[0].masks[1], mask(&[(14, 14, 7)]));
+    assert_eq!(masks(&found), [mask(&[(5, 5, 6)]), mask(&[(5, 5, 6)]), mask(&[(4, 5, 7)])]);
 }

@@ -86,11 +86,16 @@ impl Config {
             ("training_prompts.whole_share", self.training_prompts.whole_share),
             ("prediction.presence_threshold", self.prediction.presence_threshold),
             ("prediction.trained_share", self.prediction.trained_share),
+            ("prediction.volume.support", self.prediction.volume.support),
             ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return out_of(key, share.to_string(), "0 to 1");
             }
+        }
+        let volume = &self.prediction.volume;
+        if !volume.margin_px.is_finite() || volume.margin_px < 0.0 {
+            return out_of("prediction.volume.margin_px", volume.margin_px.to_string(), "a number of at least 0");
         }
         let optimizer = &self.optimizer;
         if !(0.0..1.0).contains(&optimizer.momentum) {

@@ -72,7 +72,7 @@ impl Evaluator<'_> {
                 results.iter().map(|r| r.overlap().prediction as u32).collect::<Vec<_>>(),
             ),
             Column::new("target_pixels".into(), results.iter().map(|r| r.overlap().truth as u32).collect::<Vec<_>>()),
-            Column::new("cam_dice".into(), results.iter().map(|r| r.dice()).collect::<Vec<_>>()),
+            Column::new("cam_dice".into(), results.iter().map(SliceResult::dice).collect::<Vec<_>>()),
             Column::new("cam_hd_px".into(), liver(|l| l.cam.hd_px)),
             Column::new("cam_hd95_px".into(), liver(|l| l.cam.hd95_px)),
             Column::new("cam_box_iou".into(), liver(|l| l.cam_box_iou)),

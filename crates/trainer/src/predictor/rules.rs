@@ -89,19 +89,43 @@ pub fn seed(confidences: &[Option<f64>]) -> Option<usize> {
     confident.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(i, _)| i)
 }
 
-/// The ways from a slice to the volume's two ends, as pairs of a slice and the neighbour that it comes from.
-pub fn ways(seed: usize, count: usize) -> [Vec<(usize, usize)>; 2] {
-    [(seed + 1..count).map(|i| (i, i - 1)).collect(), (0..seed).rev().map(|i| (i, i + 1)).collect()]
+/// The slices from one to the volume's two ends, without itself.
+pub fn ways(seed: usize, count: usize) -> [Vec<usize>; 2] {
+    [(seed + 1..count).collect(), (0..seed).rev().collect()]
 }
 
-/// The candidate with the highest score × Dice with the neighbour's mask; of equal ones the first. `None` if none of them has
-/// a pixel in common with it.
-pub fn in_line_with(neighbour: &[u8], size: usize, candidates: Vec<ScoredMask>) -> Option<ScoredMask> {
-    let worth = |candidate: &ScoredMask| candidate.score * dice(view(&candidate.mask, size), view(neighbour, size));
+/// Soft Dice of a mask with the probability at each place, in `[0, 1]`: 2·Σpm / (Σp + Σm); 0 where both are empty.
+pub fn agreement(probabilities: &[f32], mask: &[u8]) -> f64 {
+    let (mut both, mut sum) = (0.0, 0.0);
+    for (&p, &m) in probabilities.iter().zip(mask) {
+        both += if m == 0 { 0.0 } else { f64::from(p) };
+        sum += f64::from(p) + f64::from(m);
+    }
+    if sum > 0.0 { 2.0 * both / sum } else { 0.0 }
+}
+
+/// The mean probability inside a mask; 0 where it is empty.
+pub fn mean_inside(probabilities: &[f32], mask: &[u8]) -> f64 {
+    let inside = probabilities.iter().zip(mask).filter(|(_, m)| **m != 0);
+    let (sum, count) = inside.fold((0.0, 0usize), |(sum, count), (&p, _)| (sum + f64::from(p), count + 1));
+    if count > 0 { sum / count as f64 } else { 0.0 }
+}
+
+/// The candidate for which most speaks: its score + its agreement with the map + its Dice with the neighbour's mask; of equal
+/// ones the first.
+pub fn best_candidate(
+    candidates: Vec<ScoredMask>,
+    probabilities: &[f32],
+    neighbour: &[u8],
+    size: usize,
+) -> Option<ScoredMask> {
+    let worth = |candidate: &ScoredMask| {
+        let continuity = dice(view(&candidate.mask, size), view(neighbour, size));
+        candidate.score + agreement(probabilities, &candidate.mask) + continuity
+    };
     candidates
         .into_iter()
         .map(|candidate| (worth(&candidate), candidate))
-        .filter(|(worth, _)| *worth > 0.0)
         .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, candidate)| candidate)
 }
@@ -177,19 +201,35 @@ mod tests {
 
     #[test]
     fn ways_lead_from_the_seed_to_both_ends() {
-        assert_eq!(ways(1, 4), [vec![(2, 1), (3, 2)], vec![(0, 1)]]);
-        assert_eq!(ways(0, 1), [vec![], vec![]]);
+        assert_eq!(ways(2, 5), [vec![3, 4], vec![1, 0]]);
+        assert!(ways(0, 1).iter().all(Vec::is_empty));
     }
 
     #[test]
-    fn the_candidate_in_line_with_its_neighbour_is_taken() {
+    fn agreement_is_dice_for_a_map_that_is_sure() {
+        assert_eq!(agreement(&[1.0, 1.0, 0.0, 0.0], &[0, 1, 1, 1]), 2.0 / 5.0);
+        // 2 · (0.5 + 0.25) / (0.5 + 0.25 + 0.25 + 2).
+        assert_eq!(agreement(&[0.5, 0.25, 0.25, 0.0], &[1, 1, 0, 0]), 0.5);
+        assert_eq!(agreement(&[0.0; 4], &[0; 4]), 0.0);
+    }
+
+    #[test]
+    fn only_places_inside_the_mask_count_for_its_mean() {
+        assert_eq!(mean_inside(&[0.5, 0.25, 1.0, 0.0], &[1, 1, 0, 0]), 0.375);
+        assert_eq!(mean_inside(&[0.5; 4], &[0; 4]), 0.0);
+    }
+
+    #[test]
+    fn the_candidate_for_which_most_speaks_is_taken() {
         let scored = |mask: [u8; 4], score| ScoredMask { mask: mask.to_vec(), score };
-        let (own, from_neighbour) = (scored([0, 0, 1, 1], 0.9), scored([1, 1, 0, 0], 0.5));
-        // 0.9 · 2/4 against 0.5 · 1 with the whole of the upper row; with one pixel more of the lower row 0.9 · 2·1/3.
-        let taken = in_line_with(&[1, 1, 0, 0], 2, vec![own.clone(), from_neighbour.clone()]);
-        assert_eq!(taken, Some(from_neighbour.clone()));
-        let taken = in_line_with(&[0, 0, 1, 0], 2, vec![own.clone(), from_neighbour]);
-        assert_eq!(taken, Some(own.clone()));
-        assert_eq!(in_line_with(&[1, 0, 0, 0], 2, vec![own]), None);
+        let (upper, lower) = (scored([1, 1, 0, 0], 0.5), scored([0, 0, 1, 1], 0.9));
+        let taken = |map: &[f32], neighbour: &[u8]| {
+            best_candidate(vec![upper.clone(), lower.clone()], map, neighbour, 2).unwrap()
+        };
+        // 0.5 + 0 + 1 against 0.9: the neighbour's mask is the upper row.
+        assert_eq!(taken(&[0.0; 4], &[1, 1, 0, 0]), upper);
+        // 0.5 + 0 + 1 against 0.9 + 1: the map is the lower row.
+        assert_eq!(taken(&[0.0, 0.0, 1.0, 1.0], &[1, 1, 0, 0]), lower);
+        assert_eq!(best_candidate(Vec::new(), &[0.0; 4], &[0; 4], 2), None);
     }
 }

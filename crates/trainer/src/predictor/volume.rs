@@ -1,7 +1,7 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
-use super::rules::{in_line_with, keep_largest_component, seed, ways};
-use super::{EncodedSlice, Look, Predictor, REFINEMENT_MARGIN_PX, ScoredMask, SlicePrediction, scored_mask_for_box};
+use super::rules::{agreement, best_candidate, keep_largest_component, mean_inside, seed, ways};
+use super::{EncodedSlice, Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use stage_api::{BoxPrompt, ClassifierInput, Embedding};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,9 @@ use tch::{Kind, Tensor};
 
 /// Slices that the classifier looks at together, where it looks at slices.
 const CHUNK: usize = 4;
+
+/// A mask of fewer pixels ends a way through the volume.
+const SMALLEST_MASK: usize = 30;
 
 /// The slices of one volume in their order.
 pub struct VolumeSlices<'a> {
@@ -46,7 +49,7 @@ struct Own {
     look: Look,
     /// `None`: the slice is called empty.
     found: Option<ScoredMask>,
-    /// In half precision; `None`: no neighbour may reach the slice.
+    /// In half precision; `None` if no neighbour will reach the slice.
     embedding: Option<Embedding>,
 }
 
@@ -55,8 +58,7 @@ impl Predictor<'_> {
     /// index, the classifier's look, and its way through the encoder.
     ///
     /// Memory for each slice of 256²: a look (0.3 MiB) and 64 KiB for each step; with `prediction.volume.propagate` also an
-    /// embedding of each slice that may have the target, 2 MiB of half-precision numbers (256 × 64 × 64). Without it no
-    /// embedding outlives its slice.
+    /// embedding of each slice, 2 MiB of half-precision numbers (256 × 64 × 64). Without it no embedding outlives its slice.
     pub fn volume(
         &self,
         volume: &VolumeSlices,
@@ -132,7 +134,7 @@ impl Predictor<'_> {
             step.masks.push(mask_of(found.as_ref(), size));
             step.seconds += took();
         }
-        let embedding = self.may_be_reached(&look).then(|| {
+        let embedding = self.prediction.volume.propagate.then(|| {
             let embedding = encoded.adapted();
             Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
         });
@@ -140,41 +142,55 @@ impl Predictor<'_> {
         Own { look, found, embedding }
     }
 
-    /// Whether a neighbour's mask may go on into the slice.
-    fn may_be_reached(&self, look: &Look) -> bool {
-        let rules = &self.prediction.volume;
-        rules.propagate && (look.present || look.probability >= rules.presence_threshold)
-    }
-
-    /// The surest slice's mask, and from there to both ends the mask of each slice that is most in line with its neighbour's:
-    /// its own, or that of the neighbour's box. A way ends where a slice may not be reached, or nothing is in line: beyond, each
-    /// slice keeps its own.
+    /// The surest slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own
+    /// box, or of its neighbour's mask's. A way ends where the mask found is small or lies where the map sees little: beyond, all
+    /// slices are empty.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
-        let mut masks: Vec<Vec<u8>> = own.iter().map(|slice| mask_of(slice.found.as_ref(), size)).collect();
         let confidence = |slice: &Own| {
-            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1))?;
-            Some(found.score * slice.look.probability)
+            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
+            Some(found.score * agreement(&self.places(&slice.look), &found.mask))
         };
-        let confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
-        for way in seed(&confidences).map(|seed| ways(seed, own.len())).into_iter().flatten() {
-            for (slice, neighbour) in way {
+        let mut masks = vec![vec![0; size * size]; own.len()];
+        let Some(seed) = seed(&own.iter().map(confidence).collect::<Vec<_>>()) else { return Some(masks) };
+        masks[seed] = mask_of(own[seed].found.as_ref(), size);
+        for way in ways(seed, own.len()) {
+            let mut neighbour = largest_part(masks[seed].clone(), size);
+            for slice in way {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let Some(found) = self.reached(&own[slice], &masks[neighbour], size) else { break };
-                masks[slice] = found.mask;
+                let Some(found) = self.reached(&own[slice], &neighbour, size) else { break };
+                masks[slice].clone_from(&found);
+                neighbour = largest_part(found, size);
             }
         }
         Some(masks)
     }
 
-    /// The mask of a slice that is most in line with its neighbour's; `None` if nothing is, or the slice may not be reached.
-    fn reached(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<ScoredMask> {
+    /// The mask of a slice whose neighbour has one; `None` where the way ends.
+    fn reached(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<Vec<u8>> {
+        let rules = &self.prediction.volume;
         let kept = slice.embedding.as_ref()?;
         let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
-        let bounds = BoxPrompt::around(neighbour, size)?.enlarged(REFINEMENT_MARGIN_PX, size);
-        let continued = scored_mask_for_box(self.segmenter, &embedding, bounds, None);
-        in_line_with(neighbour, size, slice.found.clone().into_iter().chain([continued]).collect())
+        let bounds = BoxPrompt::around(neighbour, size)?.enlarged(rules.margin_px, size);
+        let mut candidates = vec![scored_mask_for_box(self.segmenter, &embedding, bounds, None)];
+        let look = &slice.look;
+        if !look.prompt.empty {
+            candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &look.prompt)));
+        }
+        let places = self.places(look);
+        let found = best_candidate(candidates, &places, neighbour, size)?.mask;
+        let pixels = found.iter().filter(|&&m| m != 0).count();
+        (pixels >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
+    }
+
+    /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
+    fn places(&self, look: &Look) -> Vec<f32> {
+        if self.prompt.absolute {
+            return look.cam.clone();
+        }
+        let peak = look.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        look.cam.iter().map(|cam| cam / peak).collect()
     }
 }
 
@@ -183,6 +199,13 @@ struct OwnSteps {
     own: Vec<StepMasks>,
     /// Spent on embeddings that are kept for the slices' neighbours.
     keeping_seconds: f64,
+}
+
+fn largest_part(mask: Vec<u8>, size: usize) -> Vec<u8> {
+    let mut part = [mask];
+    keep_largest_component(&mut part, size);
+    let [part] = part;
+    part
 }
 
 fn mask_of(found: Option<&ScoredMask>, size: usize) -> Vec<u8> {
