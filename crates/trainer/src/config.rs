@@ -398,13 +398,15 @@ pub struct VolumeConfig {
     pub margin_px: f32,
     /// A way ends at a slice whose mask has a lower mean of the map inside; 0: the map ends none.
     pub support: f64,
+    /// A way ends where the target's section grows again after it fell below this share of the largest one; 0: nowhere.
+    pub taper: f64,
     /// Of the volume's mask the largest component is kept.
     pub largest_component: bool,
 }
 
 impl Default for VolumeConfig {
     fn default() -> Self {
-        Self { propagate: false, margin_px: 5.0, support: 0.5, largest_component: false }
+        Self { propagate: false, margin_px: 5.0, support: 0.5, taper: 0.0, largest_component: false }
     }
 }
 

@@ -86,6 +86,7 @@ impl Config {
             ("training_prompts.whole_share", self.training_prompts.whole_share),
             ("prediction.presence_threshold", self.prediction.presence_threshold),
             ("prediction.trained_share", self.prediction.trained_share),
+            ("prediction.volume.taper", self.prediction.volume.taper),
             ("prediction.volume.support", self.prediction.volume.support),
             ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
         ] {

@@ -5,6 +5,9 @@
 use super::ScoredMask;
 use seg_metrics::{MaskView, dice};
 
+/// A section that is larger than the smallest one by this factor has grown again.
+const REGROWTH: f64 = 1.5;
+
 /// Keeps the largest component of a volume, pixels being joined to the four around them and to those at the same place of the
 /// slices before and after; of equally large ones the first.
 pub fn keep_largest_component(masks: &mut [Vec<u8>], size: usize) {
@@ -111,18 +114,38 @@ pub fn mean_inside(probabilities: &[f32], mask: &[u8]) -> f64 {
     if count > 0 { sum / count as f64 } else { 0.0 }
 }
 
-/// The candidate for which most speaks: its score + its agreement with the map + its Dice with the neighbour's mask; of equal
-/// ones the first.
-pub fn best_candidate(
-    candidates: Vec<ScoredMask>,
-    probabilities: &[f32],
-    neighbour: &[u8],
-    size: usize,
-) -> Option<ScoredMask> {
-    let worth = |candidate: &ScoredMask| {
-        let continuity = dice(view(&candidate.mask, size), view(neighbour, size));
-        candidate.score + agreement(probabilities, &candidate.mask) + continuity
-    };
+/// Where a target ends along a way: an organ's sections become small toward its ends, and what grows again from there is
+/// something else that lies next to it, such as the bowel below the liver.
+pub struct Taper {
+    share: f64,
+    largest: usize,
+    /// Since the largest.
+    smallest: usize,
+}
+
+impl Taper {
+    /// `share` of the largest section below which it has tapered off, 0: never; `seed` is the first section, in pixels.
+    pub fn new(share: f64, seed: usize) -> Self {
+        Self { share, largest: seed, smallest: seed }
+    }
+
+    /// Whether a next section of so many pixels still belongs to the target.
+    pub fn allows(&mut self, section: usize) -> bool {
+        let has_tapered = (self.smallest as f64) < self.share * self.largest as f64;
+        if has_tapered && section as f64 > REGROWTH * self.smallest as f64 {
+            return false;
+        }
+        if section > self.largest {
+            (self.largest, self.smallest) = (section, section);
+        }
+        self.smallest = self.smallest.min(section);
+        true
+    }
+}
+
+/// The candidate for which most speaks: its score + its Dice with the neighbour's mask; of equal ones the first.
+pub fn best_candidate(candidates: Vec<ScoredMask>, neighbour: &[u8], size: usize) -> Option<ScoredMask> {
+    let worth = |candidate: &ScoredMask| candidate.score + dice(view(&candidate.mask, size), view(neighbour, size));
     candidates
         .into_iter()
         .map(|candidate| (worth(&candidate), candidate))
@@ -223,13 +246,24 @@ mod tests {
     fn the_candidate_for_which_most_speaks_is_taken() {
         let scored = |mask: [u8; 4], score| ScoredMask { mask: mask.to_vec(), score };
         let (upper, lower) = (scored([1, 1, 0, 0], 0.5), scored([0, 0, 1, 1], 0.9));
-        let taken = |map: &[f32], neighbour: &[u8]| {
-            best_candidate(vec![upper.clone(), lower.clone()], map, neighbour, 2).unwrap()
+        let taken = |neighbour: &[u8]| best_candidate(vec![upper.clone(), lower.clone()], neighbour, 2).unwrap();
+        // 0.5 + 1 against 0.9: the neighbour's mask is the upper row.
+        assert_eq!(taken(&[1, 1, 0, 0]), upper);
+        // 0.5 + 2·1/3 against 0.9 + 2·1/3.
+        assert_eq!(taken(&[1, 0, 1, 0]), lower);
+        assert_eq!(best_candidate(Vec::new(), &[0; 4], 2), None);
+    }
+
+    #[test]
+    fn what_grows_again_after_the_target_tapered_off_ends_the_way() {
+        let went = |sections: &[usize], share: f64| {
+            let mut taper = Taper::new(share, sections[0]);
+            sections[1..].iter().take_while(|&&section| taper.allows(section)).count()
         };
-        // 0.5 + 0 + 1 against 0.9: the neighbour's mask is the upper row.
-        assert_eq!(taken(&[0.0; 4], &[1, 1, 0, 0]), upper);
-        // 0.5 + 0 + 1 against 0.9 + 1: the map is the lower row.
-        assert_eq!(taken(&[0.0, 0.0, 1.0, 1.0], &[1, 1, 0, 0]), lower);
-        assert_eq!(best_candidate(Vec::new(), &[0.0; 4], &[0; 4], 2), None);
+        // Below a tenth of 1000 at 90; 130 is less than 1.5 × 90, 140 more.
+        assert_eq!(went(&[800, 1000, 300, 90, 130, 140, 60], 0.1), 4);
+        assert_eq!(went(&[800, 1000, 300, 90, 130, 140, 60], 0.0), 6);
+        // A small seed grows as the target does.
+        assert_eq!(went(&[10, 40, 300, 1000, 400, 90, 80], 0.1), 6);
     }
 }

@@ -1,6 +1,6 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
-use super::rules::{agreement, best_candidate, keep_largest_component, mean_inside, seed, ways};
+use super::rules::{Taper, agreement, best_candidate, keep_largest_component, mean_inside, seed, ways};
 use super::{EncodedSlice, Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use stage_api::{BoxPrompt, ClassifierInput, Embedding};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 const CHUNK: usize = 4;
 
 /// A mask of fewer pixels ends a way through the volume.
-const SMALLEST_MASK: usize = 30;
+const SMALLEST_MASK: usize = 10;
 
 /// The slices of one volume in their order.
 pub struct VolumeSlices<'a> {
@@ -143,8 +143,8 @@ impl Predictor<'_> {
     }
 
     /// The surest slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own
-    /// box, or of its neighbour's mask's. A way ends where the mask found is small or lies where the map sees little: beyond, all
-    /// slices are empty.
+    /// box, or of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows
+    /// again after the target tapered off: beyond, all slices are empty.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let confidence = |slice: &Own| {
             let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
@@ -155,11 +155,13 @@ impl Predictor<'_> {
         masks[seed] = mask_of(own[seed].found.as_ref(), size);
         for way in ways(seed, own.len()) {
             let mut neighbour = largest_part(masks[seed].clone(), size);
+            let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[seed]));
             for slice in way {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let Some(found) = self.reached(&own[slice], &neighbour, size) else { break };
+                let found = self.reached(&own[slice], &neighbour, size).filter(|found| taper.allows(area(found)));
+                let Some(found) = found else { break };
                 masks[slice].clone_from(&found);
                 neighbour = largest_part(found, size);
             }
@@ -179,9 +181,8 @@ impl Predictor<'_> {
             candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &look.prompt)));
         }
         let places = self.places(look);
-        let found = best_candidate(candidates, &places, neighbour, size)?.mask;
-        let pixels = found.iter().filter(|&&m| m != 0).count();
-        (pixels >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
+        let found = best_candidate(candidates, neighbour, size)?.mask;
+        (area(&found) >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
     }
 
     /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
@@ -199,6 +200,11 @@ struct OwnSteps {
     own: Vec<StepMasks>,
     /// Spent on embeddings that are kept for the slices' neighbours.
     keeping_seconds: f64,
+}
+
+/// Pixels of a mask.
+fn area(mask: &[u8]) -> usize {
+    mask.iter().filter(|&&m| m != 0).count()
 }
 
 fn largest_part(mask: Vec<u8>, size: usize) -> Vec<u8> {
