@@ -117,7 +117,7 @@ mod tests {
         let mut writer = EmbeddingWriter::create(&path).unwrap();
         writer.append(&values).unwrap();
         assert!(open(&path, &of).unwrap().is_none(), "without a description it is not complete");
-        writer.finish(&of).unwrap();
+        assert_eq!(writer.finish(&of).unwrap().size(), [2, 2, 1, 1]);
         let found = open(&path, &of).unwrap().unwrap().to_kind(Kind::Float);
         assert_eq!(found, values);
         let error =

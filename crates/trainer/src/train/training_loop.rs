@@ -117,7 +117,7 @@ impl<'a> TrainingLoop<'a> {
         while self.state.progress.steps < end {
             let mut watch = self.training.stopwatch();
             let banked = || Some(self.bank.as_ref()?.batch(&self.steps[self.state.progress.steps]));
-            let batch = loaded.as_mut().map_or_else(banked, |batches| batches.next());
+            let batch = loaded.as_mut().map_or_else(banked, Iterator::next);
             let batch = batch.context("the loader ended before the plan did")?;
             watch.lap(&mut self.state.progress.times, Part::Wait);
             self.step(&batch)?;

@@ -187,7 +187,9 @@ fn encode(
             chunk.iter().map(|&view| loader.labelled_view(view)).map(|[image, _]| image).collect();
         let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
         writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
-        chunk.iter().for_each(|_| ticker.tick(""));
+        for _ in chunk {
+            ticker.tick("");
+        }
     }
     Ok(Some(writer))
 }
