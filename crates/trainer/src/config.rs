@@ -199,6 +199,8 @@ pub struct ViewsConfig {
     /// Views in all, besides the slices as they are, shared evenly among the labelled slices; drawn once, as
     /// `augmentation.labelled` says.
     pub count: usize,
+    /// Training slices that are encoded beside the labelled ones, at most, evenly spaced; 0: all.
+    pub slices: usize,
 }
 
 impl Default for ClassifierConfig {

@@ -23,6 +23,23 @@ impl Rows {
             validation: rows_of(store, &selection.validation)?,
         })
     }
+
+    /// Leaves at most `count` training slices beside the labelled ones, evenly spaced; 0: all.
+    pub fn thin_out(&mut self, count: usize) {
+        let others = self.train.len().saturating_sub(self.labelled.len());
+        if count == 0 || others <= count {
+            return;
+        }
+        let mut seen = 0;
+        self.train.retain(|row| {
+            if self.labelled.contains(row) {
+                return true;
+            }
+            seen += 1;
+            // One more of `count` falls due with this one of the `others`.
+            seen * count / others > (seen - 1) * count / others
+        });
+    }
 }
 
 /// Rows of slices by name.
@@ -37,4 +54,22 @@ pub fn rows_of(store: &SliceStore, ids: &[SliceId]) -> Result<Vec<usize>> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_evenly_spaced_and_has_all_labelled_slices() {
+        let rows = || Rows { train: (10..20).collect(), labelled: vec![11, 12], validation: Vec::new() };
+        let thinned = |count| {
+            let mut rows = rows();
+            rows.thin_out(count);
+            rows.train
+        };
+        assert_eq!(thinned(4), [11, 12, 13, 15, 17, 19]);
+        assert_eq!(thinned(0), rows().train);
+        assert_eq!(thinned(8), rows().train);
+    }
 }

@@ -79,6 +79,7 @@ impl Training<'_> {
                 ("classifier.weak_crops", classifier.weak_crops != WeakCrops::Off),
                 ("classifier.batch_masks", classifier.batch_masks > 0),
                 ("views.count", self.config.views.count > 0),
+                ("views.slices", self.config.views.slices > 0),
             ],
             ClassifierInput::Embedding => [
                 ("classifier.crop_negatives", classifier.crop_negatives),
@@ -102,9 +103,12 @@ impl Training<'_> {
 
     /// Trains from the start, or from the last checkpoint if the run has one.
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
-        let rows = Rows::of(self.store, self.selection)?;
-        let steps = plan(self.config, &rows.train, &rows.labelled);
         let model = Model::new(self.config, self.registry, self.device)?;
+        let mut rows = Rows::of(self.store, self.selection)?;
+        if model.classifier.input() == ClassifierInput::Embedding {
+            rows.thin_out(self.config.views.slices);
+        }
+        let steps = plan(self.config, &rows.train, &rows.labelled);
         let mut state = State::new(self.config, &model)?;
         record.weights_sha256 = Some(model.segmenter.encoder_fingerprint().to_owned());
         if checkpoint::directory(self.run, Which::Last).is_ok() {
