@@ -75,13 +75,13 @@ impl Training<'_> {
         let classifier = &self.config.classifier;
         let kind = &classifier.kind;
         let asked = match input {
-            ClassifierInput::Slices => [
+            ClassifierInput::Slices => vec![
                 ("classifier.weak_crops", classifier.weak_crops != WeakCrops::Off),
                 ("classifier.batch_masks", classifier.batch_masks > 0),
                 ("views.count", self.config.views.count > 0),
                 ("views.slices", self.config.views.slices > 0),
             ],
-            ClassifierInput::Embedding => [
+            ClassifierInput::Embedding => vec![
                 ("classifier.crop_negatives", classifier.crop_negatives),
                 ("classifier.consistency", classifier.consistency > 0.0),
                 ("augmentation.labelled without views.count", self.changes_without_views()),

@@ -8,7 +8,7 @@ use stage_api::BoxPrompt;
 use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::loader::{Batch, Loader};
-use trainer::plan::{Step, plan};
+use trainer::plan::{Step, View, plan};
 
 /// Everything on.
 const ALL: &str = "rotate_deg = 10, scale = 0.2, shift = 0.1, elastic_px = 3, blur_px = 1, low_resolution = 1, \
@@ -83,7 +83,7 @@ fn a_slice_that_is_not_changed_is_the_windowed_store() {
         let images = batch.slices.iter().flat_map(|s| (0..).zip(&step.slices).map(|(i, &row)| (s.images.get(i), row)));
         let labelled = batch.labelled.iter().flat_map(|l| {
             let rows = (0..).zip(&step.labelled);
-            rows.map(|(i, &row)| {
+            rows.map(|(i, &View { row, .. })| {
                 let mask: Vec<f32> = store.mask(row).iter().map(|&m| f32::from(m)).collect();
                 assert_eq!(values(&l.masks.get(i)), mask);
                 assert_eq!(l.boxes[i as usize], BoxPrompt::around(store.mask(row), store.slice_size()));
