@@ -53,7 +53,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
 /// A classifier on embeddings, taught by masks too, in every kind of phase.
 const EMBEDDING: [&str; 4] = [
     "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",
-    "views.count=6",
+    "views={count=4, slices=6}",
     "augmentation.labelled={rotate_deg=20, low_resolution=1, noise_hu=20}",
     "prompt={threshold=0.5, absolute=true}",
 ];
