@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::plan::{Step, View, views};
 use crate::progress::Ticker;
 use crate::rows::Rows;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sam_segmenter::SegmenterSettings;
 use serde_json::json;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
@@ -74,7 +74,12 @@ impl ViewBank {
                 None => return Ok(None),
             },
         };
-        let cells = embeddings.size()[3] as usize;
+        let (cells, size) = (embeddings.size()[3] as usize, training.store.slice_size());
+        ensure!(
+            config.classifier.weak_crops == WeakCrops::Off || size % cells == 0,
+            "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
+             cut: prepare slices of a multiple of {cells} pixels, or set `classifier.weak_crops = \"off\"`"
+        );
         let records = training.store.records();
         let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
             .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
