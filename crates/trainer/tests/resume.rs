@@ -2,32 +2,13 @@
 
 mod common;
 
-use common::{Bench, CONFIG, store, weights, weights_of};
+use common::{Bench, CONFIG, assert_same_end, store, weights};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 use trainer::plan::stream;
 use trainer::train::Outcome;
-
-/// Everything that a checkpoint holds is the same in both runs, and each step was logged once.
-fn assert_same_end(a: &Path, b: &Path, files: &[&str]) {
-    for file in files {
-        let (x, y) = (weights_of(a, file), weights_of(b, file));
-        assert!(x.keys().eq(y.keys()) && x.len() > 10, "{file} holds other tensors");
-        for (name, tensor) in &x {
-            assert!(tensor.equal(&y[name]), "`{name}` of {file} differs");
-        }
-    }
-    // All columns but the time.
-    let log = |run: &Path| {
-        let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
-        let columns =
-            |line: &str| line.split(',').enumerate().filter(|(i, _)| *i != 4).map(|(_, c)| c.to_owned()).collect();
-        text.lines().map(columns).collect::<Vec<Vec<String>>>()
-    };
-    assert_eq!(log(a), log(b));
-}
 
 /// The resumed run has another number of loader threads, which must not matter either.
 #[test]
@@ -47,39 +28,6 @@ fn a_resumed_run_ends_with_the_same_bits() {
     }
     assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
     bench.train(&stopped, &[]).unwrap();
-    assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
-}
-
-/// A classifier on embeddings, taught by masks too, in every kind of phase.
-const EMBEDDING: [&str; 4] = [
-    "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",
-    "views={count=4, slices=6}",
-    "augmentation.labelled={rotate_deg=20, low_resolution=1, noise_hu=20}",
-    "prompt={threshold=0.5, absolute=true}",
-];
-
-#[test]
-fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
-    let Some(weights) = weights("a_resumed_run_on_embeddings_ends_with_the_same_bits") else { return };
-    let place = tempfile::tempdir().unwrap();
-    let store = store(place.path());
-    let (whole, stopped) = (place.path().join("whole"), place.path().join("stopped"));
-    let mut bench = Bench::new(CONFIG, &store, weights);
-    bench.train(&whole, &EMBEDDING).unwrap();
-    assert!(!whole.join("embeddings.f16").exists(), "a finished run has no use for it");
-    bench.embeddings = Some(place.path().join("kept.f16"));
-    // Stopped while it encodes; the file is then whole before the first step, or not there.
-    let outcome = bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1;
-    assert!(outcome == Outcome::Interrupted && !bench.embeddings.as_ref().unwrap().exists());
-    bench.train(&place.path().join("other"), &EMBEDDING).unwrap();
-    let mut stops = 0;
-    while stops < 5
-        && bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted
-    {
-        stops += 1;
-    }
-    assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
-    bench.train(&stopped, &EMBEDDING).unwrap();
     assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
 }
 

@@ -155,3 +155,22 @@ pub fn weights_of(run: &Path, file: &str) -> BTreeMap<String, Tensor> {
     let directory = directory(run, Which::Last).unwrap();
     Tensor::read_safetensors(directory.join(file)).unwrap().into_iter().collect()
 }
+
+/// Everything that a checkpoint holds is the same in both runs, and each step was logged once.
+pub fn assert_same_end(a: &Path, b: &Path, files: &[&str]) {
+    for file in files {
+        let (x, y) = (weights_of(a, file), weights_of(b, file));
+        assert!(x.keys().eq(y.keys()) && x.len() > 10, "{file} holds other tensors");
+        for (name, tensor) in &x {
+            assert!(tensor.equal(&y[name]), "`{name}` of {file} differs");
+        }
+    }
+    // All columns but the time.
+    let log = |run: &Path| {
+        let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+        let columns =
+            |line: &str| line.split(',').enumerate().filter(|(i, _)| *i != 4).map(|(_, c)| c.to_owned()).collect();
+        text.lines().map(columns).collect::<Vec<Vec<String>>>()
+    };
+    assert_eq!(log(a), log(b));
+}

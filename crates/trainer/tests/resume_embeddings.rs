@@ -1,0 +1,41 @@
+//! As `resume.rs`, for a classifier that reads embeddings. A program of its own: libtorch's random numbers are the process's, and
+//! tests of one program run side by side.
+
+mod common;
+
+use common::{Bench, CONFIG, assert_same_end, store, weights};
+use std::sync::atomic::AtomicBool;
+use trainer::train::Outcome;
+
+/// A classifier on embeddings, taught by masks too, in every kind of phase.
+const EMBEDDING: [&str; 4] = [
+    "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",
+    "views={count=4, slices=6}",
+    "augmentation.labelled={rotate_deg=20, low_resolution=1, noise_hu=20}",
+    "prompt={threshold=0.5, absolute=true}",
+];
+
+#[test]
+fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
+    let Some(weights) = weights("a_resumed_run_on_embeddings_ends_with_the_same_bits") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let store = store(place.path());
+    let (whole, stopped) = (place.path().join("whole"), place.path().join("stopped"));
+    let mut bench = Bench::new(CONFIG, &store, weights);
+    bench.train(&whole, &EMBEDDING).unwrap();
+    assert!(!whole.join("embeddings.f16").exists(), "a finished run has no use for it");
+    bench.embeddings = Some(place.path().join("kept.f16"));
+    // Stopped while it encodes; the file is then whole before the first step, or not there.
+    let outcome = bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1;
+    assert!(outcome == Outcome::Interrupted && !bench.embeddings.as_ref().unwrap().exists());
+    bench.train(&place.path().join("other"), &EMBEDDING).unwrap();
+    let mut stops = 0;
+    while stops < 5
+        && bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted
+    {
+        stops += 1;
+    }
+    assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
+    bench.train(&stopped, &EMBEDDING).unwrap();
+    assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
+}
