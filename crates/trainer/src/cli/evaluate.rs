@@ -1,0 +1,101 @@
+//! `sam-mix evaluate`.
+
+use super::{Compute, open, open_run};
+use crate::checkpoint::Which;
+use crate::evaluate::{Evaluator, table};
+use crate::model::{Model, untouched_segmenter};
+use crate::registry::Registry;
+use crate::rows::rows_of;
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use slice_sampling::Selection;
+use slice_store::SliceStore;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Split {
+    Test,
+    Validation,
+    All,
+}
+
+#[derive(Args)]
+pub(super) struct EvaluateArgs {
+    /// Run directory
+    #[arg(long)]
+    run: PathBuf,
+    /// Prepared store: the run's own, or one of another data set
+    #[arg(long)]
+    store: PathBuf,
+    /// Which slices; `all` is for a store that the run was not trained on
+    #[arg(long, value_enum, default_value_t = Split::Test)]
+    split: Split,
+    /// Print one JSON object to standard output instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Judge the last checkpoint instead of the best
+    #[arg(long)]
+    last: bool,
+    /// Predict in another way than the run's configuration says: prediction.KEY=VALUE, prompt.KEY=VALUE or
+    /// evaluation.KEY=VALUE
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "output")]
+    set: Vec<String>,
+    /// Folder of the results [default: `evaluation` in the run]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// `false` if it was stopped.
+pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) -> Result<bool> {
+    let (config, record) = open_run(&arguments.run, &arguments.set)?;
+    let store = SliceStore::open(&arguments.store)?;
+    ensure!(store.info().has_masks, "the store '{}' has no masks to judge by", arguments.store.display());
+    ensure!(
+        store.info().target == record.store.target,
+        "the run segments the {}, but the masks of '{}' are of the {}",
+        record.store.target,
+        arguments.store.display(),
+        store.info().target
+    );
+    let own = store.checksum() == record.store.checksum;
+    let selection = Selection::load(&arguments.run.join("selection.json"))?;
+    let (split, rows) = match (arguments.split, own) {
+        (Split::All, true) => bail!(
+            "'{}' is the store that the run was trained on; all of it would count slices that training saw. \
+             --split test judges by the patients that it did not see",
+            arguments.store.display()
+        ),
+        (Split::All, false) => ("all", (0..store.records().len()).collect()),
+        (_, false) => bail!(
+            "'{}' is not the store that the run was trained on (checksum {} instead of {}): its splits mean nothing there. \
+             --split all judges the whole of another data set",
+            arguments.store.display(),
+            store.checksum(),
+            record.store.checksum
+        ),
+        (Split::Test, true) => ("test", rows_of(&store, &selection.test)?),
+        (Split::Validation, true) => ("validation", rows_of(&store, &selection.validation)?),
+    };
+    ensure!(!rows.is_empty(), "the {split} split has no slices");
+    let (device, _) = open(&arguments.compute)?;
+    let which = if arguments.last { Which::Last } else { Which::Best };
+    let model = Model::from_run(&arguments.run, which, &config, registry, device)?;
+    let untouched = untouched_segmenter(&config, device)?;
+    let evaluator = Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, stop };
+    // Another data set's results stand beside the run's own under that set's name.
+    let name = if own { split.to_owned() } else { store.info().dataset.clone() };
+    let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));
+    let Some(evaluation) = evaluator.run(&name, &rows, &output)? else {
+        eprintln!("stopped; nothing was written");
+        return Ok(false);
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&evaluation)?);
+    } else {
+        print!("{}", table(&evaluation));
+    }
+    Ok(true)
+}

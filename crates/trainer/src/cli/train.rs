@@ -1,0 +1,218 @@
+//! `sam-mix train`.
+
+use super::{Compute, device_name, open};
+use crate::config::{Config, difference};
+use crate::device;
+use crate::files::write_whole;
+use crate::registry::Registry;
+use crate::run::{RunRecord, Status};
+use crate::train::{Outcome, Training};
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use slice_sampling::Selection;
+use slice_store::SliceStore;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use tch::Device;
+
+#[derive(Args)]
+pub(super) struct TrainArgs {
+    /// Configuration (TOML); with --resume it is the run's own
+    #[arg(long, required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Prepared store
+    #[arg(long)]
+    store: PathBuf,
+    /// Run directory to write
+    #[arg(long)]
+    run: PathBuf,
+    /// Override a configuration key: a.b=c
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Pretrained weights instead of the installed ones
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Replay the patients and slices of another run's selection.json
+    #[arg(long)]
+    selection: Option<PathBuf>,
+    /// The same bits each time on a GPU too, where it is slower; an operation that can't is an error
+    #[arg(long)]
+    deterministic: bool,
+    /// Threads that prepare batches; results don't depend on it [default: as --threads]
+    #[arg(long)]
+    loader_threads: Option<usize>,
+    /// Print at the end where the time went
+    #[arg(long)]
+    profile: bool,
+    /// Keep the embeddings that a classifier reads in this file, for other runs on the same slices and views
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
+    /// Go on after the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// `false` if it was stopped.
+pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Result<bool> {
+    let run = arguments.run.as_path();
+    let known = run.join("run.json").is_file();
+    ensure!(
+        arguments.resume || !run.join("checkpoints").is_dir() && !known,
+        "'{}' is a run already: --resume goes on with it, another --run starts anew",
+        run.display()
+    );
+    ensure!(
+        known || !arguments.resume,
+        "'{}' is no run, there is nothing to resume: leave --resume out",
+        run.display()
+    );
+    let config = configuration(arguments)?;
+    let store = SliceStore::open(&arguments.store)?;
+    ensure!(
+        store.info().has_masks,
+        "the store '{}' has no masks; training needs them for its labelled slices",
+        arguments.store.display()
+    );
+    let selection = match (&arguments.selection, arguments.resume) {
+        (_, true) => Selection::load(&run.join("selection.json"))?,
+        (Some(path), false) => Selection::load(path)?,
+        (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
+    };
+    // A run keeps it.
+    let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
+    if deterministic {
+        device::deterministic()?;
+    }
+    let (device, threads) = open(&arguments.compute)?;
+    let mut record = if arguments.resume {
+        begun_before(run, &store, device, threads)?
+    } else {
+        RunRecord::new(run, &config, &store, &selection, &device_name(device), threads)
+    };
+    if record.status == Status::Finished {
+        println!("'{}' is finished already", run.display());
+        return Ok(true);
+    }
+    record.deterministic = deterministic;
+    let loader_threads = arguments.loader_threads.unwrap_or(threads as usize);
+    ensure!(loader_threads > 0, "--loader-threads is 0, expected at least 1");
+    let training = Training {
+        config: &config,
+        registry,
+        store: &store,
+        run,
+        selection: &selection,
+        device,
+        loader_threads,
+        profile: arguments.profile,
+        embeddings: arguments.embeddings.as_deref(),
+        stop,
+    };
+    if !arguments.resume {
+        // Nothing is written before the whole configuration was seen to fit the data and the model.
+        training.check()?;
+        write_whole(&run.join("config.toml"), toml::to_string(&config)?.as_bytes())?;
+        selection.save(&run.join("selection.json"))?;
+        record.save(run)?;
+    }
+    eprintln!(
+        "{}: {} training slices of {} patients, {} labelled; validation {} slices; test {} slices of {} patients; {} with {threads} threads",
+        run.display(),
+        selection.train.len(),
+        selection.split.train.len(),
+        selection.labelled.len(),
+        selection.validation.len(),
+        selection.test.len(),
+        selection.split.test.len(),
+        device_name(device),
+    );
+    let outcome = training.run(&mut record)?;
+    eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
+    if arguments.profile {
+        eprint!("{}", record.times);
+        if let Some(bytes) = device::memory_in_use(device) {
+            let gib = bytes as f64 / f64::from(1 << 30);
+            eprintln!("{:<12}{gib:>8.1} GiB taken at the end, by all programs", "GPU memory");
+        }
+    }
+    report(&record, outcome, arguments);
+    Ok(outcome == Outcome::Finished)
+}
+
+/// What `--config`, `--set` and `--weights` say; when a run goes on, its own configuration, which they may not contradict.
+fn configuration(arguments: &TrainArgs) -> Result<Config> {
+    let run = arguments.run.as_path();
+    let mut config = match (&arguments.config, arguments.resume) {
+        (_, true) => Config::load(&run.join("config.toml"), &arguments.set)?,
+        (Some(path), false) => Config::load(path, &arguments.set)?,
+        (None, false) => bail!("--config is missing"),
+    };
+    if let Some(weights) = &arguments.weights {
+        config.segmenter.weights = Some(weights.clone());
+    }
+    if arguments.resume {
+        let mut own = Config::load(&run.join("config.toml"), &[])?;
+        own.segmenter.weights.clone_from(&config.segmenter.weights);
+        let mut asked =
+            arguments.config.as_ref().map_or_else(|| Ok(config.clone()), |path| Config::load(path, &arguments.set))?;
+        asked.segmenter.weights.clone_from(&config.segmenter.weights);
+        let difference = difference(&own, &asked)?;
+        ensure!(
+            difference.is_empty(),
+            "'{}' was begun with another configuration:\n  {}\nA run keeps its configuration; start a new one with another --run",
+            run.display(),
+            difference.join("\n  ")
+        );
+    }
+    Ok(config)
+}
+
+/// The record of a run that goes on, on the store that it was begun on.
+fn begun_before(run: &Path, store: &SliceStore, device: Device, threads: i32) -> Result<RunRecord> {
+    let record = RunRecord::load(run)?;
+    ensure!(
+        record.store.checksum == store.checksum(),
+        "'{}' was trained on a store with checksum {}, but '{}' has {}",
+        run.display(),
+        record.store.checksum,
+        store.path().display(),
+        store.checksum()
+    );
+    let device = device_name(device);
+    let is_as_before = (record.threads, record.device.as_str()) == (threads, device.as_str());
+    if record.status != Status::Finished && !is_as_before {
+        eprintln!(
+            "note: begun on {} with {} threads, going on on {device} with {threads}: results may differ in the last bits",
+            record.device, record.threads,
+        );
+    }
+    Ok(record)
+}
+
+/// Says how it ended.
+fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
+    let run = arguments.run.as_path();
+    match outcome {
+        Outcome::Finished => {
+            for phase in &record.phases {
+                let dice =
+                    phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
+                let epochs = phase.epochs.map_or_else(String::new, |n| format!(", {n} epochs"));
+                eprintln!("phase {}: {dice}{epochs}, {:.0} s", phase.name, phase.seconds);
+            }
+            if record.skipped_updates > 0 {
+                eprintln!("{} updates were left out: their loss or gradient was not finite", record.skipped_updates);
+            }
+            println!("trained in {:.0} s: '{}'", record.seconds, run.display());
+        }
+        Outcome::Interrupted => {
+            println!(
+                "stopped and saved. To go on:\n  cargo xtask train --resume --run {} --store {}",
+                run.display(),
+                arguments.store.display()
+            );
+        }
+    }
+}
