@@ -1,13 +1,23 @@
 //! Embeddings in a file that is mapped into memory: half-precision floats, one after another, and beside it, in JSON, what
-//! they are of. The description is written last: a file without it is of a run that was killed.
+//! they are of. It gets its name when it is whole: a file of that name without a description is somebody else's.
 
 use crate::files::{read_json, write_json};
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
+
+/// What lies beside a file of embeddings.
+#[derive(Serialize, Deserialize)]
+struct Description {
+    /// Whatever decides what they are.
+    of: Value,
+    /// `[n, C, g, g]`.
+    shape: Vec<i64>,
+}
 
 /// A file of embeddings under way.
 pub(super) struct EmbeddingWriter {
@@ -25,9 +35,8 @@ impl EmbeddingWriter {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder of '{}'", path.display()))?;
         }
-        // What lies there is no longer what its description says.
-        remove(path);
-        let file = File::create(path).with_context(|| format!("cannot write '{}'", path.display()))?;
+        let part = part_of(path);
+        let file = File::create(&part).with_context(|| format!("cannot write '{}'", part.display()))?;
         Ok(Self { file, path: path.into(), count: 0, shape: Vec::new() })
     }
 
@@ -45,7 +54,9 @@ impl EmbeddingWriter {
     /// Completes it with its description, and maps it.
     pub fn finish(self, of: &Value) -> Result<Tensor> {
         let shape = [vec![self.count], self.shape].concat();
-        write_json(&description_of(&self.path), &serde_json::json!({ "of": of, "shape": shape }))?;
+        write_json(&description_of(&self.path), &Description { of: of.clone(), shape: shape.clone() })?;
+        std::fs::rename(part_of(&self.path), &self.path)
+            .with_context(|| format!("cannot complete '{}'", self.path.display()))?;
         mapped(&self.path, &shape)
     }
 }
@@ -53,40 +64,50 @@ impl EmbeddingWriter {
 /// The embeddings `[n, C, g, g]` of a complete file; `None` if there is none.
 ///
 /// # Errors
-/// If they are of something else.
+/// If they are of something else, or the file is none of embeddings.
 pub(super) fn open(path: &Path, of: &Value) -> Result<Option<Tensor>> {
     let description = description_of(path);
-    if !path.is_file() || !description.is_file() {
+    if !path.exists() {
         return Ok(None);
     }
-    let found: Value = read_json(&description)?;
+    ensure!(
+        description.is_file(),
+        "'{}' is there, but '{}', which says what embeddings it has, is not: name another file, or remove this one",
+        path.display(),
+        description.display()
+    );
+    let found: Description = read_json(&description)?;
     // Numbers as they come back from a file, which can be off by a last bit.
     let of: &Value = &serde_json::from_str(&of.to_string())?;
     let differing = || {
-        let keys = of.as_object().into_iter().flatten().filter(|(key, value)| found["of"].get(key) != Some(value));
+        let keys = of.as_object().into_iter().flatten().filter(|(key, value)| found.of.get(key) != Some(value));
         keys.map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ")
     };
     ensure!(
-        found["of"] == *of,
+        found.of == *of,
         "the embeddings in '{}' are of something else (they differ in: {}): name another file, or remove this one",
         path.display(),
         differing()
     );
-    let shape: Vec<i64> = serde_json::from_value(found["shape"].clone())
-        .with_context(|| format!("'{}' has no shape: remove it", description.display()))?;
-    let (expected, length) = (shape.iter().product::<i64>() as u64 * 2, path.metadata()?.len());
+    let (expected, length) = (found.shape.iter().product::<i64>() as u64 * 2, path.metadata()?.len());
     ensure!(
         length == expected,
         "'{}' has {length} bytes, expected {expected}: it is damaged, remove it",
         path.display()
     );
-    mapped(path, &shape).map(Some)
+    mapped(path, &found.shape).map(Some)
 }
 
-/// Removes the file and its description.
+/// Removes the file and its description, whole or not.
 pub(super) fn remove(path: &Path) {
+    let _ = std::fs::remove_file(part_of(path));
     let _ = std::fs::remove_file(description_of(path));
     let _ = std::fs::remove_file(path);
+}
+
+/// Where it is written.
+fn part_of(path: &Path) -> PathBuf {
+    path.with_added_extension("part")
 }
 
 fn description_of(path: &Path) -> PathBuf {
@@ -126,6 +147,9 @@ mod tests {
         std::fs::write(&path, [0u8; 6]).unwrap();
         assert!(open(&path, &of).unwrap_err().to_string().contains("6 bytes, expected 8"));
         remove(&path);
+        std::fs::write(&path, "somebody's").unwrap();
+        assert!(open(&path, &of).unwrap_err().to_string().contains("name another file"));
+        std::fs::remove_file(&path).unwrap();
         assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
     }
 }

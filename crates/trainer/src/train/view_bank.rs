@@ -67,9 +67,20 @@ impl ViewBank {
         });
         let own_file = training.embeddings.is_none().then(|| training.run.join("embeddings.f16"));
         let path = training.embeddings.or(own_file.as_deref()).expect("one of the two");
+        let labelled_view = |&view: &View| {
+            let [image, mask] = loader.labelled_view(view);
+            let bounds = bounds_of(&mask);
+            (view, LabelledView { image, mask, bounds })
+        };
+        let labelled: HashMap<View, LabelledView> = of_labelled.iter().map(labelled_view).collect();
+        let image = |view: &View| {
+            labelled
+                .get(view)
+                .map_or_else(|| loader.labelled_view(*view)[0].shallow_clone(), |v| v.image.shallow_clone())
+        };
         let embeddings = match embedding_file::open(path, &of)? {
             Some(known) => known,
-            None => match encode(training, model, loader, &all, path)? {
+            None => match encode(training, model, image, &all, path)? {
                 Some(writer) => writer.finish(&of)?,
                 None => return Ok(None),
             },
@@ -83,15 +94,10 @@ impl ViewBank {
         let records = training.store.records();
         let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
             .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
-        let labelled_view = |view: View| {
-            let [image, mask] = loader.labelled_view(view);
-            let bounds = bounds_of(&mask);
-            (view, LabelledView { image, mask, bounds })
-        };
         Ok(Some(Self {
             embeddings,
             places: all.into_iter().zip(0..).collect(),
-            labelled: of_labelled.into_iter().map(labelled_view).collect(),
+            labelled,
             shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
             crops,
             device: training.device,
@@ -177,7 +183,7 @@ impl ViewBank {
 fn encode(
     training: &Training,
     model: &Model,
-    loader: &Loader,
+    image: impl Fn(&View) -> Tensor,
     views: &[View],
     path: &Path,
 ) -> Result<Option<EmbeddingWriter>> {
@@ -188,8 +194,7 @@ fn encode(
             embedding_file::remove(path);
             return Ok(None);
         }
-        let images: Vec<Tensor> =
-            chunk.iter().map(|&view| loader.labelled_view(view)).map(|[image, _]| image).collect();
+        let images: Vec<Tensor> = chunk.iter().map(&image).collect();
         let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
         writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
         for _ in chunk {
