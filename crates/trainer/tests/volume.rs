@@ -205,6 +205,20 @@ fn a_mask_goes_on_as_far_as_the_map_speaks_for_it() {
 }
 
 #[test]
+fn a_slice_that_is_sure_of_something_else_loses_against_a_volume() {
+    let slices = [
+        slice(&[(2, 15, 5, 1.0)]),
+        slice(&[]),
+        slice(&[(5, 5, 6, 0.9)]),
+        slice(&[(5, 5, 7, 0.9)]),
+        slice(&[(6, 5, 6, 0.9)]),
+    ];
+    let rules = VolumeConfig { propagate: true, ..VolumeConfig::default() };
+    let found = Bench::new(ClassifierInput::Slices, rules).volume(&slices, false).unwrap();
+    assert_eq!(masks(&found), [mask(&[]), mask(&[]), mask(&[(5, 5, 6)]), mask(&[(5, 5, 7)]), mask(&[(6, 5, 6)])]);
+}
+
+#[test]
 fn a_neighbour_speaks_against_a_larger_wrong_part() {
     let slices = [slice(&[(5, 5, 6, 1.0)]), slice(&[(5, 5, 6, 1.0), (14, 14, 7, 1.0)]), slice(&[(4, 5, 7, 1.0)])];
     let rules = VolumeConfig { propagate: true, margin_px: 3.0, ..VolumeConfig::default() };

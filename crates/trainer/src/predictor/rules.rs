@@ -97,14 +97,23 @@ pub fn ways(seed: usize, count: usize) -> [Vec<usize>; 2] {
     [(seed + 1..count).collect(), (0..seed).rev().collect()]
 }
 
-/// Soft Dice of a mask with the probability at each place, in `[0, 1]`: 2·Σpm / (Σp + Σm); 0 where both are empty.
-pub fn agreement(probabilities: &[f32], mask: &[u8]) -> f64 {
+/// Soft Dice of masks with the probability at each place, over all slices together, in `[0, 1]`: 2·Σpm / (Σp + Σm); 0 where
+/// both are empty.
+pub fn agreement<'a, P: AsRef<[f32]>>(slices: impl IntoIterator<Item = (P, &'a [u8])>) -> f64 {
     let (mut both, mut sum) = (0.0, 0.0);
-    for (&p, &m) in probabilities.iter().zip(mask) {
-        both += if m == 0 { 0.0 } else { f64::from(p) };
-        sum += f64::from(p) + f64::from(m);
+    for (probabilities, mask) in slices {
+        for (&p, &m) in probabilities.as_ref().iter().zip(mask) {
+            both += if m == 0 { 0.0 } else { f64::from(p) };
+            sum += f64::from(p) + f64::from(m);
+        }
     }
     if sum > 0.0 { 2.0 * both / sum } else { 0.0 }
+}
+
+/// Whether most of a mask lies in another.
+pub fn lies_in(mask: &[u8], other: &[u8]) -> bool {
+    let both = mask.iter().zip(other).filter(|(m, o)| **m != 0 && **o != 0).count();
+    2 * both > mask.iter().filter(|m| **m != 0).count()
 }
 
 /// The mean probability inside a mask; 0 where it is empty.
@@ -230,10 +239,19 @@ mod tests {
 
     #[test]
     fn agreement_is_dice_for_a_map_that_is_sure() {
-        assert_eq!(agreement(&[1.0, 1.0, 0.0, 0.0], &[0, 1, 1, 1]), 2.0 / 5.0);
+        let one = |p: [f32; 4], m: [u8; 4]| agreement([(p, m.as_slice())]);
+        assert_eq!(one([1.0, 1.0, 0.0, 0.0], [0, 1, 1, 1]), 2.0 / 5.0);
         // 2 · (0.5 + 0.25) / (0.5 + 0.25 + 0.25 + 2).
-        assert_eq!(agreement(&[0.5, 0.25, 0.25, 0.0], &[1, 1, 0, 0]), 0.5);
-        assert_eq!(agreement(&[0.0; 4], &[0; 4]), 0.0);
+        assert_eq!(one([0.5, 0.25, 0.25, 0.0], [1, 1, 0, 0]), 0.5);
+        assert_eq!(one([0.0; 4], [0; 4]), 0.0);
+        // Slices count together: 2 · 1 / (1 + 1 + 2).
+        assert_eq!(agreement([([1.0f32, 0.0], [1u8, 0].as_slice()), ([1.0, 0.0], &[0, 1])]), 2.0 / 4.0);
+    }
+
+    #[test]
+    fn most_of_a_mask_is_more_than_half() {
+        assert!(lies_in(&[1, 1, 1, 0], &[1, 1, 0, 1]));
+        assert!(!lies_in(&[1, 1, 0, 0], &[1, 0, 1, 1]));
     }
 
     #[test]

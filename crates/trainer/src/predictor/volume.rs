@@ -1,8 +1,9 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
-use super::rules::{Taper, agreement, best_candidate, keep_largest_component, mean_inside, seed, ways};
+use super::rules::{Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, seed, ways};
 use super::{EncodedSlice, Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use stage_api::{BoxPrompt, ClassifierInput, Embedding};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,6 +11,9 @@ use tch::{Kind, Tensor};
 
 /// Slices that the classifier looks at together, where it looks at slices.
 const CHUNK: usize = 4;
+
+/// So many slices, at most, from which masks go on to their neighbours.
+const SEEDS: usize = 4;
 
 /// A mask of fewer pixels ends a way through the volume.
 const SMALLEST_MASK: usize = 10;
@@ -142,16 +146,36 @@ impl Predictor<'_> {
         Own { look, found, embedding }
     }
 
-    /// The surest slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own
-    /// box, or of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows
-    /// again after the target tapered off: beyond, all slices are empty.
+    /// Of the masks that the surest slices lead to, those that agree best with the maps of all slices. One slice can be sure
+    /// and wrong, when another organ fills it; a volume seldom.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let confidence = |slice: &Own| {
             let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
-            Some(found.score * agreement(&self.places(&slice.look), &found.mask))
+            Some(found.score * agreement([(self.places(&slice.look), found.mask.as_slice())]))
         };
+        let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
+        let mut best = (0.0, vec![vec![0; size * size]; own.len()]);
+        for _ in 0..SEEDS {
+            let Some(seed) = seed(&confidences) else { break };
+            let masks = self.from_seed(seed, own, size, stop)?;
+            for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
+                // It would lead to the same masks.
+                confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
+            }
+            let places = own.iter().map(|slice| self.places(&slice.look));
+            let agreement = agreement(places.zip(masks.iter().map(Vec::as_slice)));
+            if agreement > best.0 {
+                best = (agreement, masks);
+            }
+        }
+        Some(best.1)
+    }
+
+    /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
+    /// of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows again after
+    /// the target tapered off: beyond, all slices are empty.
+    fn from_seed(&self, seed: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let mut masks = vec![vec![0; size * size]; own.len()];
-        let Some(seed) = seed(&own.iter().map(confidence).collect::<Vec<_>>()) else { return Some(masks) };
         masks[seed] = mask_of(own[seed].found.as_ref(), size);
         for way in ways(seed, own.len()) {
             let mut neighbour = largest_part(masks[seed].clone(), size);
@@ -186,12 +210,12 @@ impl Predictor<'_> {
     }
 
     /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
-    fn places(&self, look: &Look) -> Vec<f32> {
+    fn places<'l>(&self, look: &'l Look) -> Cow<'l, [f32]> {
         if self.prompt.absolute {
-            return look.cam.clone();
+            return Cow::Borrowed(&look.cam);
         }
         let peak = look.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        look.cam.iter().map(|cam| cam / peak).collect()
+        Cow::Owned(look.cam.iter().map(|cam| cam / peak).collect())
     }
 }
 
