@@ -2,7 +2,6 @@
 //! it as a Markdown table. What is there already is not done again.
 
 mod document;
-mod embeddings;
 mod experiment;
 mod provenance;
 mod results;
@@ -68,7 +67,7 @@ pub struct Args {
     /// The row whose steps of inference get a table of their own [default: the first]
     #[arg(long, value_name = "KEY")]
     steps_of: Option<String>,
-    /// Keep the files of embeddings, which are large, when no run needs them any more
+    /// Keep the embeddings of slices and views, RUNS/embeddings, when all runs are done
     #[arg(long)]
     keep_embeddings: bool,
     /// Print the results as JSON at the end
@@ -103,6 +102,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         failures: Vec::new(),
     };
     work(&mut chain, &mut document, args.output.as_deref())?;
+    if document.failures.is_empty() && !args.keep_embeddings {
+        // Not there where no classifier reads any.
+        let _ = fs::remove_dir_all(&experiment.embeddings);
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&document.json())?);
     } else if let Some(output) = &args.output {
@@ -124,9 +127,6 @@ fn work(chain: &mut Chain, document: &mut Document, output: Option<&Path>) -> Re
         eprintln!("\n[{}/{}] {}", index + 1, experiment.jobs.len(), job.run.display());
         let trained = chain.program_aside("training", &SAM_MIX, &experiment.training(job));
         stop_if_interrupted(&trained)?;
-        if let Some(path) = experiment.spent_embeddings(index) {
-            remove_embeddings(path);
-        }
         match trained {
             Ok(()) => done[index] = true,
             Err(error) => document.failures.push(format!("training of '{}': {error:#}", job.run.display())),
@@ -167,16 +167,11 @@ fn dry_run(experiment: &Experiment) -> String {
     let mut text = String::new();
     // Writing to a text can't fail.
     let mut line = |line: String| writeln!(text, "{line}").unwrap_or_default();
-    for (index, job) in experiment.jobs.iter().enumerate() {
+    for job in &experiment.jobs {
         let progress = job.progress();
         let note = if progress == Progress::Finished { " (finished: its configuration is compared)" } else { "" };
         line(format!("# {}, seed {}{note}", experiment.rows[job.row].name, job.seed));
         line(shown("cargo xtask", experiment.training(job)));
-        if let Some(path) = experiment.spent_embeddings(index)
-            && (progress != Progress::Finished || path.exists())
-        {
-            line(shown("rm", ["-f".into(), path.into(), description(path).into_os_string()]));
-        }
         for arguments in experiment.judgements(job) {
             line(shown("cargo xtask", arguments));
         }
@@ -207,17 +202,6 @@ fn checksum(workspace: &Workspace, store: &Path) -> Result<String> {
     );
     let summary: Value = serde_json::from_slice(&output.stdout).context("`inspect --json` printed no JSON")?;
     Ok(summary["checksum"].as_str().context("`inspect --json` printed no checksum")?.to_owned())
-}
-
-fn remove_embeddings(path: &Path) {
-    for path in [path, &description(path)] {
-        let _ = fs::remove_file(path);
-    }
-}
-
-/// What the trainer writes beside embeddings.
-fn description(path: &Path) -> PathBuf {
-    path.with_added_extension("json")
 }
 
 /// Under another name first: a reader sees the old file or the new one.

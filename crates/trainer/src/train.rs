@@ -46,7 +46,7 @@ pub struct Training<'a> {
     pub loader_threads: usize,
     /// Wait for the GPU where the time is taken, so that each part's own work is counted with it.
     pub profile: bool,
-    /// Where the embeddings of a classifier that reads them are kept for other runs; absent: in the run, while it trains.
+    /// Folder that keeps the embeddings of a classifier that reads them for other runs; absent: the run's own, while it trains.
     pub embeddings: Option<&'a Path>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,

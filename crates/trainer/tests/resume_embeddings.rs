@@ -23,12 +23,15 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     let (whole, stopped) = (place.path().join("whole"), place.path().join("stopped"));
     let mut bench = Bench::new(CONFIG, &store, weights);
     bench.train(&whole, &EMBEDDING).unwrap();
-    assert!(!whole.join("embeddings.f16").exists(), "a finished run has no use for it");
-    bench.embeddings = Some(place.path().join("kept.f16"));
-    // Stopped while it encodes; the file is then whole before the first step, or not there.
+    assert!(!whole.join("embeddings").exists(), "a finished run has no use for them");
+    let kept = place.path().join("kept");
+    let files = || std::fs::read_dir(&kept).unwrap().count();
+    bench.embeddings = Some(kept.clone());
+    // Stopped while it encodes.
     let outcome = bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1;
-    assert!(outcome == Outcome::Interrupted && !bench.embeddings.as_ref().unwrap().exists());
+    assert!(outcome == Outcome::Interrupted && files() == 0);
     bench.train(&place.path().join("other"), &EMBEDDING).unwrap();
+    assert_eq!(files(), 4, "slices and views, and what they are of");
     let mut stops = 0;
     while stops < 5
         && bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted
@@ -37,5 +40,6 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     }
     assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
     bench.train(&stopped, &EMBEDDING).unwrap();
+    assert_eq!(files(), 4, "which all of them read");
     assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
 }

@@ -64,8 +64,8 @@ const STEP: [Column; 6] = [
 const NOTE: &str = "\
 CAM box: the classifier's own boxes, no ground truth; what counts. Whole image and central half: boxes that look at nothing, with the same
 trained weights and the same calls which slices show the TARGET; Dice over TARGET slices. Oracle box: the true box, enlarged a little, with
-the trained weights and with the weights as they came; Dice over TARGET slices. Minutes are of training; of the runs that share a file of
-embeddings, the first one's have the encoding in them.";
+the trained weights and with the weights as they came; Dice over TARGET slices. Minutes are of training; what an earlier run encoded
+already is not in them.";
 
 const STEP_NOTE: &str = "Figures are after each step, with those before it; milliseconds are the step's own.";
 

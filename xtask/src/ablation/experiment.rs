@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Args;
-use super::embeddings::{embeddings_name, reads_embeddings};
 use super::store::{Store, check_names};
 use super::table::{Row, Table};
 use crate::workspace::Workspace;
@@ -22,7 +21,8 @@ pub struct Experiment {
     pub seeds: u64,
     /// The row whose steps of inference are shown.
     pub steps_of: usize,
-    keep_embeddings: bool,
+    /// Where runs that encode the same slices or views find what came of it. Large.
+    pub embeddings: PathBuf,
 }
 
 /// One run.
@@ -32,8 +32,6 @@ pub struct Job {
     pub seed: u64,
     pub run: PathBuf,
     config: PathBuf,
-    /// Where the encoder's results lie that it shares with others; `None` for a classifier that doesn't read any.
-    pub embeddings: Option<PathBuf>,
 }
 
 /// How far a run is.
@@ -60,26 +58,25 @@ impl Experiment {
             let path = located(workspace, table.config(row));
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("row `{}`: cannot read its configuration '{}'", row.key, path.display()))?;
-            let reads = reads_embeddings(&text, &row.set).with_context(|| format!("in '{}'", path.display()))?;
-            configs.push((path, reads));
+            text.parse::<toml::Table>().with_context(|| format!("in '{}': this is not TOML", path.display()))?;
+            configs.push(path);
         }
         let stores: Vec<Store> =
             std::iter::once(&args.store).chain(&args.across).map(|path| Store::open(path)).collect::<Result<_>>()?;
         check_names(&stores)?;
         let mut jobs = Vec::new();
         for seed in 0..args.seeds {
-            let of_seed = table.rows.iter().zip(&configs).enumerate().map(|(index, (row, (config, reads)))| Job {
+            let of_seed = table.rows.iter().zip(&configs).enumerate().map(|(index, (row, config))| Job {
                 row: index,
                 seed,
                 run: args.runs.join(format!("{}-{seed}", row.key)),
                 config: config.clone(),
-                embeddings: reads.then(|| args.runs.join(embeddings_name(table.config(row), seed, &row.set))),
             });
-            jobs.extend(together(of_seed.collect()));
+            jobs.extend(of_seed);
         }
         jobs.sort_by_key(|job| job.progress() != Progress::Finished);
-        let keep_embeddings = args.keep_embeddings;
-        Ok(Self { rows: table.rows, jobs, stores, seeds: args.seeds, steps_of, keep_embeddings })
+        let embeddings = args.runs.join("embeddings");
+        Ok(Self { rows: table.rows, jobs, stores, seeds: args.seeds, steps_of, embeddings })
     }
 
     /// Arguments of `sam-mix` that train a run, or go on with it. A finished run's configuration and store are compared with
@@ -94,9 +91,7 @@ impl Experiment {
         for item in &self.rows[job.row].set {
             add("--set", item.into());
         }
-        if let Some(path) = &job.embeddings {
-            add("--embeddings", path.clone().into());
-        }
+        add("--embeddings", self.embeddings.clone().into());
         if job.progress() != Progress::New {
             arguments.push("--resume".into());
         }
@@ -126,13 +121,6 @@ impl Experiment {
             && checksum.as_ref().is_none_or(|checksum| it["store_checksum"] == checksum.as_str());
         (judged >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
-
-    /// The embeddings of a job that none after it will read. They are large.
-    pub fn spent_embeddings(&self, index: usize) -> Option<&Path> {
-        let path = self.jobs[index].embeddings.as_deref().filter(|_| !self.keep_embeddings)?;
-        let reads = |job: &Job| job.embeddings.as_deref() == Some(path) && job.progress() != Progress::Finished;
-        (!self.jobs[index + 1..].iter().any(reads)).then_some(path)
-    }
 }
 
 impl Job {
@@ -155,18 +143,6 @@ impl Job {
 /// As named from here, or else in the checkout.
 fn located(workspace: &Workspace, path: &Path) -> PathBuf {
     if path.is_file() { path.into() } else { workspace.root().join(path) }
-}
-
-/// Jobs with the same embeddings one after another.
-fn together(jobs: Vec<Job>) -> Vec<Job> {
-    let first = |job: &Job| {
-        let shared = |other: &Job| other.embeddings.is_some() && other.embeddings == job.embeddings;
-        jobs.iter().position(shared).unwrap_or(job.row)
-    };
-    let mut order: Vec<usize> = jobs.iter().map(first).collect();
-    let mut jobs: Vec<(usize, Job)> = order.drain(..).zip(jobs).collect();
-    jobs.sort_by_key(|(first, _)| *first);
-    jobs.into_iter().map(|(_, job)| job).collect()
 }
 
 /// `None` if it is not there, or not JSON.

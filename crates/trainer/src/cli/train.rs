@@ -44,8 +44,8 @@ pub(super) struct TrainArgs {
     /// Print at the end where the time went
     #[arg(long)]
     profile: bool,
-    /// Keep the embeddings that a classifier reads in this file, for other runs on the same slices and views
-    #[arg(long, value_name = "FILE")]
+    /// Keep the embeddings that a classifier reads in this folder, for other runs on the same slices or views
+    #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
     /// Go on after the run's last checkpoint
     #[arg(long)]

@@ -157,7 +157,7 @@ impl Predictor<'_> {
         let mut best = (0.0, vec![vec![0; size * size]; own.len()]);
         for _ in 0..SEEDS {
             let Some(seed) = seed(&confidences) else { break };
-            let masks = self.from_seed(seed, own, size, stop)?;
+            let masks = self.grown(seed, own, size, stop)?;
             for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
                 // It would lead to the same masks.
                 confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
@@ -174,7 +174,7 @@ impl Predictor<'_> {
     /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
     /// of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows again after
     /// the target tapered off: beyond, all slices are empty.
-    fn from_seed(&self, seed: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+    fn grown(&self, seed: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let mut masks = vec![vec![0; size * size]; own.len()];
         masks[seed] = mask_of(own[seed].found.as_ref(), size);
         for way in ways(seed, own.len()) {

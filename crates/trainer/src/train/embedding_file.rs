@@ -1,10 +1,12 @@
 //! Embeddings in a file that is mapped into memory: half-precision floats, one after another, and beside it, in JSON, what
-//! they are of. It gets its name when it is whole: a file of that name without a description is somebody else's.
+//! they are of. Its name follows from that, so that a folder of them serves runs that share some and not others; and it gets
+//! it when it is whole.
 
 use crate::files::{read_json, write_json};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,13 +21,31 @@ struct Description {
     shape: Vec<i64>,
 }
 
-/// A file of embeddings under way.
+/// The file in a folder for embeddings of this.
+pub(super) fn path_in(folder: &Path, of: &Value) -> PathBuf {
+    let hash = Sha256::digest(of.to_string());
+    let name = hash.iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
+    folder.join(name + ".f16")
+}
+
+/// A file of embeddings under way; it is removed if it isn't finished.
 pub(super) struct EmbeddingWriter {
     file: File,
     path: PathBuf,
+    part: Part,
     count: i64,
     /// Of one embedding.
     shape: Vec<i64>,
+}
+
+/// A file under the name that it has while it grows.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Not there any more if it was finished.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl EmbeddingWriter {
@@ -35,9 +55,9 @@ impl EmbeddingWriter {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder of '{}'", path.display()))?;
         }
-        let part = part_of(path);
-        let file = File::create(&part).with_context(|| format!("cannot write '{}'", part.display()))?;
-        Ok(Self { file, path: path.into(), count: 0, shape: Vec::new() })
+        let part = Part(path.with_added_extension("part"));
+        let file = File::create(&part.0).with_context(|| format!("cannot write '{}'", part.0.display()))?;
+        Ok(Self { file, path: path.into(), part, count: 0, shape: Vec::new() })
     }
 
     /// Adds `[n, C, g, g]`.
@@ -55,40 +75,26 @@ impl EmbeddingWriter {
     pub fn finish(self, of: &Value) -> Result<Tensor> {
         let shape = [vec![self.count], self.shape].concat();
         write_json(&description_of(&self.path), &Description { of: of.clone(), shape: shape.clone() })?;
-        std::fs::rename(part_of(&self.path), &self.path)
+        std::fs::rename(&self.part.0, &self.path)
             .with_context(|| format!("cannot complete '{}'", self.path.display()))?;
         mapped(&self.path, &shape)
     }
 }
 
-/// The embeddings `[n, C, g, g]` of a complete file; `None` if there is none.
+/// The embeddings `[n, C, g, g]` of a file; `None` if there is none.
 ///
 /// # Errors
-/// If they are of something else, or the file is none of embeddings.
+/// If it is damaged.
 pub(super) fn open(path: &Path, of: &Value) -> Result<Option<Tensor>> {
-    let description = description_of(path);
     if !path.exists() {
         return Ok(None);
     }
-    ensure!(
-        description.is_file(),
-        "'{}' is there, but '{}', which says what embeddings it has, is not: name another file, or remove this one",
-        path.display(),
-        description.display()
-    );
-    let found: Description = read_json(&description)?;
+    let description = description_of(path);
+    let found: Description =
+        read_json(&description).with_context(|| format!("'{}' is damaged: remove it", path.display()))?;
     // Numbers as they come back from a file, which can be off by a last bit.
     let of: &Value = &serde_json::from_str(&of.to_string())?;
-    let differing = || {
-        let keys = of.as_object().into_iter().flatten().filter(|(key, value)| found.of.get(key) != Some(value));
-        keys.map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    ensure!(
-        found.of == *of,
-        "the embeddings in '{}' are of something else (they differ in: {}): name another file, or remove this one",
-        path.display(),
-        differing()
-    );
+    ensure!(found.of == *of, "'{}' is of other embeddings than its name says: remove it", path.display());
     let (expected, length) = (found.shape.iter().product::<i64>() as u64 * 2, path.metadata()?.len());
     ensure!(
         length == expected,
@@ -96,18 +102,6 @@ pub(super) fn open(path: &Path, of: &Value) -> Result<Option<Tensor>> {
         path.display()
     );
     mapped(path, &found.shape).map(Some)
-}
-
-/// Removes the file and its description, whole or not.
-pub(super) fn remove(path: &Path) {
-    let _ = std::fs::remove_file(part_of(path));
-    let _ = std::fs::remove_file(description_of(path));
-    let _ = std::fs::remove_file(path);
-}
-
-/// Where it is written.
-fn part_of(path: &Path) -> PathBuf {
-    path.with_added_extension("part")
 }
 
 fn description_of(path: &Path) -> PathBuf {
@@ -129,27 +123,26 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn embeddings_come_back_and_others_are_refused() {
+    fn embeddings_come_back_and_damage_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("e.f16");
         let of = json!({ "seed": 0, "views": 2, "scale": 0.4f32, "low": 0.1 });
+        let path = path_in(folder.path(), &of);
+        assert_ne!(path, path_in(folder.path(), &json!({ "seed": 1, "views": 2, "scale": 0.4f32, "low": 0.1 })));
         assert!(open(&path, &of).unwrap().is_none());
         let values = Tensor::from_slice(&[0.5f32, -2.0, 1.0, 3.0]).reshape([2, 2, 1, 1]);
-        let mut writer = EmbeddingWriter::create(&path).unwrap();
-        writer.append(&values).unwrap();
-        assert!(open(&path, &of).unwrap().is_none(), "without a description it is not complete");
-        assert_eq!(writer.finish(&of).unwrap().size(), [2, 2, 1, 1]);
-        let found = open(&path, &of).unwrap().unwrap().to_kind(Kind::Float);
-        assert_eq!(found, values);
-        let error =
-            open(&path, &json!({ "seed": 1, "views": 2, "scale": 0.4f32, "low": 0.1 })).unwrap_err().to_string();
-        assert!(error.contains("differ in: seed"), "{error}");
+        let begun = || {
+            let mut writer = EmbeddingWriter::create(&path).unwrap();
+            writer.append(&values).unwrap();
+            writer
+        };
+        drop(begun());
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "what is not finished leaves nothing");
+        assert_eq!(begun().finish(&of).unwrap().size(), [2, 2, 1, 1]);
+        assert_eq!(open(&path, &of).unwrap().unwrap().to_kind(Kind::Float), values);
+        assert!(open(&path, &json!({ "seed": 1 })).unwrap_err().to_string().contains("other embeddings"));
         std::fs::write(&path, [0u8; 6]).unwrap();
         assert!(open(&path, &of).unwrap_err().to_string().contains("6 bytes, expected 8"));
-        remove(&path);
-        std::fs::write(&path, "somebody's").unwrap();
-        assert!(open(&path, &of).unwrap_err().to_string().contains("name another file"));
-        std::fs::remove_file(&path).unwrap();
-        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        std::fs::write(description_of(&path), "{").unwrap();
+        assert!(open(&path, &of).unwrap_err().to_string().contains("damaged"));
     }
 }

@@ -83,7 +83,11 @@ impl<'a> TrainingLoop<'a> {
     pub fn run(mut self) -> Result<Outcome> {
         let (steps, training) = (self.steps, self.training);
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
-        if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
+        let reads_embeddings = self.model.classifier.input() == ClassifierInput::Embedding;
+        if training.embeddings.is_some() && !reads_embeddings {
+            self.ticker.line("note: this classifier reads slices, so there are no embeddings to keep");
+        }
+        if reads_embeddings && self.state.progress.steps < steps.len() {
             let mut watch = training.stopwatch();
             self.bank = ViewBank::build(training, self.model, self.rows, &loader)?;
             watch.lap(&mut self.state.progress.times, Part::Encoder);

@@ -1,5 +1,6 @@
 //! What the untouched encoder makes of every slice that training looks at, and of changed views of the labelled ones: made
-//! once, kept as half-precision floats in a file that is mapped into memory, and read in every epoch.
+//! once, kept as half-precision floats in two files that are mapped into memory, and read in every epoch. Runs that differ in
+//! their labelled slices or their seed can share the first.
 //!
 //! A classifier that reads embeddings learns from it, and so does the decoder while the adapters rest: what a step costs then
 //! has nothing to do with the size of the encoder. A place takes 2 MiB of disk for an embedding of 256 × 64 × 64, whatever the
@@ -27,9 +28,8 @@ const BATCH: usize = 4;
 
 /// Embeddings by view, with what is known of each.
 pub(super) struct ViewBank {
-    /// `[n, C, g, g]`, half precision, on the host.
-    embeddings: Tensor,
-    places: HashMap<View, i64>,
+    /// `[C, g, g]` each, half precision, on the host.
+    embeddings: HashMap<View, Tensor>,
     labelled: HashMap<View, LabelledView>,
     /// Whether a training slice shows the target, by its row.
     shows_target: HashMap<usize, bool>,
@@ -37,7 +37,7 @@ pub(super) struct ViewBank {
     crops: Option<HashMap<usize, ([usize; 2], bool)>>,
     device: Device,
     /// Where the embeddings lie, if that is the run's own affair: it is removed with the bank once training is over.
-    own_file: Option<PathBuf>,
+    own_folder: Option<PathBuf>,
 }
 
 /// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
@@ -48,44 +48,53 @@ struct LabelledView {
 }
 
 impl ViewBank {
-    /// Encodes every training and validation slice and all views of the labelled ones, or takes the file that has them; `None`
-    /// if the user stopped it.
+    /// Encodes every training and validation slice and all views of the labelled ones, or takes the files that have them;
+    /// `None` if the user stopped it.
     pub fn build(training: &Training, model: &Model, rows: &Rows, loader: &Loader) -> Result<Option<Self>> {
         let config = training.config;
-        let as_it_is = |&row: &usize| View { row, change: 0 };
         let of_labelled = views(&rows.labelled, config.views.count);
-        let mut all: Vec<View> = rows.train.iter().chain(&rows.validation).map(as_it_is).collect();
-        all.extend(of_labelled.iter().filter(|v| v.change > 0));
-        let of = json!({
-            "weights_sha256": model.segmenter.encoder_fingerprint(),
-            "segmenter": SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() },
-            "store": training.store.checksum(),
-            "intensity": config.intensity,
-            "views": all.iter().map(|v| (v.row, v.change)).collect::<Vec<_>>(),
-            // What these decide is the changed views.
-            "changes": (config.views.count > 0).then_some((config.seed, &config.augmentation.labelled)),
-        });
-        let own_file = training.embeddings.is_none().then(|| training.run.join("embeddings.f16"));
-        let path = training.embeddings.or(own_file.as_deref()).expect("one of the two");
         let labelled_view = |&view: &View| {
             let [image, mask] = loader.labelled_view(view);
             let bounds = bounds_of(&mask);
             (view, LabelledView { image, mask, bounds })
         };
         let labelled: HashMap<View, LabelledView> = of_labelled.iter().map(labelled_view).collect();
-        let image = |view: &View| {
-            labelled
-                .get(view)
-                .map_or_else(|| loader.labelled_view(*view)[0].shallow_clone(), |v| v.image.shallow_clone())
-        };
-        let embeddings = match embedding_file::open(path, &of)? {
-            Some(known) => known,
-            None => match encode(training, model, image, &all, path)? {
-                Some(writer) => writer.finish(&of)?,
-                None => return Ok(None),
-            },
-        };
-        let (cells, size) = (embeddings.size()[3] as usize, training.store.slice_size());
+        let encoding = Encoding { training, model, loader, labelled: &labelled };
+        let mut slices: Vec<usize> = rows.train.iter().chain(&rows.validation).copied().collect();
+        slices.sort_unstable();
+        let slices: Vec<View> = slices.into_iter().map(|row| View { row, change: 0 }).collect();
+        let changed: Vec<View> = of_labelled.iter().filter(|view| view.change > 0).copied().collect();
+        let own_folder = training.embeddings.is_none().then(|| training.run.join("embeddings"));
+        let folder = training.embeddings.or(own_folder.as_deref()).expect("one of the two");
+        let mut embeddings = HashMap::new();
+        for (label, views, changed_by) in [
+            ("encoding slices", slices, json!(null)),
+            // Beside the slices these decide what is seen.
+            ("encoding views", changed, json!({ "seed": config.seed, "augmentation": config.augmentation.labelled })),
+        ] {
+            if views.is_empty() {
+                continue;
+            }
+            let of = json!({
+                "weights_sha256": model.segmenter.encoder_fingerprint(),
+                "segmenter": SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() },
+                "store": training.store.checksum(),
+                "intensity": config.intensity,
+                "views": views.iter().map(|view| (view.row, view.change)).collect::<Vec<_>>(),
+                "changed_by": changed_by,
+            });
+            let path = embedding_file::path_in(folder, &of);
+            let all = match embedding_file::open(&path, &of)? {
+                Some(known) => known,
+                None => match encoding.encode(label, &views, &path)? {
+                    Some(writer) => writer.finish(&of)?,
+                    None => return Ok(None),
+                },
+            };
+            embeddings.extend(views.into_iter().zip((0..).map(|place| all.get(place))));
+        }
+        let (cells, size) =
+            (embeddings.values().next().map_or(1, |e| e.size()[2] as usize), training.store.slice_size());
         ensure!(
             config.classifier.weak_crops == WeakCrops::Off || size % cells == 0,
             "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
@@ -96,26 +105,25 @@ impl ViewBank {
             .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
         Ok(Some(Self {
             embeddings,
-            places: all.into_iter().zip(0..).collect(),
             labelled,
             shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
             crops,
             device: training.device,
-            own_file,
+            own_folder,
         }))
     }
 
     /// Removes what a run that is over doesn't need.
     pub fn end(self) {
-        if let Some(path) = &self.own_file {
-            embedding_file::remove(path);
+        if let Some(folder) = &self.own_folder {
+            let _ = std::fs::remove_dir_all(folder);
         }
     }
 
     /// What the untouched encoder made of these, `[n, C, g, g]` on the device.
     pub fn embeddings(&self, of: impl IntoIterator<Item = View>) -> Tensor {
-        let places: Vec<i64> = of.into_iter().map(|view| self.places[&view]).collect();
-        self.on_device(&self.embeddings.index_select(0, &Tensor::from_slice(&places)))
+        let all: Vec<&Tensor> = of.into_iter().map(|view| &self.embeddings[&view]).collect();
+        self.on_device(&Tensor::stack(&all, 0))
     }
 
     fn on_device(&self, half: &Tensor) -> Tensor {
@@ -148,13 +156,13 @@ impl ViewBank {
             let shown: Vec<bool> = step.slices.iter().map(|row| self.shows_target[row]).collect();
             return Some(Slices { images, labels: labels(&shown, self.device), strong: None });
         };
-        let side = self.embeddings.size()[3] / 2;
         let (parts, shown): (Vec<Tensor>, Vec<bool>) = step
             .slices
             .iter()
             .filter_map(|row| {
                 let &([y, x], shows) = crops.get(row)?;
-                let whole = self.embeddings.get(self.places[&View { row: *row, change: 0 }]);
+                let whole = &self.embeddings[&View { row: *row, change: 0 }];
+                let side = whole.size()[2] / 2;
                 Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows))
             })
             .unzip();
@@ -179,29 +187,41 @@ impl ViewBank {
     }
 }
 
-/// `None` if the user stopped it.
-fn encode(
-    training: &Training,
-    model: &Model,
-    image: impl Fn(&View) -> Tensor,
-    views: &[View],
-    path: &Path,
-) -> Result<Option<EmbeddingWriter>> {
-    let mut writer = EmbeddingWriter::create(path)?;
-    let mut ticker = Ticker::new("encoding views", views.len(), 0);
-    for chunk in views.chunks(BATCH) {
-        if training.stop.load(Ordering::Relaxed) {
-            embedding_file::remove(path);
-            return Ok(None);
+/// What it takes to encode slices and views.
+struct Encoding<'a> {
+    training: &'a Training<'a>,
+    model: &'a Model,
+    loader: &'a Loader<'a>,
+    labelled: &'a HashMap<View, LabelledView>,
+}
+
+impl Encoding<'_> {
+    /// `None` if the user stopped it.
+    fn encode(&self, label: &'static str, views: &[View], path: &Path) -> Result<Option<EmbeddingWriter>> {
+        let Self { training, model, .. } = self;
+        let mut writer = EmbeddingWriter::create(path)?;
+        let mut ticker = Ticker::new(label, views.len(), 0);
+        for chunk in views.chunks(BATCH) {
+            if training.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let images: Vec<Tensor> = chunk.iter().map(|view| self.image(view)).collect();
+            let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
+            writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
+            for _ in chunk {
+                ticker.tick("");
+            }
         }
-        let images: Vec<Tensor> = chunk.iter().map(&image).collect();
-        let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
-        writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
-        for _ in chunk {
-            ticker.tick("");
-        }
+        Ok(Some(writer))
     }
-    Ok(Some(writer))
+
+    fn image(&self, view: &View) -> Tensor {
+        if let Some(known) = self.labelled.get(view) {
+            return known.image.shallow_clone();
+        }
+        let [image, _] = self.loader.labelled_view(*view);
+        image
+    }
 }
 
 fn bounds_of(mask: &Tensor) -> Option<BoxPrompt> {
