@@ -206,6 +206,7 @@ fn a_mask_goes_on_as_far_as_the_map_speaks_for_it() {
 
 #[test]
 fn a_slice_that_is_sure_of_something_else_loses_against_a_volume() {
+    // The first slice is the surest.
     let slices = [
         slice(&[(2, 15, 5, 1.0)]),
         slice(&[]),

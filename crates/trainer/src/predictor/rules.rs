@@ -116,6 +116,11 @@ pub fn lies_in(mask: &[u8], other: &[u8]) -> bool {
     2 * both > mask.iter().filter(|m| **m != 0).count()
 }
 
+/// Whether two volumes' masks have a pixel in common.
+pub fn meet(masks: &[Vec<u8>], others: &[Vec<u8>]) -> bool {
+    masks.iter().flatten().zip(others.iter().flatten()).any(|(a, b)| *a != 0 && *b != 0)
+}
+
 /// The mean probability inside a mask; 0 where it is empty.
 pub fn mean_inside(probabilities: &[f32], mask: &[u8]) -> f64 {
     let inside = probabilities.iter().zip(mask).filter(|(_, m)| **m != 0);
@@ -249,9 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn most_of_a_mask_is_more_than_half() {
+    fn masks_lie_in_others_and_meet() {
         assert!(lies_in(&[1, 1, 1, 0], &[1, 1, 0, 1]));
         assert!(!lies_in(&[1, 1, 0, 0], &[1, 0, 1, 1]));
+        assert!(meet(&[vec![0, 0], vec![1, 1]], &[vec![1, 0], vec![0, 1]]));
+        assert!(!meet(&[vec![0, 1], vec![0, 0]], &[vec![1, 0], vec![1, 1]]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
-use super::rules::{Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, seed, ways};
+use super::rules::{Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, seed, ways};
 use super::{EncodedSlice, Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use stage_api::{BoxPrompt, ClassifierInput, Embedding};
 use std::borrow::Cow;
@@ -146,15 +146,15 @@ impl Predictor<'_> {
         Own { look, found, embedding }
     }
 
-    /// Of the masks that the surest slices lead to, those that agree best with the maps of all slices. One slice can be sure
-    /// and wrong, when another organ fills it; a volume seldom.
+    /// What the surest slice leads to, or what others lead to that never meets it, whichever agrees best with the maps of all
+    /// slices: one slice can be sure and wrong, when another organ fills it; a volume seldom.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let confidence = |slice: &Own| {
             let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
             Some(found.score * agreement([(self.places(&slice.look), found.mask.as_slice())]))
         };
         let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
-        let mut best = (0.0, vec![vec![0; size * size]; own.len()]);
+        let mut objects: Vec<Vec<Vec<u8>>> = Vec::new();
         for _ in 0..SEEDS {
             let Some(seed) = seed(&confidences) else { break };
             let masks = self.grown(seed, own, size, stop)?;
@@ -162,13 +162,17 @@ impl Predictor<'_> {
                 // It would lead to the same masks.
                 confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
             }
-            let places = own.iter().map(|slice| self.places(&slice.look));
-            let agreement = agreement(places.zip(masks.iter().map(Vec::as_slice)));
-            if agreement > best.0 {
-                best = (agreement, masks);
+            if !objects.iter().any(|other| meet(other, &masks)) {
+                objects.push(masks);
             }
         }
-        Some(best.1)
+        let agrees = |masks: &Vec<Vec<u8>>| {
+            let places = own.iter().map(|slice| self.places(&slice.look));
+            agreement(places.zip(masks.iter().map(Vec::as_slice)))
+        };
+        let ranked = objects.into_iter().map(|masks| (agrees(&masks), masks));
+        let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        Some(best.map_or_else(|| vec![vec![0; size * size]; own.len()], |(_, masks)| masks))
     }
 
     /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
