@@ -67,7 +67,7 @@ pub struct Args {
     /// The row whose steps of inference get a table of their own [default: the first]
     #[arg(long, value_name = "KEY")]
     steps_of: Option<String>,
-    /// Keep the embeddings of slices and views, RUNS/embeddings, when all runs are done
+    /// Keep the embeddings of slices and views, RUNS/embeddings, when all runs of the table are done
     #[arg(long)]
     keep_embeddings: bool,
     /// Print the results as JSON at the end
@@ -102,9 +102,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         failures: Vec::new(),
     };
     work(&mut chain, &mut document, args.output.as_deref())?;
-    if document.failures.is_empty() && !args.keep_embeddings {
-        // Not there where no classifier reads any.
-        let _ = fs::remove_dir_all(&experiment.embeddings);
+    // A run that failed, or a row that was left out, may read them.
+    if !args.keep_embeddings && document.failures.is_empty() && args.rows.is_empty() {
+        remove_embeddings(&experiment.embeddings);
+    } else if experiment.embeddings.is_dir() {
+        eprintln!("embeddings are kept for further runs: {}", experiment.embeddings.display());
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&document.json())?);
@@ -202,6 +204,18 @@ fn checksum(workspace: &Workspace, store: &Path) -> Result<String> {
     );
     let summary: Value = serde_json::from_slice(&output.stdout).context("`inspect --json` printed no JSON")?;
     Ok(summary["checksum"].as_str().context("`inspect --json` printed no checksum")?.to_owned())
+}
+
+/// What the trainer left in a folder, and the folder if that was all.
+fn remove_embeddings(folder: &Path) {
+    // Not there where no classifier reads any.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if [".f16", ".f16.json", ".part"].iter().any(|end| name.to_string_lossy().ends_with(end)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 /// Under another name first: a reader sees the old file or the new one.

@@ -25,7 +25,8 @@ case $run in *bad-0) echo 'no such thing' >&2; exit 1 ;; esac
 grep -qs finished $run/run.json && exit
 mkdir -p $run/checkpoints
 touch $run/checkpoints/best
-test -z "$embeddings" || touch $embeddings $embeddings.json
+mkdir -p $embeddings
+touch $embeddings/sum.f16 $embeddings/sum.f16.json
 case $run in *stop-0)
     if [ ! -e $run/run.json ]; then
         echo '{ "status": "interrupted" }' > $run/run.json
@@ -111,8 +112,7 @@ impl Checkout {
     }
 
     fn embeddings(&self) -> usize {
-        let names = fs::read_dir(self.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name.to_string_lossy().starts_with("embeddings-")).count()
+        fs::read_dir(self.path().join("runs/embeddings")).map_or(0, Iterator::count)
     }
 }
 
@@ -123,14 +123,14 @@ fn a_run_that_fails_is_reported_and_the_others_go_on() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("failed: training of 'runs/bad-0': sam-mix failed"), "{said}");
-    let each = ["train runs/first-0", "evaluate runs/first-0", "train runs/third-0", "evaluate runs/third-0"];
-    assert_eq!(checkout.log(), [each.as_slice(), &["train runs/bad-0"]].concat());
+    let of = |row: &str| [format!("train runs/{row}-0"), format!("evaluate runs/{row}-0")];
+    assert_eq!(checkout.log(), [&of("first")[..], &of("bad")[..1], &of("third")].concat());
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone on standard output");
     assert_eq!(json["rows"][2]["evaluations"][0]["figures"]["cam_box.dice_liver"]["mean"], 0.5);
     let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
     assert!(text.contains("| third | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
     assert!(text.contains("--table table.toml") && text.contains("- training of 'runs/bad-0'"), "{text}");
-    assert_eq!(checkout.embeddings(), 0);
+    assert_eq!(checkout.embeddings(), 2, "the run that failed may read them yet");
     // Once more: what is finished is compared, what failed is tried again.
     checkout.ablation(&[]);
     assert_eq!(checkout.log(), ["train runs/first-0 again", "train runs/third-0 again", "train runs/bad-0"]);
@@ -139,18 +139,23 @@ fn a_run_that_fails_is_reported_and_the_others_go_on() {
 #[test]
 fn ctrl_c_ends_it_and_the_same_command_goes_on() {
     let checkout = Checkout::new("stop");
-    let output = checkout.ablation(&["--keep-embeddings"]);
+    let output = checkout.ablation(&[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("interrupted during training; `cargo xtask ablation --table table.toml"), "{said}");
     assert_eq!(checkout.log().last().unwrap(), "train runs/stop-0");
-    assert_eq!(checkout.embeddings(), 4);
+    assert_eq!(checkout.embeddings(), 2);
     let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
-    assert!(text.contains("| third | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
-    let output = checkout.ablation(&[]);
+    assert!(text.contains("| first | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
+    let output = checkout.ablation(&["--keep-embeddings"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(checkout.log()[2..], ["train runs/stop-0 again", "evaluate runs/stop-0"]);
-    assert_eq!(checkout.embeddings(), 0);
+    let begun = ["train runs/first-0 again", "train runs/stop-0 again", "evaluate runs/stop-0"];
+    assert_eq!(checkout.log(), [&begun[..], &["train runs/third-0", "evaluate runs/third-0"]].concat());
+    assert_eq!(checkout.embeddings(), 2);
     let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
     assert!(text.contains("| second | 1 | 0.5000 |"), "{text}");
+    assert!(checkout.ablation(&["--rows", "first"]).status.success());
+    assert_eq!(checkout.embeddings(), 2, "other rows may read them yet");
+    assert!(checkout.ablation(&[]).status.success());
+    assert_eq!(checkout.embeddings(), 0);
 }

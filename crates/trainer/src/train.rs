@@ -57,7 +57,7 @@ pub struct Training<'a> {
 pub enum Outcome {
     /// All steps were done.
     Finished,
-    /// The user stopped it; a checkpoint was saved.
+    /// The user stopped it; a checkpoint was saved, if there was anything to save.
     Interrupted,
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Bench, CONFIG, assert_same_end, store, weights};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use trainer::train::Outcome;
 
@@ -25,13 +26,17 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     bench.train(&whole, &EMBEDDING).unwrap();
     assert!(!whole.join("embeddings").exists(), "a finished run has no use for them");
     let kept = place.path().join("kept");
-    let files = || std::fs::read_dir(&kept).unwrap().count();
+    let files = || -> BTreeMap<_, _> {
+        let entries = std::fs::read_dir(&kept).unwrap().map(Result::unwrap);
+        entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect()
+    };
     bench.embeddings = Some(kept.clone());
     // Stopped while it encodes.
     let outcome = bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1;
-    assert!(outcome == Outcome::Interrupted && files() == 0);
+    assert!(outcome == Outcome::Interrupted && files().is_empty());
     bench.train(&place.path().join("other"), &EMBEDDING).unwrap();
-    assert_eq!(files(), 4, "slices and views, and what they are of");
+    let written = files();
+    assert_eq!(written.len(), 4, "slices and views, and what they are of");
     let mut stops = 0;
     while stops < 5
         && bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted
@@ -40,6 +45,11 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     }
     assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
     bench.train(&stopped, &EMBEDDING).unwrap();
-    assert_eq!(files(), 4, "which all of them read");
+    assert_eq!(files(), written, "nothing was encoded again");
     assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
+    // Other views of the same slices.
+    let others = [&EMBEDDING[..], &["views={count=2, slices=6}"]].concat();
+    bench.train(&place.path().join("fewer"), &others).unwrap();
+    let now = files();
+    assert!(now.len() == 6 && written.iter().all(|file| now.get(file.0) == Some(file.1)), "{now:?}");
 }

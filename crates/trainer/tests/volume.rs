@@ -220,6 +220,18 @@ fn a_slice_that_is_sure_of_something_else_loses_against_a_volume() {
 }
 
 #[test]
+fn masks_that_meet_those_of_a_surer_slice_are_no_rivals() {
+    // The second object is in more slices and agrees better with the maps, but its way goes on through the first one.
+    let second = (14, 13, 9, 0.9);
+    let mut slices = vec![slice(&[(2, 2, 6, 1.0)]), slice(&[(2, 2, 13, 1.0)]), slice(&[(2, 2, 6, 0.6), second])];
+    slices.extend([slice(&[second]), slice(&[second]), slice(&[second])]);
+    let rules = VolumeConfig { propagate: true, support: 0.8, ..VolumeConfig::default() };
+    let found = Bench::new(ClassifierInput::Slices, rules).volume(&slices, false).unwrap();
+    // Of the second slice what is in the first one's box, 5 px larger.
+    assert_eq!(masks(&found)[..3], [mask(&[(2, 2, 6)]), mask(&[(2, 2, 11)]), mask(&[])]);
+}
+
+#[test]
 fn a_neighbour_speaks_against_a_larger_wrong_part() {
     let slices = [slice(&[(5, 5, 6, 1.0)]), slice(&[(5, 5, 6, 1.0), (14, 14, 7, 1.0)]), slice(&[(4, 5, 7, 1.0)])];
     let rules = VolumeConfig { propagate: true, margin_px: 3.0, ..VolumeConfig::default() };

@@ -208,8 +208,12 @@ fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
             println!("trained in {:.0} s: '{}'", record.seconds, run.display());
         }
         Outcome::Interrupted => {
+            let saved = if run.join("checkpoints").is_dir() { " and saved" } else { " before anything was learnt" };
+            let embeddings = arguments.embeddings.as_ref();
+            let embeddings =
+                embeddings.map_or_else(String::new, |folder| format!(" --embeddings {}", folder.display()));
             println!(
-                "stopped and saved. To go on:\n  cargo xtask train --resume --run {} --store {}",
+                "stopped{saved}. To go on:\n  cargo xtask train --resume --run {} --store {}{embeddings}",
                 run.display(),
                 arguments.store.display()
             );

@@ -27,7 +27,7 @@ impl Default for PredictionConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VolumeConfig {
-    /// Masks go on from the surest slice to its neighbours, and on to both ends.
+    /// Masks go on from the surest slices to their neighbours, and on to both ends.
     pub propagate: bool,
     /// Pixels by which the box of a neighbour's mask is enlarged.
     pub margin_px: f32,

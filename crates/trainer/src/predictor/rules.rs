@@ -87,14 +87,14 @@ fn root(parents: &mut [usize], mut of: usize) -> usize {
 }
 
 /// The slice to begin with: the highest confidence; of equal ones the first. `None` if no slice has one.
-pub fn seed(confidences: &[Option<f64>]) -> Option<usize> {
+pub fn surest(confidences: &[Option<f64>]) -> Option<usize> {
     let confident = confidences.iter().enumerate().filter_map(|(i, c)| c.map(|c| (i, c)));
     confident.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(i, _)| i)
 }
 
 /// The slices from one to the volume's two ends, without itself.
-pub fn ways(seed: usize, count: usize) -> [Vec<usize>; 2] {
-    [(seed + 1..count).collect(), (0..seed).rev().collect()]
+pub fn ways(start: usize, count: usize) -> [Vec<usize>; 2] {
+    [(start + 1..count).collect(), (0..start).rev().collect()]
 }
 
 /// Soft Dice of masks with the probability at each place, over all slices together, in `[0, 1]`: 2·Σpm / (Σp + Σm); 0 where
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn the_surest_slice_is_the_seed() {
-        assert_eq!(seed(&[None, Some(0.4), Some(0.9), Some(0.9), None]), Some(2));
-        assert_eq!(seed(&[None, None]), None);
+    fn the_surest_slice_is_the_first_to_begin_with() {
+        assert_eq!(surest(&[None, Some(0.4), Some(0.9), Some(0.9), None]), Some(2));
+        assert_eq!(surest(&[None, None]), None);
     }
 
     #[test]
-    fn ways_lead_from_the_seed_to_both_ends() {
+    fn ways_lead_from_the_start_to_both_ends() {
         assert_eq!(ways(2, 5), [vec![3, 4], vec![1, 0]]);
         assert!(ways(0, 1).iter().all(Vec::is_empty));
     }

@@ -1,6 +1,8 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
-use super::rules::{Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, seed, ways};
+use super::rules::{
+    Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, surest, ways,
+};
 use super::{EncodedSlice, Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use stage_api::{BoxPrompt, ClassifierInput, Embedding};
 use std::borrow::Cow;
@@ -13,7 +15,7 @@ use tch::{Kind, Tensor};
 const CHUNK: usize = 4;
 
 /// So many slices, at most, from which masks go on to their neighbours.
-const SEEDS: usize = 4;
+const STARTS: usize = 4;
 
 /// A mask of fewer pixels ends a way through the volume.
 const SMALLEST_MASK: usize = 10;
@@ -61,8 +63,9 @@ impl Predictor<'_> {
     /// Predicts a volume; `None` if it was stopped. `tick` is called once a slice, in order, with what is known of it then: its
     /// index, the classifier's look, and its way through the encoder.
     ///
-    /// Memory for each slice of 256²: a look (0.3 MiB) and 64 KiB for each step; with `prediction.volume.propagate` also an
-    /// embedding of each slice, 2 MiB of half-precision numbers (256 × 64 × 64). Without it no embedding outlives its slice.
+    /// Memory for each slice of 256²: a look (0.3 MiB), a mask (64 KiB) and one for each step; with `prediction.volume.propagate`
+    /// also an embedding, 2 MiB of half-precision numbers (256 × 64 × 64), and up to four masks more. Without it no embedding
+    /// outlives its slice.
     pub fn volume(
         &self,
         volume: &VolumeSlices,
@@ -155,11 +158,11 @@ impl Predictor<'_> {
         };
         let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
         let mut objects: Vec<Vec<Vec<u8>>> = Vec::new();
-        for _ in 0..SEEDS {
-            let Some(seed) = seed(&confidences) else { break };
-            let masks = self.grown(seed, own, size, stop)?;
+        for _ in 0..STARTS {
+            let Some(start) = surest(&confidences) else { break };
+            let masks = self.grown(start, own, size, stop)?;
             for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
-                // It would lead to the same masks.
+                // A slice that is taken already begins nothing.
                 confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
             }
             if !objects.iter().any(|other| meet(other, &masks)) {
@@ -178,12 +181,12 @@ impl Predictor<'_> {
     /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
     /// of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows again after
     /// the target tapered off: beyond, all slices are empty.
-    fn grown(&self, seed: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+    fn grown(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let mut masks = vec![vec![0; size * size]; own.len()];
-        masks[seed] = mask_of(own[seed].found.as_ref(), size);
-        for way in ways(seed, own.len()) {
-            let mut neighbour = largest_part(masks[seed].clone(), size);
-            let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[seed]));
+        masks[start] = mask_of(own[start].found.as_ref(), size);
+        for way in ways(start, own.len()) {
+            let mut neighbour = largest_part(masks[start].clone(), size);
+            let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[start]));
             for slice in way {
                 if stop.load(Ordering::Relaxed) {
                     return None;

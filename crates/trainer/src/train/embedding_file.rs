@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
+use tempfile::NamedTempFile;
 
 /// What lies beside a file of embeddings.
 #[derive(Serialize, Deserialize)]
@@ -28,36 +28,23 @@ pub(super) fn path_in(folder: &Path, of: &Value) -> PathBuf {
     folder.join(name + ".f16")
 }
 
-/// A file of embeddings under way; it is removed if it isn't finished.
+/// A file of embeddings under way; it is removed if it isn't finished. Several runs may write the same at once.
 pub(super) struct EmbeddingWriter {
-    file: File,
+    part: NamedTempFile,
     path: PathBuf,
-    part: Part,
     count: i64,
     /// Of one embedding.
     shape: Vec<i64>,
 }
 
-/// A file under the name that it has while it grows.
-struct Part(PathBuf);
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Not there any more if it was finished.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 impl EmbeddingWriter {
     /// An empty file.
     pub fn create(path: &Path) -> Result<Self> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make the folder of '{}'", path.display()))?;
-        }
-        let part = Part(path.with_added_extension("part"));
-        let file = File::create(&part.0).with_context(|| format!("cannot write '{}'", part.0.display()))?;
-        Ok(Self { file, path: path.into(), part, count: 0, shape: Vec::new() })
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
+        let part = tempfile::Builder::new().suffix(".part").tempfile_in(folder);
+        let part = part.with_context(|| format!("cannot write to '{}'", folder.display()))?;
+        Ok(Self { part, path: path.into(), count: 0, shape: Vec::new() })
     }
 
     /// Adds `[n, C, g, g]`.
@@ -65,7 +52,7 @@ impl EmbeddingWriter {
         let half = embeddings.to_kind(Kind::Half).to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0u8; half.numel() * 2];
         half.copy_data_u8(&mut bytes, half.numel());
-        self.file.write_all(&bytes).with_context(|| format!("cannot write embeddings to '{}'", self.path.display()))?;
+        self.part.write_all(&bytes).with_context(|| format!("cannot write embeddings to '{}'", self.path.display()))?;
         self.count += half.size()[0];
         self.shape = half.size()[1..].to_vec();
         Ok(())
@@ -74,9 +61,14 @@ impl EmbeddingWriter {
     /// Completes it with its description, and maps it.
     pub fn finish(self, of: &Value) -> Result<Tensor> {
         let shape = [vec![self.count], self.shape].concat();
+        let cannot = || format!("cannot complete '{}'", self.path.display());
+        self.part.as_file().sync_all().with_context(cannot)?;
+        if self.path.exists() {
+            // Another run was faster.
+            return mapped(&self.path, &shape);
+        }
         write_json(&description_of(&self.path), &Description { of: of.clone(), shape: shape.clone() })?;
-        std::fs::rename(&self.part.0, &self.path)
-            .with_context(|| format!("cannot complete '{}'", self.path.display()))?;
+        self.part.persist(&self.path).with_context(cannot)?;
         mapped(&self.path, &shape)
     }
 }

@@ -4,7 +4,7 @@ use super::encoder_cache::EncoderCache;
 use super::forward::StepLosses;
 use super::non_finite::TOO_MANY;
 use super::state::{State, Trained, UpdateCounts};
-use super::view_bank::ViewBank;
+use super::view_bank::{ViewBank, own_folder};
 use super::{Outcome, Training};
 use crate::checkpoint::PhaseResult;
 use crate::loader::{Batch, Loader};
@@ -83,11 +83,7 @@ impl<'a> TrainingLoop<'a> {
     pub fn run(mut self) -> Result<Outcome> {
         let (steps, training) = (self.steps, self.training);
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
-        let reads_embeddings = self.model.classifier.input() == ClassifierInput::Embedding;
-        if training.embeddings.is_some() && !reads_embeddings {
-            self.ticker.line("note: this classifier reads slices, so there are no embeddings to keep");
-        }
-        if reads_embeddings && self.state.progress.steps < steps.len() {
+        if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
             let mut watch = training.stopwatch();
             self.bank = ViewBank::build(training, self.model, self.rows, &loader)?;
             watch.lap(&mut self.state.progress.times, Part::Encoder);
@@ -110,9 +106,8 @@ impl<'a> TrainingLoop<'a> {
                 return Ok(outcome);
             }
         }
-        if let Some(bank) = self.bank {
-            bank.end();
-        }
+        // Not there unless the classifier reads embeddings that no other run shall have.
+        let _ = std::fs::remove_dir_all(own_folder(training.run));
         Ok(Outcome::Finished)
     }
 

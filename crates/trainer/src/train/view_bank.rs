@@ -1,6 +1,6 @@
 //! What the untouched encoder makes of every slice that training looks at, and of changed views of the labelled ones: made
-//! once, kept as half-precision floats in two files that are mapped into memory, and read in every epoch. Runs that differ in
-//! their labelled slices or their seed can share the first.
+//! once, kept as half-precision floats in two files that are mapped into memory, and read in every epoch. Runs on the same
+//! training slices can share the first, whatever their labelled slices and their seed.
 //!
 //! A classifier that reads embeddings learns from it, and so does the decoder while the adapters rest: what a step costs then
 //! has nothing to do with the size of the encoder. A place takes 2 MiB of disk for an embedding of 256 × 64 × 64, whatever the
@@ -15,7 +15,6 @@ use crate::plan::{Step, View, views};
 use crate::progress::Ticker;
 use crate::rows::Rows;
 use anyhow::{Result, ensure};
-use sam_segmenter::SegmenterSettings;
 use serde_json::json;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
 use std::collections::HashMap;
@@ -25,6 +24,14 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// Slices that are encoded together.
 const BATCH: usize = 4;
+
+/// To be raised where the encoder or the changes of slices come to give other embeddings for the same settings.
+const FORMAT: u32 = 1;
+
+/// Where a run keeps its embeddings while it trains, if no other run shall have them.
+pub(super) fn own_folder(run: &Path) -> PathBuf {
+    run.join("embeddings")
+}
 
 /// Embeddings by view, with what is known of each.
 pub(super) struct ViewBank {
@@ -36,8 +43,6 @@ pub(super) struct ViewBank {
     /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
     crops: Option<HashMap<usize, ([usize; 2], bool)>>,
     device: Device,
-    /// Where the embeddings lie, if that is the run's own affair: it is removed with the bank once training is over.
-    own_folder: Option<PathBuf>,
 }
 
 /// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
@@ -64,8 +69,8 @@ impl ViewBank {
         slices.sort_unstable();
         let slices: Vec<View> = slices.into_iter().map(|row| View { row, change: 0 }).collect();
         let changed: Vec<View> = of_labelled.iter().filter(|view| view.change > 0).copied().collect();
-        let own_folder = training.embeddings.is_none().then(|| training.run.join("embeddings"));
-        let folder = training.embeddings.or(own_folder.as_deref()).expect("one of the two");
+        let folder = training.embeddings.map_or_else(|| own_folder(training.run), Path::to_path_buf);
+        let settings = &config.segmenter.settings;
         let mut embeddings = HashMap::new();
         for (label, views, changed_by) in [
             ("encoding slices", slices, json!(null)),
@@ -76,14 +81,15 @@ impl ViewBank {
                 continue;
             }
             let of = json!({
+                "format": FORMAT,
                 "weights_sha256": model.segmenter.encoder_fingerprint(),
-                "segmenter": SegmenterSettings { lora_rank: 0, ..config.segmenter.settings.clone() },
+                "encoder": (settings.family, settings.input_size, settings.precision),
                 "store": training.store.checksum(),
                 "intensity": config.intensity,
                 "views": views.iter().map(|view| (view.row, view.change)).collect::<Vec<_>>(),
                 "changed_by": changed_by,
             });
-            let path = embedding_file::path_in(folder, &of);
+            let path = embedding_file::path_in(&folder, &of);
             let all = match embedding_file::open(&path, &of)? {
                 Some(known) => known,
                 None => match encoding.encode(label, &views, &path)? {
@@ -93,13 +99,7 @@ impl ViewBank {
             };
             embeddings.extend(views.into_iter().zip((0..).map(|place| all.get(place))));
         }
-        let (cells, size) =
-            (embeddings.values().next().map_or(1, |e| e.size()[2] as usize), training.store.slice_size());
-        ensure!(
-            config.classifier.weak_crops == WeakCrops::Off || size % cells == 0,
-            "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
-             cut: prepare slices of a multiple of {cells} pixels, or set `classifier.weak_crops = \"off\"`"
-        );
+        let cells = embeddings.values().next().map_or(1, |embedding| embedding.size()[2] as usize);
         let records = training.store.records();
         let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
             .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
@@ -109,15 +109,7 @@ impl ViewBank {
             shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
             crops,
             device: training.device,
-            own_folder,
         }))
-    }
-
-    /// Removes what a run that is over doesn't need.
-    pub fn end(self) {
-        if let Some(folder) = &self.own_folder {
-            let _ = std::fs::remove_dir_all(folder);
-        }
     }
 
     /// What the untouched encoder made of these, `[n, C, g, g]` on the device.
@@ -207,12 +199,25 @@ impl Encoding<'_> {
             }
             let images: Vec<Tensor> = chunk.iter().map(|view| self.image(view)).collect();
             let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
-            writer.append(&model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)?;
+            let embeddings = model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
+            self.check_crops(embeddings.size()[3] as usize)?;
+            writer.append(&embeddings)?;
             for _ in chunk {
                 ticker.tick("");
             }
         }
         Ok(Some(writer))
+    }
+
+    /// Whether weak crops can be cut from embeddings of so many places along each axis.
+    fn check_crops(&self, cells: usize) -> Result<()> {
+        let size = self.training.store.slice_size();
+        ensure!(
+            self.training.config.classifier.weak_crops == WeakCrops::Off || size.is_multiple_of(cells),
+            "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
+             cut: prepare slices of a multiple of {cells} pixels, or set `classifier.weak_crops = \"off\"`"
+        );
+        Ok(())
     }
 
     fn image(&self, view: &View) -> Tensor {
