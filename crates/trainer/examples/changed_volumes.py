@@ -34,6 +34,27 @@ def cut(hu, mask):
     return hu[: last - fifth], mask[: last - fifth]
 
 
+def organ_by(hu, mask, change_hu):
+    """The organ alone darker or brighter, as fat, iron or the contrast agent's phase have it."""
+    return hu + change_hu * ndimage.gaussian_filter(mask.astype(numpy.float32), (1, 1, 0)), mask
+
+
+def big_lesion(hu, mask, spacing_mm):
+    """A ball of 8 cm, 60 HU darker, where the organ is thickest; it belongs to the organ."""
+    depth = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
+    middle = numpy.unravel_index(depth.argmax(), mask.shape)
+    places = numpy.indices(mask.shape, sparse=True)
+    square = sum(((place - at) * mm) ** 2 for place, at, mm in zip(places, middle, spacing_mm))
+    return hu - 60 * ((square <= 40**2) & (mask > 0)), mask
+
+
+def half(hu, mask, upper):
+    """A scan that begins or ends in the middle of the organ."""
+    slices = numpy.flatnonzero(mask.any((0, 1)))
+    middle = (slices[0] + slices[-1]) // 2
+    return (hu[:, :, middle:], mask[:, :, middle:]) if upper else (hu[:, :, :middle], mask[:, :, :middle])
+
+
 CHANGES = {
     "as-it-is": lambda hu, mask: (hu, mask),
     "left-for-right": lambda hu, mask: (hu[::-1], mask[::-1]),
@@ -46,7 +67,11 @@ CHANGES = {
     "window-50-250": lambda hu, mask: (windowed(hu, 50, 250), mask),
     "window-40-200": lambda hu, mask: (windowed(hu, 40, 200), mask),
     "noisy": lambda hu, mask: (hu + numpy.random.default_rng(0).normal(0, 40, hu.shape), mask),
+    "organ-darker": lambda hu, mask: organ_by(hu, mask, -30),
+    "organ-brighter": lambda hu, mask: organ_by(hu, mask, 50),
     "cut": cut,
+    "upper-half": lambda hu, mask: half(hu, mask, upper=True),
+    "lower-half": lambda hu, mask: half(hu, mask, upper=False),
     "coarse-slices": lambda hu, mask: (hu[:, :, ::2], mask[:, :, ::2]),
     "coarse-pixels": lambda hu, mask: (resampled(hu, (0.5, 0.5, 1), 1), resampled(mask, (0.5, 0.5, 1), 0)),
 }
@@ -58,7 +83,9 @@ def main(ct, truth, folder, every=1):
     spacing = image.affine @ numpy.diag([1, 1, every, 1])
     hu = numpy.asarray(image.dataobj, dtype=numpy.float32)[:, :, ::every]
     mask = (numpy.asarray(nibabel.load(truth).dataobj) > 0).astype(numpy.uint8)[:, :, ::every]
-    for name, change in CHANGES.items():
+    spacing_mm = numpy.linalg.norm(spacing[:3, :3], axis=0)
+    changes = {**CHANGES, "big-lesion": lambda hu, mask: big_lesion(hu, mask, spacing_mm)}
+    for name, change in changes.items():
         changed, changed_mask = change(hu, mask)
         patient = Path(folder) / name
         (patient / "segmentations").mkdir(parents=True, exist_ok=True)

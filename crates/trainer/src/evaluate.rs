@@ -1,6 +1,7 @@
 //! Honest evaluation of a run: what counts are the CAM's own boxes over all slices of patients that training never saw, volume
 //! by volume, as `predict` does it. Results with true boxes are computed in `oracle_box` and stand apart.
 
+mod known;
 mod pictures;
 mod results;
 mod summary;
@@ -13,6 +14,7 @@ use crate::model::Model;
 use crate::predictor::{EncodedSlice, Look, SlicePrediction, StepMasks, VolumePrediction, VolumeSlices, mask_for_box};
 use crate::progress::Ticker;
 use anyhow::Result;
+use known::Known;
 use rayon::prelude::*;
 use seg_metrics::{MaskView, Overlap, Spacing};
 use slice_store::{SliceRecord, SliceStore};
@@ -107,6 +109,8 @@ pub struct Evaluator<'a> {
     pub store: &'a SliceStore,
     /// Where to compute.
     pub device: Device,
+    /// Folder that keeps what the untouched encoder makes of the slices, for other evaluations; absent: nothing is kept.
+    pub embeddings: Option<&'a Path>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
 }
@@ -115,11 +119,19 @@ impl Evaluator<'_> {
     /// Evaluates `rows` and writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
+        let volumes = volumes(self.store.records(), rows);
+        let known = match self.embeddings {
+            Some(folder) => match self.known(folder, &volumes.concat())? {
+                Some(known) => Some(known),
+                None => return Ok(None),
+            },
+            None => None,
+        };
         let mut results = Vec::with_capacity(rows.len());
         let mut costs: Vec<StepCost> = Vec::new();
         let mut ticker = Ticker::new("evaluating", rows.len(), 0);
-        for volume in volumes(self.store.records(), rows) {
-            let Some((slices, steps)) = self.volume(&volume, &mut ticker) else { return Ok(None) };
+        for volume in volumes {
+            let Some((slices, steps)) = self.volume(&volume, known.as_ref(), &mut ticker) else { return Ok(None) };
             results.extend(slices);
             if costs.is_empty() {
                 costs = steps;
@@ -129,18 +141,29 @@ impl Evaluator<'_> {
         }
         drop(ticker);
         let mut evaluation = self.summary(split, &results, &costs);
+        if let (Some(first), Some(_)) = (evaluation.steps.first_mut(), &known) {
+            // The encoder's part is not in it.
+            first.milliseconds_per_slice = None;
+        }
         self.write_table(&results, &directory.join(format!("{split}.parquet")))?;
-        self.write_overlays(split, &results, directory)?;
+        self.write_overlays(split, &results, known.as_ref(), directory)?;
         evaluation.seconds = begun.elapsed().as_secs_f64();
         write_json(&directory.join(format!("{split}.json")), &evaluation)?;
         Ok(Some(evaluation))
     }
 
     /// Predicts the slices of a volume, which never sees their masks, and compares.
-    fn volume(&self, rows: &[usize], ticker: &mut Ticker) -> Option<(Vec<SliceResult>, Vec<StepCost>)> {
+    fn volume(
+        &self,
+        rows: &[usize],
+        known: Option<&Known>,
+        ticker: &mut Ticker,
+    ) -> Option<(Vec<SliceResult>, Vec<StepCost>)> {
         let intensity = Intensity::new(&self.config.intensity);
         let slices = |range: Range<usize>| intensity.rows(self.store, &rows[range], self.device);
-        let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices };
+        let untouched = known.map(|known| |i: usize| known.of(rows[i]));
+        let untouched = untouched.as_ref().map(|of| of as &dyn Fn(usize) -> Embedding);
+        let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, untouched };
         let mut controls = Vec::with_capacity(rows.len());
         let mut tick = |i: usize, look: &Look, encoded: &EncodedSlice| {
             controls.push(self.controls(rows[i], look.present, encoded));

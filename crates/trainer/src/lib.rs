@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod device;
+mod embedding_file;
 pub mod evaluate;
 pub mod export;
 pub mod files;

@@ -1,6 +1,5 @@
 //! The training loop: both branches in one step.
 
-mod embedding_file;
 mod encoder_cache;
 mod forward;
 mod non_finite;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{CONFIG, store, weights};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
         assert_eq!(steps[steps.len() - 1][key], e["counts"][key], "{key}");
     }
     assert!(steps.iter().all(|step| step["milliseconds_per_slice"].as_f64().unwrap() > 0.0));
+    judged_again_with_kept_embeddings(&run, &store, &e);
     assert!(run.join("evaluation/test.parquet").is_file() && run.join("evaluation/test/overlays.json").is_file());
     let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
     assert!(error_of(&all).contains("is the store that the run was trained on"));
@@ -103,6 +105,32 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     );
     assert_eq!(image.shape, mask.shape);
     assert_eq!(image.geometry.affine, mask.geometry.affine);
+}
+
+/// Kept in half precision, once for both evaluations, they give what encoding anew gives.
+fn judged_again_with_kept_embeddings(run: &Path, store: &Path, before: &Value) {
+    let (kept, output) = (run.with_file_name("kept"), run.with_file_name("again"));
+    let files = || -> BTreeMap<_, _> {
+        let entries = std::fs::read_dir(&kept).unwrap().map(Result::unwrap);
+        entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect()
+    };
+    let judged = || {
+        let place =
+            ["--run", text(run), "--store", text(store), "--embeddings", text(&kept), "--output", text(&output)];
+        let evaluated = sam_mix(&[&["evaluate", "--json"], &place[..]].concat());
+        assert!(evaluated.status.success(), "{}", error_of(&evaluated));
+        (serde_json::from_slice::<Value>(&evaluated.stdout).unwrap(), files())
+    };
+    let ((first, written), (second, found)) = (judged(), judged());
+    assert!(written.len() == 2 && written == found, "{written:?}, then {found:?}");
+    for key in ["cam_box", "oracle_box", "control_whole_image", "untouched_weights", "classifier", "counts"] {
+        assert_eq!(first[key], second[key], "{key}");
+    }
+    for pointer in ["/cam_box/dice_liver", "/oracle_box/dice_liver", "/untouched_weights/oracle_dice_liver"] {
+        let dice = |e: &Value| e.pointer(pointer).and_then(Value::as_f64).unwrap();
+        assert!((dice(&second) - dice(before)).abs() < 0.01, "{pointer}: {} and {}", dice(&second), dice(before));
+    }
+    assert!(second["steps"][0]["milliseconds_per_slice"].is_null(), "the encoder's part was not measured");
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Bench {
             Tensor::from_slice(&part).reshape([-1, 1, SIZE as i64, SIZE as i64])
         };
         let mut seen = Vec::new();
-        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk };
+        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, untouched: None };
         let found = self.predictor().volume(&volume, &AtomicBool::new(stop), &mut |i, _, _| seen.push(i));
         assert!(stop || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
         found

@@ -67,7 +67,9 @@ trained weights and the same calls which slices show the TARGET; Dice over TARGE
 the trained weights and with the weights as they came; Dice over TARGET slices. Minutes are of training; what an earlier run encoded
 already is not in them.";
 
-const STEP_NOTE: &str = "Figures are after each step, with those before it; milliseconds are the step's own.";
+const STEP_NOTE: &str = "\
+Figures are after each step, with those before it; milliseconds are the step's own. The first step's, which are with encoder and
+classifier, are not measured here, because all runs share what the encoder made of the slices: `evaluate` without `--embeddings` has them.";
 
 impl Document<'_> {
     pub fn markdown(&self) -> String {

@@ -104,7 +104,10 @@ impl Experiment {
         let arguments = lacking.map(|store| {
             let split = if store == 0 { "test" } else { "all" };
             let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
-            vec!["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()]
+            let embeddings = self.embeddings.clone().into();
+            let judged =
+                ["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()];
+            judged.into_iter().chain(["--embeddings".into(), embeddings]).collect()
         });
         arguments.collect()
     }

@@ -44,6 +44,9 @@ pub(super) struct EvaluateArgs {
     /// Folder of the results [default: `evaluation` in the run]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+    /// Keep what the untouched encoder makes of the slices in this folder, for evaluations of other runs
+    #[arg(long, value_name = "FOLDER")]
+    embeddings: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -84,7 +87,9 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     let which = if arguments.last { Which::Last } else { Which::Best };
     let model = Model::from_run(&arguments.run, which, &config, registry, device)?;
     let untouched = untouched_segmenter(&config, device)?;
-    let evaluator = Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, stop };
+    let embeddings = arguments.embeddings.as_deref();
+    let evaluator =
+        Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, embeddings, stop };
     // Another data set's results stand beside the run's own under that set's name.
     let name = if own { split.to_owned() } else { store.info().dataset.clone() };
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));

@@ -1,13 +1,12 @@
 //! Pictures of slices: a few of the best and of the middle, and the worst, sorted by what failed.
 
+use super::known::Known;
 use super::{Evaluator, SliceResult, unpack};
 use crate::files::{write_json, write_whole};
 use crate::loader::Intensity;
 use crate::overlay::{self, Overlay, OverlayRecord};
-use crate::predictor::EncodedSlice;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use stage_api::PromptedSegmenter;
 use std::path::Path;
 
 /// Slices in `worst`, at most.
@@ -50,18 +49,24 @@ impl Failure {
 }
 
 impl Evaluator<'_> {
-    pub(super) fn write_overlays(&self, split: &str, results: &[SliceResult], directory: &Path) -> Result<()> {
+    pub(super) fn write_overlays(
+        &self,
+        split: &str,
+        results: &[SliceResult],
+        known: Option<&Known>,
+        directory: &Path,
+    ) -> Result<()> {
         let folder = directory.join(split).join("overlays");
         let mut records = Vec::new();
         let [best, median, worst] = chosen(results);
         let shown = [("best", best), ("median", median)];
         for (group, result) in shown.into_iter().flat_map(|(group, of)| of.into_iter().map(move |r| (group, r))) {
-            records.push(self.picture(group, None, result, &folder)?);
+            records.push(self.picture(group, None, result, known, &folder)?);
         }
         let mut worst: Vec<_> = worst.into_iter().map(|result| (Failure::of(result), result)).collect();
         worst.sort_by_key(|(failed, _)| *failed);
         for (failed, result) in worst {
-            records.push(self.picture("worst", Some(failed), result, &folder)?);
+            records.push(self.picture("worst", Some(failed), result, known, &folder)?);
         }
         write_json(&directory.join(split).join("overlays.json"), &records).context("overlays")
     }
@@ -71,13 +76,14 @@ impl Evaluator<'_> {
         group: &str,
         failed: Option<Failure>,
         result: &SliceResult,
+        known: Option<&Known>,
         folder: &Path,
     ) -> Result<OverlayRecord> {
         let (record, size) = (&self.store.records()[result.row], self.store.slice_size());
         let intensity = Intensity::new(&self.config.intensity);
         // Maps of all slices were too much to keep.
         let image = intensity.rows(self.store, &[result.row], self.device);
-        let encoded = EncodedSlice::new(&self.model.segmenter, self.model.segmenter.is_adapted(), image);
+        let encoded = self.encoded(result.row, image, known);
         let input = encoded.input(self.model.classifier.input());
         let look = self.model.predictor(self.config).look(input, size).remove(0);
         let file = format!("{group}-{}-{:04}.png", record.case.replace('/', "_"), record.index);

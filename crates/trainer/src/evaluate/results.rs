@@ -78,8 +78,9 @@ pub struct StepResults {
     pub false_positive: usize,
     /// Slices with the target whose mask is empty.
     pub missed: usize,
-    /// What the step itself took, in milliseconds a slice, over all slices; the first step's is with encoder and classifier.
-    pub milliseconds_per_slice: f64,
+    /// What the step itself took, in milliseconds a slice, over all slices; the first step's is with encoder and classifier, and
+    /// `None` where embeddings were kept.
+    pub milliseconds_per_slice: Option<f64>,
 }
 
 /// One volume's results.

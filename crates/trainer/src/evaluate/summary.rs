@@ -152,7 +152,7 @@ fn step(i: usize, cost: &StepCost, results: &[SliceResult], volumes: &Volumes) -
         dice_volume: mean(volumes.values().map(|v| v.iter().map(|r| r.steps[i]).sum::<Overlap>().dice())),
         false_positive: results.iter().filter(|r| r.liver.is_none() && r.steps[i].prediction > 0).count(),
         missed: with_liver(results).filter(|r| r.steps[i].prediction == 0).count(),
-        milliseconds_per_slice: 1e3 * cost.seconds / results.len().max(1) as f64,
+        milliseconds_per_slice: Some(1e3 * cost.seconds / results.len().max(1) as f64),
     }
 }
 

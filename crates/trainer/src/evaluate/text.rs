@@ -71,14 +71,14 @@ pub fn table(e: &Evaluation) -> String {
     for step in &e.steps {
         let _ = writeln!(
             text,
-            "{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9.1}",
+            "{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
             step.name,
             cell(step.dice_all, 4),
             cell(step.dice_liver, 4),
             cell(step.dice_volume, 4),
             step.false_positive,
             step.missed,
-            step.milliseconds_per_slice
+            cell(step.milliseconds_per_slice, 1)
         );
     }
     text

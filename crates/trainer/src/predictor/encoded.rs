@@ -22,6 +22,12 @@ impl<'a> EncodedSlice<'a> {
         Self { segmenter, is_adapted, image, features, untouched, adapted }
     }
 
+    /// The same, where its untouched embedding is known already.
+    #[must_use]
+    pub fn with_untouched(self, embedding: Embedding) -> Self {
+        Self { untouched: embedding.into(), ..self }
+    }
+
     /// What the classifier wants to see of it.
     pub fn input(&self, wanted: ClassifierInput) -> &Tensor {
         match wanted {

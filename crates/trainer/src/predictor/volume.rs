@@ -28,6 +28,8 @@ pub struct VolumeSlices<'a> {
     pub size: usize,
     /// Some of them, `[n, 1, H, H]`, windowed to `[0, 1]`, on the device.
     pub slices: &'a dyn Fn(Range<usize>) -> Tensor,
+    /// A slice's untouched embedding, where they are known already.
+    pub untouched: Option<&'a dyn Fn(usize) -> Embedding>,
 }
 
 /// A predicted volume.
@@ -119,7 +121,10 @@ impl Predictor<'_> {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
+                let mut encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
+                if let Some(untouched) = volume.untouched {
+                    encoded = encoded.with_untouched(untouched(slices.len()));
+                }
                 let own = self.slice_by_itself(&encoded, looks.next(), volume.size, steps);
                 tick(slices.len(), &own.look, &encoded);
                 slices.push(own);

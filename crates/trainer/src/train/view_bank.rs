@@ -7,26 +7,19 @@
 //! number of epochs; memory is the system's page cache, which it can take back.
 
 use super::Training;
-use super::embedding_file::{self, EmbeddingWriter};
 use crate::config::WeakCrops;
+use crate::embedding_file::{identity, known_or_encoded};
 use crate::loader::{Batch, Labelled, Loader, Slices, labels};
 use crate::model::Model;
 use crate::plan::{Step, View, views};
-use crate::progress::Ticker;
 use crate::rows::Rows;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use tch::{Device, Kind, Tensor, no_grad};
-
-/// Slices that are encoded together.
-const BATCH: usize = 4;
-
-/// To be raised where the encoder or the changes of slices come to give other embeddings for the same settings.
-const FORMAT: u32 = 1;
 
 /// Where a run keeps its embeddings while it trains, if no other run shall have them.
 pub(super) fn own_folder(run: &Path) -> PathBuf {
@@ -70,7 +63,6 @@ impl ViewBank {
         let slices: Vec<View> = slices.into_iter().map(|row| View { row, change: 0 }).collect();
         let changed: Vec<View> = of_labelled.iter().filter(|view| view.change > 0).copied().collect();
         let folder = training.embeddings.map_or_else(|| own_folder(training.run), Path::to_path_buf);
-        let settings = &config.segmenter.settings;
         let mut embeddings = HashMap::new();
         for (label, views, changed_by) in [
             ("encoding slices", slices, json!(null)),
@@ -80,23 +72,11 @@ impl ViewBank {
             if views.is_empty() {
                 continue;
             }
-            let of = json!({
-                "format": FORMAT,
-                "weights_sha256": model.segmenter.encoder_fingerprint(),
-                "encoder": (settings.family, settings.input_size, settings.precision),
-                "store": training.store.checksum(),
-                "intensity": config.intensity,
-                "views": views.iter().map(|view| (view.row, view.change)).collect::<Vec<_>>(),
-                "changed_by": changed_by,
-            });
-            let path = embedding_file::path_in(&folder, &of);
-            let all = match embedding_file::open(&path, &of)? {
-                Some(known) => known,
-                None => match encoding.encode(label, &views, &path)? {
-                    Some(writer) => writer.finish(&of)?,
-                    None => return Ok(None),
-                },
-            };
+            let numbers: Vec<_> = views.iter().map(|view| (view.row, view.change)).collect();
+            let of = identity(config, model, training.store.checksum(), &numbers, &changed_by);
+            let encode = |some: Range<usize>| encoding.encode(&views[some]);
+            let all = known_or_encoded(&folder, &of, (label, views.len()), training.stop, &encode)?;
+            let Some(all) = all else { return Ok(None) };
             embeddings.extend(views.into_iter().zip((0..).map(|place| all.get(place))));
         }
         let cells = embeddings.values().next().map_or(1, |embedding| embedding.size()[2] as usize);
@@ -188,25 +168,13 @@ struct Encoding<'a> {
 }
 
 impl Encoding<'_> {
-    /// `None` if the user stopped it.
-    fn encode(&self, label: &'static str, views: &[View], path: &Path) -> Result<Option<EmbeddingWriter>> {
-        let Self { training, model, .. } = self;
-        let mut writer = EmbeddingWriter::create(path)?;
-        let mut ticker = Ticker::new(label, views.len(), 0);
-        for chunk in views.chunks(BATCH) {
-            if training.stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let images: Vec<Tensor> = chunk.iter().map(|view| self.image(view)).collect();
-            let features = model.segmenter.features(&sent(&Tensor::cat(&images, 0), training.device));
-            let embeddings = model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
-            self.check_crops(embeddings.size()[3] as usize)?;
-            writer.append(&embeddings)?;
-            for _ in chunk {
-                ticker.tick("");
-            }
-        }
-        Ok(Some(writer))
+    /// `[n, C, g, g]`
+    fn encode(&self, views: &[View]) -> Result<Tensor> {
+        let images: Vec<Tensor> = views.iter().map(|view| self.image(view)).collect();
+        let features = self.model.segmenter.features(&sent(&Tensor::cat(&images, 0), self.training.device));
+        let embeddings = self.model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
+        self.check_crops(embeddings.size()[3] as usize)?;
+        Ok(embeddings)
     }
 
     /// Whether weak crops can be cut from embeddings of so many places along each axis.

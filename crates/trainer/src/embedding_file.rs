@@ -2,15 +2,79 @@
 //! they are of. Its name follows from that, so that a folder of them serves runs that share some and not others; and it gets
 //! it when it is whole.
 
+use crate::config::Config;
 use crate::files::{read_json, write_json};
+use crate::model::Model;
+use crate::progress::Ticker;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind, Tensor};
 use tempfile::NamedTempFile;
+
+/// Slices that are encoded together.
+const BATCH: usize = 4;
+
+/// To be raised where the encoder or the changes of slices come to give other embeddings for the same settings.
+const FORMAT: u32 = 1;
+
+/// What decides the embeddings of a store's slices, each by its row and the number of its changed view, 0 for the slice as it
+/// is. `changed_by` decides what the changed views are.
+pub(crate) fn identity(
+    config: &Config,
+    model: &Model,
+    store_checksum: &str,
+    views: &[(usize, usize)],
+    changed_by: &Value,
+) -> Value {
+    let settings = &config.segmenter.settings;
+    json!({
+        "format": FORMAT,
+        "weights_sha256": model.segmenter.encoder_fingerprint(),
+        "encoder": (settings.family, settings.input_size, settings.precision),
+        "store": store_checksum,
+        "intensity": config.intensity,
+        "views": views,
+        "changed_by": changed_by,
+    })
+}
+
+/// The embeddings `[n, C, g, g]` of `n` slices, half precision, on the host: those of the folder's file for them, or encoded
+/// now, a few slices at a time, and kept there. `None` if it was stopped.
+///
+/// # Errors
+/// If the file is damaged, or can't be written, or if `encode` fails.
+pub(crate) fn known_or_encoded(
+    folder: &Path,
+    of: &Value,
+    (label, n): (&'static str, usize),
+    stop: &AtomicBool,
+    encode: &dyn Fn(Range<usize>) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
+    let path = path_in(folder, of);
+    if let Some(known) = open(&path, of)? {
+        return Ok(Some(known));
+    }
+    let mut writer = EmbeddingWriter::create(&path)?;
+    let mut ticker = Ticker::new(label, n, 0);
+    for start in (0..n).step_by(BATCH) {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let together = start..n.min(start + BATCH);
+        writer.append(&encode(together.clone())?)?;
+        for _ in together {
+            ticker.tick("");
+        }
+    }
+    drop(ticker);
+    writer.finish(of).map(Some)
+}
 
 /// What lies beside a file of embeddings.
 #[derive(Serialize, Deserialize)]
@@ -22,14 +86,14 @@ struct Description {
 }
 
 /// The file in a folder for embeddings of this.
-pub(super) fn path_in(folder: &Path, of: &Value) -> PathBuf {
+fn path_in(folder: &Path, of: &Value) -> PathBuf {
     let hash = Sha256::digest(of.to_string());
     let name = hash.iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
     folder.join(name + ".f16")
 }
 
 /// A file of embeddings under way; it is removed if it isn't finished. Several runs may write the same at once.
-pub(super) struct EmbeddingWriter {
+struct EmbeddingWriter {
     part: NamedTempFile,
     path: PathBuf,
     count: i64,
@@ -39,16 +103,20 @@ pub(super) struct EmbeddingWriter {
 
 impl EmbeddingWriter {
     /// An empty file.
-    pub fn create(path: &Path) -> Result<Self> {
+    fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
-        let part = tempfile::Builder::new().suffix(".part").tempfile_in(folder);
+        let mut part = tempfile::Builder::new();
+        #[cfg(unix)]
+        // As any other file, less what the process's mask takes away: other users' runs may read it.
+        part.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let part = part.suffix(".part").tempfile_in(folder);
         let part = part.with_context(|| format!("cannot write to '{}'", folder.display()))?;
         Ok(Self { part, path: path.into(), count: 0, shape: Vec::new() })
     }
 
     /// Adds `[n, C, g, g]`.
-    pub fn append(&mut self, embeddings: &Tensor) -> Result<()> {
+    fn append(&mut self, embeddings: &Tensor) -> Result<()> {
         let half = embeddings.to_kind(Kind::Half).to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0u8; half.numel() * 2];
         half.copy_data_u8(&mut bytes, half.numel());
@@ -59,7 +127,7 @@ impl EmbeddingWriter {
     }
 
     /// Completes it with its description, and maps it.
-    pub fn finish(self, of: &Value) -> Result<Tensor> {
+    fn finish(self, of: &Value) -> Result<Tensor> {
         let shape = [vec![self.count], self.shape].concat();
         let cannot = || format!("cannot complete '{}'", self.path.display());
         self.part.as_file().sync_all().with_context(cannot)?;
@@ -77,7 +145,7 @@ impl EmbeddingWriter {
 ///
 /// # Errors
 /// If it is damaged.
-pub(super) fn open(path: &Path, of: &Value) -> Result<Option<Tensor>> {
+fn open(path: &Path, of: &Value) -> Result<Option<Tensor>> {
     if !path.exists() {
         return Ok(None);
     }
