@@ -76,6 +76,10 @@ impl<'a> Chain<'a> {
             let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
             eprintln!("\n> {} {}", binary.name, shown.join(" "));
             let status = command.args(arguments).status().with_context(|| format!("cannot start {}", binary.name))?;
+            if status.code() == Some(130) {
+                // It was told of Ctrl-C, of which the thread that listens for us may not know yet.
+                INTERRUPTED.store(true, Ordering::SeqCst);
+            }
             match status.code() {
                 Some(0) => Ok(()),
                 Some(_) => bail!("{} failed ({status}): its message is above", binary.name),
