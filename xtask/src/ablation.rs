@@ -70,6 +70,9 @@ pub struct Args {
     /// Keep the embeddings of slices and views, RUNS/embeddings, when all runs of the table are done
     #[arg(long)]
     keep_embeddings: bool,
+    /// Let every run encode by itself what it looks at: slower, but no 2 MiB of disk for each slice
+    #[arg(long, conflicts_with = "keep_embeddings")]
+    no_embeddings: bool,
     /// Print the results as JSON at the end
     #[arg(long)]
     json: bool,
@@ -103,10 +106,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     };
     work(&mut chain, &mut document, args.output.as_deref())?;
     // A run that failed, or a row that was left out, may read them.
-    if !args.keep_embeddings && document.failures.is_empty() && args.rows.is_empty() {
-        remove_embeddings(&experiment.embeddings);
-    } else if experiment.embeddings.is_dir() {
-        eprintln!("embeddings are kept for further runs: {}", experiment.embeddings.display());
+    if let Some(embeddings) = &experiment.embeddings {
+        if !args.keep_embeddings && document.failures.is_empty() && args.rows.is_empty() {
+            remove_embeddings(embeddings);
+        } else if embeddings.is_dir() {
+            eprintln!("embeddings are kept for further runs: {}", embeddings.display());
+        }
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&document.json())?);
@@ -208,7 +213,7 @@ fn checksum(workspace: &Workspace, store: &Path) -> Result<String> {
 
 /// What the trainer left in a folder, and the folder if that was all.
 fn remove_embeddings(folder: &Path) {
-    // Not there where no classifier reads any.
+    // Not there where nothing was left to encode.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if [".f16", ".f16.json", ".part"].iter().any(|end| name.to_string_lossy().ends_with(end)) {

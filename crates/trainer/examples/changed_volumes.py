@@ -7,6 +7,7 @@ Needs nibabel, numpy and scipy. Any label of the mask above 0 counts. FOLDER get
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -48,11 +49,16 @@ def big_lesion(hu, mask, spacing_mm):
     return hu - 60 * ((square <= 40**2) & (mask > 0)), mask
 
 
-def half(hu, mask, upper):
-    """A scan that begins or ends in the middle of the organ."""
+def first_half(hu, mask):
+    """A scan that ends in the middle of the organ."""
     slices = numpy.flatnonzero(mask.any((0, 1)))
-    middle = (slices[0] + slices[-1]) // 2
-    return (hu[:, :, middle:], mask[:, :, middle:]) if upper else (hu[:, :, :middle], mask[:, :, :middle])
+    middle = (slices[0] + slices[-1] + 1) // 2
+    return hu[:, :, :middle], mask[:, :, :middle]
+
+
+def last_half(hu, mask):
+    """A scan that begins in the middle of the organ."""
+    return tuple(volume[:, :, ::-1] for volume in first_half(hu[:, :, ::-1], mask[:, :, ::-1]))
 
 
 CHANGES = {
@@ -70,8 +76,8 @@ CHANGES = {
     "organ-darker": lambda hu, mask: organ_by(hu, mask, -30),
     "organ-brighter": lambda hu, mask: organ_by(hu, mask, 50),
     "cut": cut,
-    "upper-half": lambda hu, mask: half(hu, mask, upper=True),
-    "lower-half": lambda hu, mask: half(hu, mask, upper=False),
+    "first-half": first_half,
+    "last-half": last_half,
     "coarse-slices": lambda hu, mask: (hu[:, :, ::2], mask[:, :, ::2]),
     "coarse-pixels": lambda hu, mask: (resampled(hu, (0.5, 0.5, 1), 1), resampled(mask, (0.5, 0.5, 1), 0)),
 }
@@ -80,16 +86,16 @@ CHANGES = {
 def main(ct, truth, folder, every=1):
     image = nibabel.load(ct)
     every = int(every)
-    spacing = image.affine @ numpy.diag([1, 1, every, 1])
+    unchanged = image.affine @ numpy.diag([1, 1, every, 1])
     hu = numpy.asarray(image.dataobj, dtype=numpy.float32)[:, :, ::every]
     mask = (numpy.asarray(nibabel.load(truth).dataobj) > 0).astype(numpy.uint8)[:, :, ::every]
-    spacing_mm = numpy.linalg.norm(spacing[:3, :3], axis=0)
-    changes = {**CHANGES, "big-lesion": lambda hu, mask: big_lesion(hu, mask, spacing_mm)}
+    spacing_mm = numpy.linalg.norm(unchanged[:3, :3], axis=0)
+    changes = {**CHANGES, "big-lesion": partial(big_lesion, spacing_mm=spacing_mm)}
     for name, change in changes.items():
         changed, changed_mask = change(hu, mask)
         patient = Path(folder) / name
         (patient / "segmentations").mkdir(parents=True, exist_ok=True)
-        affine = spacing
+        affine = unchanged
         if name.startswith("coarse"):
             affine = affine @ numpy.diag([*(numpy.array(hu.shape) / changed.shape), 1])
         nibabel.save(nibabel.Nifti1Image(changed.astype(numpy.int16), affine), patient / "ct.nii.gz")

@@ -3,8 +3,9 @@
 //! it when it is whole.
 
 use crate::config::Config;
-use crate::files::{read_json, write_json};
+use crate::files::read_json;
 use crate::model::Model;
+use crate::plan::View;
 use crate::progress::Ticker;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -23,50 +24,55 @@ const BATCH: usize = 4;
 /// To be raised where the encoder or the changes of slices come to give other embeddings for the same settings.
 const FORMAT: u32 = 1;
 
-/// What decides the embeddings of a store's slices, each by its row and the number of its changed view, 0 for the slice as it
-/// is. `changed_by` decides what the changed views are.
+/// What decides the embeddings of a store's slices and their views. `changed_by` decides what the changed views are.
 pub(crate) fn identity(
     config: &Config,
     model: &Model,
     store_checksum: &str,
-    views: &[(usize, usize)],
+    views: &[View],
     changed_by: &Value,
+    device: Device,
 ) -> Value {
     let settings = &config.segmenter.settings;
     json!({
         "format": FORMAT,
         "weights_sha256": model.segmenter.encoder_fingerprint(),
         "encoder": (settings.family, settings.input_size, settings.precision),
+        // A GPU rounds in another way.
+        "device": if device.is_cuda() { "cuda" } else { "cpu" },
         "store": store_checksum,
         "intensity": config.intensity,
-        "views": views,
+        "views": views.iter().map(|view| (view.row, view.change)).collect::<Vec<_>>(),
         "changed_by": changed_by,
     })
 }
 
-/// The embeddings `[n, C, g, g]` of `n` slices, half precision, on the host: those of the folder's file for them, or encoded
-/// now, a few slices at a time, and kept there. `None` if it was stopped.
+/// The embeddings `[count, C, g, g]`, half precision, on the host: those of the folder's file for them, or encoded now, a few at
+/// a time, and kept there. `None` if it was stopped. `label` is what the progress bar says.
 ///
 /// # Errors
 /// If the file is damaged, or can't be written, or if `encode` fails.
 pub(crate) fn known_or_encoded(
     folder: &Path,
     of: &Value,
-    (label, n): (&'static str, usize),
+    label: &'static str,
+    count: usize,
     stop: &AtomicBool,
     encode: &dyn Fn(Range<usize>) -> Result<Tensor>,
 ) -> Result<Option<Tensor>> {
     let path = path_in(folder, of);
+    // It is mapped by its name.
+    ensure!(path.to_str().is_some(), "'{}' is not UTF-8: name another folder", path.display());
     if let Some(known) = open(&path, of)? {
         return Ok(Some(known));
     }
     let mut writer = EmbeddingWriter::create(&path)?;
-    let mut ticker = Ticker::new(label, n, 0);
-    for start in (0..n).step_by(BATCH) {
+    let mut ticker = Ticker::new(label, count, 0);
+    for start in (0..count).step_by(BATCH) {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let together = start..n.min(start + BATCH);
+        let together = start..count.min(start + BATCH);
         writer.append(&encode(together.clone())?)?;
         for _ in together {
             ticker.tick("");
@@ -106,12 +112,7 @@ impl EmbeddingWriter {
     fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
-        let mut part = tempfile::Builder::new();
-        #[cfg(unix)]
-        // As any other file, less what the process's mask takes away: other users' runs may read it.
-        part.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let part = part.suffix(".part").tempfile_in(folder);
-        let part = part.with_context(|| format!("cannot write to '{}'", folder.display()))?;
+        let part = part_in(folder)?;
         Ok(Self { part, path: path.into(), count: 0, shape: Vec::new() })
     }
 
@@ -135,10 +136,23 @@ impl EmbeddingWriter {
             // Another run was faster.
             return mapped(&self.path, &shape);
         }
-        write_json(&description_of(&self.path), &Description { of: of.clone(), shape: shape.clone() })?;
+        // Under a name of its own too: of several runs that finish at once the last one's is kept, and they are the same.
+        let mut description = part_in(self.path.parent().unwrap_or(Path::new(".")))?;
+        serde_json::to_writer_pretty(&mut description, &Description { of: of.clone(), shape: shape.clone() })?;
+        description.as_file().sync_all().with_context(cannot)?;
+        description.persist(description_of(&self.path)).with_context(cannot)?;
         self.part.persist(&self.path).with_context(cannot)?;
         mapped(&self.path, &shape)
     }
+}
+
+/// A file under way, in a folder.
+fn part_in(folder: &Path) -> Result<NamedTempFile> {
+    let mut part = tempfile::Builder::new();
+    // As any other file, less what the process's mask takes away: other users' runs may read it.
+    #[cfg(unix)]
+    part.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    part.suffix(".part").tempfile_in(folder).with_context(|| format!("cannot write to '{}'", folder.display()))
 }
 
 /// The embeddings `[n, C, g, g]` of a file; `None` if there is none.

@@ -130,6 +130,7 @@ fn judged_again_with_kept_embeddings(run: &Path, store: &Path, before: &Value) {
         let dice = |e: &Value| e.pointer(pointer).and_then(Value::as_f64).unwrap();
         assert!((dice(&second) - dice(before)).abs() < 0.01, "{pointer}: {} and {}", dice(&second), dice(before));
     }
+    assert!(second["kept_embeddings"] == true && before["kept_embeddings"] == false);
     assert!(second["steps"][0]["milliseconds_per_slice"].is_null(), "the encoder's part was not measured");
 }
 

@@ -94,17 +94,19 @@ struct Bench {
     classifier: Bright,
     segmenter: Cutter,
     prediction: PredictionConfig,
+    /// Whether the untouched embeddings are known before.
+    known: bool,
 }
 
 impl Bench {
     fn new(input: ClassifierInput, volume: VolumeConfig) -> Self {
         let prediction = PredictionConfig { refinements: 1, volume, ..PredictionConfig::default() };
-        Self { classifier: Bright(input), segmenter: Cutter::default(), prediction }
+        Self { classifier: Bright(input), segmenter: Cutter::default(), prediction, known: false }
     }
 
     fn predictor(&self) -> Predictor<'_> {
         static PROMPT: PromptSettings = PromptSettings { threshold: 0.2, absolute: true };
-        let Self { classifier, segmenter, prediction } = self;
+        let Self { classifier, segmenter, prediction, .. } = self;
         Predictor { classifier, segmenter, prompt: &PROMPT, prediction }
     }
 
@@ -114,7 +116,9 @@ impl Bench {
             Tensor::from_slice(&part).reshape([-1, 1, SIZE as i64, SIZE as i64])
         };
         let mut seen = Vec::new();
-        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, untouched: None };
+        let known = |i: usize| Embedding::new(chunk(i..i + 1), [SIZE, SIZE]);
+        let untouched = self.known.then_some(&known as &dyn Fn(usize) -> Embedding);
+        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, untouched };
         let found = self.predictor().volume(&volume, &AtomicBool::new(stop), &mut |i, _, _| seen.push(i));
         assert!(stop || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
         found
@@ -174,6 +178,27 @@ fn each_slice_is_encoded_once_and_only_where_it_is_looked_into() {
     assert_eq!(counts(ClassifierInput::Slices, false), [4, 4, 0], "both embeddings are one");
     assert_eq!(counts(ClassifierInput::Embedding, true), [6, 6, 4]);
     assert_eq!(counts(ClassifierInput::Embedding, false), [6, 6, 0]);
+}
+
+#[test]
+fn known_embeddings_are_not_made_again_and_give_the_same_masks() {
+    for (input, is_adapted, counts) in [
+        (ClassifierInput::Slices, true, [4, 0, 4]),
+        (ClassifierInput::Slices, false, [0, 0, 0]),
+        (ClassifierInput::Embedding, true, [4, 0, 4]),
+        (ClassifierInput::Embedding, false, [0, 0, 0]),
+    ] {
+        let found = |known| {
+            let mut bench = Bench { known, ..Bench::new(input, VolumeConfig::default()) };
+            bench.segmenter.is_adapted = is_adapted;
+            let found = bench.volume(&six_slices(), false).unwrap();
+            let Cutter { features, untouched, adapted, .. } = &bench.segmenter;
+            (found, [features.get(), untouched.get(), adapted.get()])
+        };
+        let ((made, _), (known, made_again)) = (found(false), found(true));
+        assert_eq!(masks(&known), masks(&made));
+        assert_eq!(made_again, counts);
+    }
 }
 
 #[test]

@@ -67,9 +67,11 @@ trained weights and the same calls which slices show the TARGET; Dice over TARGE
 the trained weights and with the weights as they came; Dice over TARGET slices. Minutes are of training; what an earlier run encoded
 already is not in them.";
 
-const STEP_NOTE: &str = "\
-Figures are after each step, with those before it; milliseconds are the step's own. The first step's, which are with encoder and
-classifier, are not measured here, because all runs share what the encoder made of the slices: `evaluate` without `--embeddings` has them.";
+const STEP_NOTE: &str = "Figures are after each step, with those before it; milliseconds are the step's own.";
+
+const NOT_MEASURED: &str = "
+The first step's, which are with encoder and classifier, are not measured where evaluations share what the encoder made of the slices:
+`evaluate` without `--embeddings` has them.";
 
 impl Document<'_> {
     pub fn markdown(&self) -> String {
@@ -94,7 +96,8 @@ impl Document<'_> {
             let _ = write!(text, "\n## {what} `{}`\n\n{}", store.path.display(), self.counts(index));
             text += &self.table_of(index);
         }
-        let _ = writeln!(text, "\n## The steps of the inference: {}\n\n{STEP_NOTE}", rows[*steps_of].name);
+        let (of, more) = (&rows[*steps_of].name, self.not_measured());
+        let _ = writeln!(text, "\n## The steps of the inference: {of}\n\n{STEP_NOTE}{more}");
         for (index, store) in stores.iter().enumerate() {
             let _ = write!(text, "\n`{}`:\n\n{}", store.path.display(), self.steps_table(index));
         }
@@ -157,6 +160,16 @@ impl Document<'_> {
 
     fn of_target(&self, text: &str) -> String {
         text.replace("TARGET", &self.experiment.stores[0].target)
+    }
+
+    /// A note where not every run has measured its first step.
+    fn not_measured(&self) -> &'static str {
+        let Some(results) = self.results.get(self.experiment.steps_of) else { return "" };
+        let is_measured = |store: usize| {
+            let first = results.steps(store).into_iter().next();
+            first.is_none_or(|name| results.step(store, &name, "milliseconds_per_slice").count() == results.runs.len())
+        };
+        if (0..self.experiment.stores.len()).all(is_measured) { "" } else { NOT_MEASURED }
     }
 
     /// Where and by what the runs were trained, which may have been another day.

@@ -21,8 +21,8 @@ pub struct Experiment {
     pub seeds: u64,
     /// The row whose steps of inference are shown.
     pub steps_of: usize,
-    /// Where runs that encode the same slices or views find what came of it. Large.
-    pub embeddings: PathBuf,
+    /// Where runs that encode the same slices or views find what came of it, if they shall. Large.
+    pub embeddings: Option<PathBuf>,
 }
 
 /// One run.
@@ -75,7 +75,7 @@ impl Experiment {
             jobs.extend(of_seed);
         }
         jobs.sort_by_key(|job| job.progress() != Progress::Finished);
-        let embeddings = args.runs.join("embeddings");
+        let embeddings = (!args.no_embeddings).then(|| args.runs.join("embeddings"));
         Ok(Self { rows: table.rows, jobs, stores, seeds: args.seeds, steps_of, embeddings })
     }
 
@@ -91,7 +91,7 @@ impl Experiment {
         for item in &self.rows[job.row].set {
             add("--set", item.into());
         }
-        add("--embeddings", self.embeddings.clone().into());
+        arguments.extend(self.sharing());
         if job.progress() != Progress::New {
             arguments.push("--resume".into());
         }
@@ -104,12 +104,15 @@ impl Experiment {
         let arguments = lacking.map(|store| {
             let split = if store == 0 { "test" } else { "all" };
             let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
-            let embeddings = self.embeddings.clone().into();
             let judged =
                 ["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()];
-            judged.into_iter().chain(["--embeddings".into(), embeddings]).collect()
+            judged.into_iter().chain(self.sharing()).collect()
         });
         arguments.collect()
+    }
+
+    fn sharing(&self) -> impl Iterator<Item = OsString> {
+        self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()])
     }
 
     /// What a finished run is worth on a store; `None` if that was not judged, or by a checkpoint that the run has no more.

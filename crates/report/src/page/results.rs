@@ -276,7 +276,7 @@ fn legend(run: &Run) -> Markup {
                 }
                 li {
                     sup { "†" } " " b { "n/a" } ": undefined (no slice with " (target) ", a single class) or not to be trusted (millimetres "
-                    "where the volumes' spacing is nominal)."
+                    "where the volumes' spacing is nominal) or not measured (time of the encoder, with kept embeddings)."
                 }
             }
         }

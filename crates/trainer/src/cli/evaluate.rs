@@ -44,7 +44,7 @@ pub(super) struct EvaluateArgs {
     /// Folder of the results [default: `evaluation` in the run]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// Keep what the untouched encoder makes of the slices in this folder, for evaluations of other runs
+    /// Folder that keeps what the untouched encoder makes of the slices: evaluations that find it there don't encode them again
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     let name = if own { split.to_owned() } else { store.info().dataset.clone() };
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));
     let Some(evaluation) = evaluator.run(&name, &rows, &output)? else {
-        eprintln!("stopped; nothing was written");
+        eprintln!("stopped; no results were written");
         return Ok(false);
     };
     if arguments.json {

@@ -3,6 +3,7 @@
 use super::Evaluator;
 use crate::embedding_file::{identity, known_or_encoded};
 use crate::loader::Intensity;
+use crate::plan::View;
 use crate::predictor::EncodedSlice;
 use anyhow::Result;
 use serde_json::json;
@@ -32,15 +33,15 @@ impl Known {
 impl Evaluator<'_> {
     /// The embeddings of these rows, of the folder or encoded now; `None` if it was stopped.
     pub(super) fn known(&self, folder: &Path, rows: &[usize]) -> Result<Option<Known>> {
-        let views: Vec<_> = rows.iter().map(|&row| (row, 0)).collect();
-        let of = identity(self.config, self.model, self.store.checksum(), &views, &json!(null));
+        let views: Vec<View> = rows.iter().map(|&row| View { row, change: 0 }).collect();
+        let of = identity(self.config, self.model, self.store.checksum(), &views, &json!(null), self.device);
         let intensity = Intensity::new(&self.config.intensity);
         let encode = |some: Range<usize>| {
             let segmenter = &self.model.segmenter;
             let features = segmenter.features(&intensity.rows(self.store, &rows[some], self.device));
             Ok(segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor)
         };
-        let embeddings = known_or_encoded(folder, &of, ("encoding slices", rows.len()), self.stop, &encode)?;
+        let embeddings = known_or_encoded(folder, &of, "encoding slices", rows.len(), self.stop, &encode)?;
         Ok(embeddings.map(|embeddings| {
             let places = rows.iter().copied().zip(0..).collect();
             Known { embeddings, places, size: self.store.slice_size(), device: self.device }

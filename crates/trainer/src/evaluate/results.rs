@@ -107,6 +107,9 @@ pub struct Evaluation {
     pub dataset: String,
     /// The store's checksum.
     pub store_checksum: String,
+    /// Whether it judged by embeddings that a folder keeps, in half precision.
+    #[serde(default)]
+    pub kept_embeddings: bool,
     /// What counts: no ground truth.
     pub cam_box: BoxResults,
     /// With true boxes, over the slices with the target; never what counts.

@@ -28,6 +28,7 @@ impl Evaluator<'_> {
             split: split.into(),
             dataset: self.store.info().dataset.clone(),
             store_checksum: self.store.checksum().into(),
+            kept_embeddings: self.embeddings.is_some(),
             cam_box: cam_box(results, &volumes),
             oracle_box: oracle_box(results, &volumes),
             classifier: classifier(results),

@@ -28,7 +28,8 @@ pub struct VolumeSlices<'a> {
     pub size: usize,
     /// Some of them, `[n, 1, H, H]`, windowed to `[0, 1]`, on the device.
     pub slices: &'a dyn Fn(Range<usize>) -> Tensor,
-    /// A slice's untouched embedding, where they are known already.
+    /// The untouched embedding `[1, C, g, g]` of a slice, by its index in the volume, 32-bit, on the device; where they are known
+    /// already.
     pub untouched: Option<&'a dyn Fn(usize) -> Embedding>,
 }
 

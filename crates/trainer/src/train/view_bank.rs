@@ -72,10 +72,9 @@ impl ViewBank {
             if views.is_empty() {
                 continue;
             }
-            let numbers: Vec<_> = views.iter().map(|view| (view.row, view.change)).collect();
-            let of = identity(config, model, training.store.checksum(), &numbers, &changed_by);
+            let of = identity(config, model, training.store.checksum(), &views, &changed_by, training.device);
             let encode = |some: Range<usize>| encoding.encode(&views[some]);
-            let all = known_or_encoded(&folder, &of, (label, views.len()), training.stop, &encode)?;
+            let all = known_or_encoded(&folder, &of, label, views.len(), training.stop, &encode)?;
             let Some(all) = all else { return Ok(None) };
             embeddings.extend(views.into_iter().zip((0..).map(|place| all.get(place))));
         }
