@@ -67,18 +67,25 @@ pub struct Args {
     /// The row whose steps of inference get a table of their own [default: the first]
     #[arg(long, value_name = "KEY")]
     steps_of: Option<String>,
-    /// Keep the embeddings of slices and views, RUNS/embeddings, when all runs of the table are done
-    #[arg(long)]
-    keep_embeddings: bool,
-    /// Let every run encode by itself what it looks at: slower, but no 2 MiB of disk for each slice
-    #[arg(long, conflicts_with = "keep_embeddings")]
-    no_embeddings: bool,
+    /// What becomes of the embeddings of slices and views in RUNS/embeddings, 2 MiB each
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Embeddings::Shared)]
+    embeddings: Embeddings,
     /// Print the results as JSON at the end
     #[arg(long)]
     json: bool,
     /// Print the commands that would run, and start nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Embeddings {
+    /// Runs share them, and they are removed when all runs of the table are done
+    Shared,
+    /// Runs share them, and they are kept
+    Kept,
+    /// Every run encodes by itself what it looks at: slower, but without the disk space
+    Unshared,
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
@@ -107,7 +114,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     work(&mut chain, &mut document, args.output.as_deref())?;
     // A run that failed, or a row that was left out, may read them.
     if let Some(embeddings) = &experiment.embeddings {
-        if !args.keep_embeddings && document.failures.is_empty() && args.rows.is_empty() {
+        if args.embeddings == Embeddings::Shared && document.failures.is_empty() && args.rows.is_empty() {
             remove_embeddings(embeddings);
         } else if embeddings.is_dir() {
             eprintln!("embeddings are kept for further runs: {}", embeddings.display());

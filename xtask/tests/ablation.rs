@@ -147,7 +147,7 @@ fn ctrl_c_ends_it_and_the_same_command_goes_on() {
     assert_eq!(checkout.embeddings(), 2);
     let text = fs::read_to_string(checkout.path().join("results/table.md")).unwrap();
     assert!(text.contains("| first | 1 | 0.5000 |") && text.contains("| second | 0 of 1 | – |"), "{text}");
-    let output = checkout.ablation(&["--keep-embeddings"]);
+    let output = checkout.ablation(&["--embeddings", "kept"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let begun = ["train runs/first-0 again", "train runs/stop-0 again", "evaluate runs/stop-0"];
     assert_eq!(checkout.log(), [&begun[..], &["train runs/third-0", "evaluate runs/third-0"]].concat());

@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Args;
 use super::store::{Store, check_names};
 use super::table::{Row, Table};
+use super::{Args, Embeddings};
 use crate::workspace::Workspace;
 
 /// All that was checked before anything runs.
@@ -75,7 +75,7 @@ impl Experiment {
             jobs.extend(of_seed);
         }
         jobs.sort_by_key(|job| job.progress() != Progress::Finished);
-        let embeddings = (!args.no_embeddings).then(|| args.runs.join("embeddings"));
+        let embeddings = (args.embeddings != Embeddings::Unshared).then(|| args.runs.join("embeddings"));
         Ok(Self { rows: table.rows, jobs, stores, seeds: args.seeds, steps_of, embeddings })
     }
 

@@ -93,7 +93,7 @@ fn a_dry_run_goes_seed_by_seed() {
         .concat()
     };
     assert_eq!(text, of_seed(0) + &of_seed(1));
-    let anew = dry(&place, &["--across", "PLACE/other", "--seeds", "2", "--no-embeddings"]);
+    let anew = dry(&place, &["--across", "PLACE/other", "--seeds", "2", "--embeddings", "unshared"]);
     assert_eq!(anew, text.replace(" --embeddings PLACE/runs/embeddings", ""));
 }
 
