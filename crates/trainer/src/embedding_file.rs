@@ -110,10 +110,7 @@ struct EmbeddingWriter {
 impl EmbeddingWriter {
     /// An empty file.
     fn create(path: &Path) -> Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
-        let part = part_in(folder)?;
-        Ok(Self { part, path: path.into(), count: 0, shape: Vec::new() })
+        Ok(Self { part: part_of(path)?, path: path.into(), count: 0, shape: Vec::new() })
     }
 
     /// Adds `[n, C, g, g]`.
@@ -137,7 +134,7 @@ impl EmbeddingWriter {
             return mapped(&self.path, &shape);
         }
         // Under a name of its own too: of several runs that finish at once the last one's is kept, and they are the same.
-        let mut description = part_in(self.path.parent().unwrap_or(Path::new(".")))?;
+        let mut description = part_of(&self.path)?;
         serde_json::to_writer_pretty(&mut description, &Description { of: of.clone(), shape: shape.clone() })?;
         description.as_file().sync_all().with_context(cannot)?;
         description.persist(description_of(&self.path)).with_context(cannot)?;
@@ -146,8 +143,10 @@ impl EmbeddingWriter {
     }
 }
 
-/// A file under way, in a folder.
-fn part_in(folder: &Path) -> Result<NamedTempFile> {
+/// A file under way in the folder of the one that it will be, which is made if it isn't there.
+fn part_of(path: &Path) -> Result<NamedTempFile> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
     let mut part = tempfile::Builder::new();
     // As any other file, less what the process's mask takes away: other users' runs may read it.
     #[cfg(unix)]
