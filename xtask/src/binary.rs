@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
+use crate::setup;
 use crate::workspace::Workspace;
 
 /// A program of the workspace.
@@ -11,12 +12,14 @@ pub struct Binary {
     pub name: &'static str,
     /// First build on two cores in minutes: polars, libtorch's bindings.
     first_build_minutes: u32,
+    links_libtorch: bool,
 }
 
-pub const PHANTOM: Binary = Binary { name: "sam-mix-phantom", first_build_minutes: 1 };
-pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 8 };
-pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 12 };
-pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 1 };
+pub const PHANTOM: Binary = Binary { name: "sam-mix-phantom", first_build_minutes: 1, links_libtorch: false };
+pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 8, links_libtorch: false };
+pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 12, links_libtorch: true };
+pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 1, links_libtorch: false };
+pub const STUDY: Binary = Binary { name: "sam-mix-study", first_build_minutes: 1, links_libtorch: false };
 
 /// Arguments that belong to the started program.
 #[derive(clap::Args)]
@@ -27,8 +30,13 @@ pub struct Forwarded {
 }
 
 impl Forwarded {
+    /// Whether an option without a value is among them.
+    pub fn asks_for(&self, option: &str) -> bool {
+        self.arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == option)
+    }
+
     pub fn asks_for_help(&self) -> bool {
-        self.arguments.iter().take_while(|argument| *argument != "--").any(|a| a == "--help" || a == "-h")
+        self.asks_for("--help") || self.asks_for("-h")
     }
 }
 
@@ -52,9 +60,17 @@ pub fn build(workspace: &Workspace, binaries: &[&Binary]) -> Result<()> {
     Ok(())
 }
 
+/// Builds programs, after setting up what they link.
+pub fn provide(workspace: &Workspace, binaries: &[&Binary]) -> Result<()> {
+    if binaries.iter().any(|binary| binary.links_libtorch) {
+        setup::ensure_libtorch(workspace)?;
+    }
+    if binaries.is_empty() { Ok(()) } else { build(workspace, binaries) }
+}
+
 /// Builds `binary` and becomes it: Ctrl-C, terminal and exit code are the program's own.
 pub fn start(workspace: &Workspace, binary: &Binary, verb: &[&str], arguments: &[OsString]) -> Result<ExitCode> {
-    build(workspace, &[binary])?;
+    provide(workspace, &[binary])?;
     let program = workspace.program(binary.name);
     replace_by(Command::new(&program).args(verb).args(arguments))
         .with_context(|| format!("cannot start '{}'", program.display()))

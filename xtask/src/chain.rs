@@ -47,35 +47,13 @@ impl<'a> Chain<'a> {
 
     /// Runs a built program at the root of the checkout.
     pub fn program<S: AsRef<OsStr>>(&mut self, name: &'static str, binary: &Binary, arguments: &[S]) -> Result<()> {
-        let mut command = Command::new(self.workspace.program(binary.name));
-        command.current_dir(self.workspace.root());
-        self.start(name, binary, command, arguments)
-    }
-
-    /// Runs a built program where the user is. What it prints goes to standard error: standard output is for our results.
-    pub fn program_aside<S: AsRef<OsStr>>(
-        &mut self,
-        name: &'static str,
-        binary: &Binary,
-        arguments: &[S],
-    ) -> Result<()> {
-        let mut command = Command::new(self.workspace.program(binary.name));
-        command.stdout(std::io::stderr());
-        self.start(name, binary, command, arguments)
-    }
-
-    fn start<S: AsRef<OsStr>>(
-        &mut self,
-        name: &'static str,
-        binary: &Binary,
-        mut command: Command,
-        arguments: &[S],
-    ) -> Result<()> {
         let resumed_by = self.resumed_by.clone();
+        let mut command = Command::new(self.workspace.program(binary.name));
+        command.current_dir(self.workspace.root()).args(arguments);
         self.part(name, || {
             let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
             eprintln!("\n> {} {}", binary.name, shown.join(" "));
-            let status = command.args(arguments).status().with_context(|| format!("cannot start {}", binary.name))?;
+            let status = command.status().with_context(|| format!("cannot start {}", binary.name))?;
             if status.code() == Some(130) {
                 // It was told of Ctrl-C, of which the thread that listens for us may not know yet.
                 INTERRUPTED.store(true, Ordering::SeqCst);

@@ -1,23 +1,17 @@
 //! `cargo xtask VERB`: sets SAM-Mix up, builds the program that a verb needs, and starts it with the same arguments.
 //! Builds in seconds: it links neither libtorch nor polars, and never waits for their builds.
 
-mod ablation;
 mod bench;
 mod binary;
 mod chain;
 mod cuda;
 mod doctor;
-mod evaluate;
-mod export;
 mod fuzz;
-mod inspect;
 mod libtorch;
 mod parity;
-mod predict;
+mod pass;
 mod prepare;
 mod python;
-mod report;
-mod runs;
 mod setup;
 mod test;
 mod train;
@@ -54,22 +48,22 @@ enum Verb {
     Doctor(doctor::Args),
     #[command(about = prepare::ABOUT, after_help = prepare::EXAMPLES, disable_help_flag = true)]
     Prepare(Forwarded),
-    #[command(about = inspect::ABOUT, after_help = inspect::EXAMPLES, disable_help_flag = true)]
+    #[command(about = pass::INSPECT.about, after_help = pass::INSPECT.examples, disable_help_flag = true)]
     Inspect(Forwarded),
     #[command(about = train::ABOUT, after_help = train::EXAMPLES, disable_help_flag = true)]
     Train(Forwarded),
-    #[command(about = evaluate::ABOUT, after_help = evaluate::EXAMPLES, disable_help_flag = true)]
+    #[command(about = pass::EVALUATE.about, after_help = pass::EVALUATE.examples, disable_help_flag = true)]
     Evaluate(Forwarded),
-    #[command(about = predict::ABOUT, after_help = predict::EXAMPLES, disable_help_flag = true)]
+    #[command(about = pass::PREDICT.about, after_help = pass::PREDICT.examples, disable_help_flag = true)]
     Predict(Forwarded),
-    #[command(about = export::ABOUT, after_help = export::EXAMPLES, disable_help_flag = true)]
+    #[command(about = pass::EXPORT.about, after_help = pass::EXPORT.examples, disable_help_flag = true)]
     Export(Forwarded),
-    #[command(about = report::ABOUT, after_help = report::EXAMPLES, disable_help_flag = true)]
+    #[command(about = pass::REPORT_OF_RUN.about, after_help = pass::REPORT_OF_RUN.examples, disable_help_flag = true)]
     Report(Forwarded),
-    #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
-    Runs(runs::Args),
-    #[command(about = ablation::ABOUT, after_help = ablation::EXAMPLES)]
-    Ablation(ablation::Args),
+    #[command(about = pass::RUNS.about, after_help = pass::RUNS.examples, disable_help_flag = true)]
+    Runs(Forwarded),
+    #[command(about = pass::ABLATION.about, after_help = pass::ABLATION.examples, disable_help_flag = true)]
+    Ablation(Forwarded),
     #[command(about = test::ABOUT, after_help = test::EXAMPLES, disable_help_flag = true)]
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
@@ -86,14 +80,14 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&workspace, &args),
         Verb::Doctor(args) => Ok(doctor::run(&workspace, &args)),
         Verb::Prepare(forwarded) => prepare::run(&workspace, &forwarded),
-        Verb::Inspect(forwarded) => inspect::run(&workspace, &forwarded),
+        Verb::Inspect(forwarded) => pass::INSPECT.run(&workspace, &forwarded),
         Verb::Train(forwarded) => train::run(&workspace, &forwarded),
-        Verb::Evaluate(forwarded) => evaluate::run(&workspace, &forwarded),
-        Verb::Predict(forwarded) => predict::run(&workspace, &forwarded),
-        Verb::Export(forwarded) => export::run(&workspace, &forwarded),
-        Verb::Report(forwarded) => report::run(&workspace, &forwarded),
-        Verb::Runs(args) => runs::run(&workspace, &args),
-        Verb::Ablation(args) => ablation::run(&workspace, &args),
+        Verb::Evaluate(forwarded) => pass::EVALUATE.run(&workspace, &forwarded),
+        Verb::Predict(forwarded) => pass::PREDICT.run(&workspace, &forwarded),
+        Verb::Export(forwarded) => pass::EXPORT.run(&workspace, &forwarded),
+        Verb::Report(forwarded) => pass::REPORT_OF_RUN.run(&workspace, &forwarded),
+        Verb::Runs(forwarded) => pass::RUNS.run(&workspace, &forwarded),
+        Verb::Ablation(forwarded) => pass::ABLATION.run(&workspace, &forwarded),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Parity(args) => parity::run(&workspace, &args),

@@ -29,7 +29,6 @@ pub fn run(workspace: &Workspace, forwarded: &Forwarded) -> Result<ExitCode> {
         return binary::help(workspace, "train", &SAM_MIX, &["train"]);
     }
     if !forwarded.arguments.is_empty() {
-        setup::ensure_libtorch(workspace)?;
         return binary::start(workspace, &SAM_MIX, &["train"], &forwarded.arguments);
     }
     quickstart(workspace)

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store"]),
     ("phantom", &[]),
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("slice-sampling", &["slice-store"]),
     ("slice-store", &[]),
     ("stage-api", &[]),
+    ("study", &[]),
     ("xtask", &[]),
 ];
 

@@ -1,4 +1,4 @@
-//! `cargo xtask runs`: the runs below a folder with their best figures.
+//! `sam-mix-study runs`: the runs below a folder with their best figures.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -7,12 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::workspace::Workspace;
+use crate::located;
 
 pub const ABOUT: &str = "List runs with their best metrics";
 
 pub const EXAMPLES: &str = "\
-Reads run.json and evaluation/*.json of every run. Nothing is built or started.
+Reads run.json and evaluation/*.json of every run. No program is started.
 
 Examples:
   cargo xtask runs
@@ -31,8 +31,8 @@ pub struct Args {
 /// How deep below the folder runs are looked for.
 const DEEPEST: usize = 4;
 
-pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let folder = if args.folder.is_dir() { args.folder.clone() } else { workspace.root().join(&args.folder) };
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let folder = located(&args.folder, Path::new("."));
     ensure!(folder.is_dir(), "'{}' is no folder; runs are written where `train --run` says", args.folder.display());
     let mut found = Vec::new();
     find(&folder, &folder, 0, &mut found)?;

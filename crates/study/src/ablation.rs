@@ -1,4 +1,4 @@
-//! `cargo xtask ablation`: trains and judges every row of a table of experiments with several seeds, and writes what came of
+//! `sam-mix-study ablation`: trains and judges every row of a table of experiments with several seeds, and writes what came of
 //! it as a Markdown table. What is there already is not done again.
 
 mod document;
@@ -16,12 +16,9 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use crate::binary::{self, DATA, SAM_MIX};
-use crate::chain::{self, Chain};
-use crate::setup;
-use crate::workspace::Workspace;
+use crate::programs::{self, DATA, Programs, SAM_MIX};
 use document::Document;
 use experiment::{Experiment, Job, Progress};
 use results::RowResults;
@@ -88,30 +85,28 @@ enum Embeddings {
     Unshared,
 }
 
-pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let mut experiment = Experiment::open(workspace, args)?;
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let mut experiment = Experiment::open(args)?;
     if args.dry_run {
         print!("{}", dry_run(&experiment));
         return Ok(ExitCode::SUCCESS);
     }
     let command = shown("cargo xtask", std::env::args_os().skip(1));
-    let mut chain = Chain::begin(workspace, &command)?;
-    chain.part("set-up", || setup::ensure_libtorch(workspace))?;
-    chain.part("building", || binary::build(workspace, &[&DATA, &SAM_MIX]))?;
+    let programs = Programs::begin(&command)?;
     for store in &mut experiment.stores {
-        store.checksum = Some(checksum(workspace, &store.path)?);
+        store.checksum = Some(checksum(&programs, &store.path)?);
     }
     let mut document = Document {
         title: args.table.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         command,
-        commit: provenance::commit(workspace.root(), args.output.as_deref()),
+        commit: provenance::commit(args.output.as_deref()),
         machine: provenance::machine(),
         date: provenance::today(),
         experiment: &experiment,
         results: Vec::new(),
         failures: Vec::new(),
     };
-    work(&mut chain, &mut document, args.output.as_deref())?;
+    work(&programs, &mut document, args.output.as_deref())?;
     // A run that failed, or a row that was left out, may read them.
     if let Some(embeddings) = &experiment.embeddings {
         if args.embeddings == Embeddings::Shared && document.failures.is_empty() && args.rows.is_empty() {
@@ -134,19 +129,19 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 }
 
 /// Goes through the runs; what fails is noted, an interruption is an error.
-fn work(chain: &mut Chain, document: &mut Document, output: Option<&Path>) -> Result<()> {
+fn work(programs: &Programs, document: &mut Document, output: Option<&Path>) -> Result<()> {
     let experiment = document.experiment;
     let mut done = vec![false; experiment.jobs.len()];
     for (index, job) in experiment.jobs.iter().enumerate() {
         eprintln!("\n[{}/{}] {}", index + 1, experiment.jobs.len(), job.run.display());
-        let trained = chain.program_aside("training", &SAM_MIX, &experiment.training(job));
+        let trained = programs.run("training", SAM_MIX, &experiment.training(job));
         stop_if_interrupted(&trained)?;
         match trained {
             Ok(()) => done[index] = true,
             Err(error) => document.failures.push(format!("training of '{}': {error:#}", job.run.display())),
         }
         if done[index] {
-            judge(chain, document, job)?;
+            judge(programs, document, job)?;
         }
         document.date = provenance::today();
         document.results = RowResults::of(experiment, &done);
@@ -157,9 +152,9 @@ fn work(chain: &mut Chain, document: &mut Document, output: Option<&Path>) -> Re
     Ok(())
 }
 
-fn judge(chain: &mut Chain, document: &mut Document, job: &Job) -> Result<()> {
+fn judge(programs: &Programs, document: &mut Document, job: &Job) -> Result<()> {
     for arguments in document.experiment.judgements(job) {
-        let judged = chain.program_aside("evaluation", &SAM_MIX, &arguments);
+        let judged = programs.run("evaluation", SAM_MIX, &arguments);
         stop_if_interrupted(&judged)?;
         if let Err(error) = judged {
             let store = Path::new(&arguments[4]).display();
@@ -171,7 +166,7 @@ fn judge(chain: &mut Chain, document: &mut Document, job: &Job) -> Result<()> {
 
 fn stop_if_interrupted(outcome: &Result<()>) -> Result<()> {
     match outcome {
-        Err(error) if chain::interrupted() => Err(anyhow::anyhow!("{error:#}")),
+        Err(error) if programs::interrupted() => Err(anyhow::anyhow!("{error:#}")),
         _ => Ok(()),
     }
 }
@@ -205,9 +200,9 @@ fn shown(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) 
 }
 
 /// What a store holds, by its checksum.
-fn checksum(workspace: &Workspace, store: &Path) -> Result<String> {
-    let output = Command::new(workspace.program(DATA.name)).arg("inspect").arg(store).arg("--json").output();
-    let output = output.with_context(|| format!("cannot start {}", DATA.name))?;
+fn checksum(programs: &Programs, store: &Path) -> Result<String> {
+    let output = programs.command(DATA).arg("inspect").arg(store).arg("--json").output();
+    let output = output.with_context(|| format!("cannot start {DATA}"))?;
     ensure!(
         output.status.success(),
         "the store '{}' can't be read: {}",

@@ -1,4 +1,4 @@
-//! `cargo xtask ablation` from end to end, with scripts in the place of the programs that it starts.
+//! `sam-mix-study ablation` from end to end, with scripts in the place of the programs that it starts.
 #![cfg(unix)]
 
 use std::fs;
@@ -59,16 +59,14 @@ impl Checkout {
     fn new(key: &str) -> Self {
         // Beside the program, so that it can be linked to.
         let checkout = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-        checkout.write("target/release/sam-mix", SAM_MIX);
-        checkout.write("target/release/sam-mix-data", "#!/bin/sh\necho '{ \"checksum\": \"sum\" }'\n");
-        checkout.write("cargo", "#!/bin/sh\n");
-        checkout.write("libtorch/lib/libtorch_cpu.so", "");
-        checkout.write("libtorch/lib/libtorch_cpu.dylib", "");
+        checkout.write("bin/sam-mix", SAM_MIX);
+        checkout.write("bin/sam-mix-data", "#!/bin/sh\necho '{ \"checksum\": \"sum\" }'\n");
         checkout.write("table.toml", &TABLE.replace("KEY", key));
         checkout.write("base.toml", "classifier.kind = 'embedding'");
         checkout.write("store/store.json", "{ \"dataset\": \"lits\", \"target\": \"liver\" }");
         checkout.write("store/index.sha256", "");
-        fs::hard_link(env!("CARGO_BIN_EXE_xtask"), checkout.path().join("target/release/xtask")).unwrap();
+        let program = checkout.path().join("bin/sam-mix-study");
+        fs::hard_link(env!("CARGO_BIN_EXE_sam-mix-study"), program).unwrap();
         checkout
     }
 
@@ -84,15 +82,11 @@ impl Checkout {
     }
 
     fn ablation(&self, more: &[&str]) -> Output {
-        Command::new(self.path().join("target/release/xtask"))
+        Command::new(self.path().join("bin/sam-mix-study"))
             .args(["ablation", "--table", "table.toml", "--store", "store", "--seeds", "1", "--runs", "runs"])
             .args(["--output", "results/table.md"])
             .args(more)
             .current_dir(self.path())
-            .env("CARGO_MANIFEST_DIR", self.path().join("xtask"))
-            .env("CARGO", self.path().join("cargo"))
-            .env("LIBTORCH", self.path().join("libtorch"))
-            .env_remove("LIBTORCH_USE_PYTORCH")
             // Ctrl-C is for this program and what it starts.
             .process_group(0)
             .output()

@@ -63,7 +63,7 @@ fn open(place: &TempDir, more: &[&str]) -> Result<Experiment> {
     line.extend(["--store".into(), path("own")]);
     line.extend(more.iter().map(|argument| argument.replace("PLACE", &place.path().display().to_string())));
     let args = Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).args;
-    Experiment::open(&Workspace::at(place.path()), &args)
+    Experiment::open(&args)
 }
 
 fn dry(place: &TempDir, more: &[&str]) -> String {

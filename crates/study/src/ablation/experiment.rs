@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::store::{Store, check_names};
 use super::table::{Row, Table};
 use super::{Args, Embeddings};
-use crate::workspace::Workspace;
+use crate::located;
 
 /// All that was checked before anything runs.
 pub struct Experiment {
@@ -44,8 +44,9 @@ pub enum Progress {
 
 impl Experiment {
     /// Reads and checks what the arguments name. Nothing is built, started or written.
-    pub fn open(workspace: &Workspace, args: &Args) -> Result<Self> {
-        let table = Table::load(&located(workspace, &args.table), &args.rows)?;
+    pub fn open(args: &Args) -> Result<Self> {
+        let file = located(&args.table, Path::new("."));
+        let table = Table::load(&file, &args.rows)?;
         let steps_of = match &args.steps_of {
             Some(key) => table.rows.iter().position(|row| row.key == *key).with_context(|| {
                 let known: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
@@ -55,7 +56,7 @@ impl Experiment {
         };
         let mut configs = Vec::new();
         for row in &table.rows {
-            let path = located(workspace, table.config(row));
+            let path = located(table.config(row), file.parent().unwrap_or(Path::new("")));
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("row `{}`: cannot read its configuration '{}'", row.key, path.display()))?;
             text.parse::<toml::Table>().with_context(|| format!("in '{}': this is not TOML", path.display()))?;
@@ -144,11 +145,6 @@ impl Job {
     pub fn record(&self) -> Value {
         read_json(&self.run.join("run.json")).unwrap_or_default()
     }
-}
-
-/// As named from here, or else in the checkout.
-fn located(workspace: &Workspace, path: &Path) -> PathBuf {
-    if path.is_file() { path.into() } else { workspace.root().join(path) }
 }
 
 /// `None` if it is not there, or not JSON.

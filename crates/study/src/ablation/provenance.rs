@@ -1,17 +1,26 @@
 //! Where results come from: commit, machine, day.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The commit of the checkout, and whether files that it tracks were changed, but for the one that is being written.
-pub fn commit(root: &Path, output: Option<&Path>) -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown (no git checkout)".into() };
+const NO_CHECKOUT: &str = "unknown (no git checkout)";
+
+/// The commit of the checkout that we are in, and whether files that it tracks were changed, but for the one that is being written.
+pub fn commit(output: Option<&Path>) -> String {
+    let root = git(Path::new("."), &["rev-parse", "--show-toplevel"]).map(PathBuf::from);
+    root.map_or_else(|| NO_CHECKOUT.into(), |root| commit_of(&root, output))
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn commit_of(root: &Path, output: Option<&Path>) -> String {
+    let git = |arguments: &[&str]| git(root, arguments);
+    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return NO_CHECKOUT.into() };
     let but = output.and_then(|path| std::path::absolute(path).ok()).filter(|path| path.starts_with(root));
     let but = but.map(|path| format!(":(exclude,top){}", path.strip_prefix(root).unwrap_or(&path).display()));
     let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--", "."];
@@ -89,9 +98,9 @@ mod tests {
         git(&["add", "."]);
         git(&["commit", "-qm", "a"]);
         fs::write(&output, "2").unwrap();
-        assert_eq!(commit(folder.path(), Some(&output)).len(), 12);
-        assert!(commit(folder.path(), None).ends_with("with local changes"));
+        assert_eq!(commit_of(folder.path(), Some(&output)).len(), 12);
+        assert!(commit_of(folder.path(), None).ends_with("with local changes"));
         fs::write(&other, "2").unwrap();
-        assert!(commit(folder.path(), Some(&output)).ends_with("with local changes"));
+        assert!(commit_of(folder.path(), Some(&output)).ends_with("with local changes"));
     }
 }
