@@ -6,23 +6,41 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store"]),
-    ("phantom", &[]),
-    ("report", &[]),
-    ("sam-segmenter", &["stage-api"]),
+    ("evaluation", &["predictor", "run-record", "seg-metrics", "slice-store", "stage-api"]),
+    ("phantom", &["whole-file"]),
+    (
+        "predictor",
+        &[
+            "cam-classifier",
+            "ct-ingest",
+            "run-record",
+            "sam-segmenter",
+            "seg-metrics",
+            "slice-sampling",
+            "slice-store",
+            "stage-api",
+            "whole-file",
+        ],
+    ),
+    ("report", &["run-record", "whole-file"]),
+    ("run-record", &["slice-store", "whole-file"]),
+    ("sam-segmenter", &["stage-api", "whole-file"]),
     ("seg-metrics", &[]),
     ("slice-augment", &["slice-store"]),
     ("slice-sampling", &["slice-store"]),
-    ("slice-store", &[]),
+    ("slice-store", &["whole-file"]),
     ("stage-api", &[]),
-    ("study", &[]),
+    ("study", &["whole-file"]),
+    ("whole-file", &[]),
     ("xtask", &[]),
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 4] = ["cam-classifier", "sam-segmenter", "stage-api", "trainer"];
+const MAY_KNOW_TORCH: [&str; 6] =
+    ["cam-classifier", "evaluation", "predictor", "sam-segmenter", "stage-api", "trainer"];
 
 /// Builds for minutes, and is not what starts the others.
 const NOT_FOR_XTASK: [&str; 3] = ["tch", "torch-sys", "polars"];

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tch::Device;
 use trainer::config::Config;
-use trainer::run::RunRecord;
 use trainer::train::{Outcome, Training};
 
 const SIZE: usize = 64;
@@ -109,14 +108,14 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
         embeddings: None,
         stop: &stop,
     };
-    let mut record = RunRecord::new(&run, &config, &store, &selection, "cpu", 1);
+    let mut record = trainer::train::new_record(&run, &config, &store, &selection, "cpu", 1);
     assert_eq!(training.run(&mut record).unwrap(), Outcome::Finished);
     let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     let columns: Vec<Vec<&str>> =
         log.lines().skip(1).filter(|l| l.starts_with("step")).map(|l| l.split(',').collect()).collect();
     assert_eq!(columns.len(), 2, "eight training slices in batches of four");
     assert!(columns.iter().all(|c| !c[5].is_empty() && !c[6].is_empty()), "both losses in every step:\n{log}");
-    let checkpoint = trainer::checkpoint::directory(&run, trainer::checkpoint::Which::Best).unwrap();
+    let checkpoint = run_record::checkpoint::directory(&run, run_record::checkpoint::Which::Best).unwrap();
     let saved = tch::Tensor::read_safetensors(checkpoint.join("weights.safetensors")).unwrap();
     assert!(
         saved.iter().any(|(name, _)| name == "classifier.conv3.weight")

@@ -3,10 +3,11 @@
 
 use crate::error::PhantomError;
 use crate::settings::PhantomSettings;
-use crate::volume::{Orientation, move_into_place, volume};
+use crate::volume::{Orientation, volume};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What `write_data_set` did.
@@ -52,9 +53,8 @@ pub fn write_data_set(directory: &Path, settings: &PhantomSettings) -> Result<Ou
     let record = Record { version: env!("CARGO_PKG_VERSION").into(), settings: *settings, patients };
     let json = serde_json::to_string_pretty(&record)
         .map_err(|source| PhantomError::Record { path: record_path.clone(), source })?;
-    let temporary = directory.join(".partial-phantom.json");
-    fs::write(&temporary, json + "\n").map_err(PhantomError::io("write", &temporary))?;
-    move_into_place(&temporary, &record_path)?;
+    whole_file::replace(&record_path, |file| file.write_all((json + "\n").as_bytes()))
+        .map_err(PhantomError::io("write", &record_path))?;
     Ok(Outcome::Written)
 }
 

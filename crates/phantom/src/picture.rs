@@ -2,10 +2,10 @@
 
 use crate::error::PhantomError;
 use crate::settings::PhantomSettings;
-use crate::volume::{PhantomVolume, move_into_place, volume};
-use std::fs::File;
+use crate::volume::{PhantomVolume, volume};
 use std::io::BufWriter;
 use std::path::Path;
+use whole_file::Unfinished;
 
 /// Slices on the sheet.
 const PANELS: usize = 4;
@@ -18,10 +18,8 @@ pub fn write_picture(path: &Path, settings: &PhantomSettings) -> Result<(), Phan
     settings.check()?;
     let shown = volume(settings, 0);
     let (width, height, pixels) = sheet(&shown);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".partial-{name}"));
-    let file = File::create(&temporary).map_err(PhantomError::io("create", &temporary))?;
-    let mut encoder = png::Encoder::new(BufWriter::new(file), width as u32, height as u32);
+    let mut file = BufWriter::new(Unfinished::beside(path).map_err(PhantomError::io("create", path))?);
+    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::High);
@@ -34,7 +32,8 @@ pub fn write_picture(path: &Path, settings: &PhantomSettings) -> Result<(), Phan
         writer.finish()
     };
     encode().map_err(|source| PhantomError::Picture { path: path.to_owned(), source })?;
-    move_into_place(&temporary, path)
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
+    file.and_then(Unfinished::finish).map_err(PhantomError::io("write", path))
 }
 
 fn palette() -> Vec<u8> {

@@ -7,8 +7,8 @@ use flate2::Compression;
 use ndarray::{Array3, Axis, ShapeBuilder};
 use nifti::NiftiHeader;
 use nifti::writer::WriterOptions;
-use std::fs::{self, File};
 use std::path::Path;
+use whole_file::Unfinished;
 
 /// The directions in which a volume's array axes grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +108,8 @@ fn write_nifti(
     header: &NiftiHeader,
     write: impl FnOnce(&WriterOptions) -> nifti::Result<()>,
 ) -> Result<(), PhantomError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The writer wants the name to end in .nii.gz.
-    let temporary = path.with_file_name(format!(".partial-{name}"));
-    let options = WriterOptions::new(&temporary).reference_header(header).compression_level(Compression::new(4));
+    let file = Unfinished::beside(path).map_err(PhantomError::io("create", path))?;
+    let options = WriterOptions::new(file.path()).reference_header(header).compression_level(Compression::new(4));
     write(&options).map_err(|source| PhantomError::Nifti { path: path.to_owned(), source })?;
-    move_into_place(&temporary, path)
-}
-
-/// Syncs a finished file and gives it its name.
-pub(crate) fn move_into_place(temporary: &Path, path: &Path) -> Result<(), PhantomError> {
-    File::open(temporary).and_then(|file| file.sync_all()).map_err(PhantomError::io("sync", temporary))?;
-    fs::rename(temporary, path).map_err(PhantomError::io("rename to", path))
+    file.finish().map_err(PhantomError::io("write", path))
 }

@@ -30,6 +30,9 @@ pub enum ReportError {
         /// What was found and what was expected.
         message: String,
     },
+    /// A file is not what a run writes.
+    #[error(transparent)]
+    Record(#[from] run_record::RecordError),
     /// The page cannot be written.
     #[error("cannot write '{}': {source}", path.display())]
     Write {

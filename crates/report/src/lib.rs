@@ -7,12 +7,10 @@
 mod chart;
 mod error;
 mod evaluation;
-mod metrics;
 mod page;
 mod run;
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 pub use error::ReportError;
@@ -25,17 +23,6 @@ pub fn render(run: &Path) -> Result<String, ReportError> {
 /// Writes the page for the run directory `run` to `output`, whole or not at all.
 pub fn write(run: &Path, output: &Path) -> Result<(), ReportError> {
     let html = render(run)?;
-    let mut temporary = output.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let written = (|| -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(html.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, output)
-    })();
-    written.map_err(|source| {
-        // Whether or not it was ever made, nothing of it should stay; the first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-        ReportError::Write { path: output.to_owned(), source }
-    })
+    whole_file::replace(output, |file| file.write_all(html.as_bytes()))
+        .map_err(|source| ReportError::Write { path: output.to_owned(), source })
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{ReportError, read_json, read_text};
 use crate::evaluation::Evaluation;
-use crate::metrics::Metrics;
+use run_record::Metrics;
 
 /// A run directory, read.
 pub struct Run {

@@ -1,27 +1,17 @@
-//! Writing files whole: temporary name in the same directory, flush, sync, rename.
+//! Files with errors that name them: written whole or not at all, read, removed.
 
 use crate::StoreError;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use whole_file::Unfinished;
 
-/// Ends the names of files that are being written; what an interrupted process left under it is swept on the next start.
-const TEMPORARY: &str = ".tmp";
-
-/// Writes a file whole or not at all: to a temporary name beside it, then flushed, synced and renamed. A failure leaves
-/// neither a new file nor a temporary one, and an old file untouched.
-pub fn replace_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), StoreError> {
-    let temporary = temporary_name(path);
-    let attempt = || -> io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
-        write(&mut file)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    attempt().map_err(|reason| {
-        let _ = fs::remove_file(&temporary);
-        StoreError::Io { action: "write", path: path.to_path_buf(), reason }
-    })
+/// Replaces a file by what `write` writes, or leaves it as it was.
+pub fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<Unfinished>) -> io::Result<()>,
+) -> Result<(), StoreError> {
+    whole_file::replace(path, write).map_err(StoreError::io("write", path))
 }
 
 /// Writes a value as indented JSON, whole or not at all.
@@ -40,14 +30,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 
 /// Removes what an interrupted writer left in a directory.
 pub(crate) fn sweep_temporary_files(directory: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(directory).map_err(StoreError::io("list", directory))? {
-        let path = entry.map_err(StoreError::io("list", directory))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY) {
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-        }
-    }
-    Ok(())
+    whole_file::sweep(directory).map_err(|(path, reason)| StoreError::Io { action: "remove", path, reason })
 }
 
 /// Removes a directory's files with that extension; other files stay.
@@ -64,17 +47,12 @@ pub(crate) fn remove_files(directory: &Path, extension: &str) -> Result<(), Stor
     Ok(())
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}{TEMPORARY}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
+    fn a_full_disk_is_told_with_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.json");
         replace_file(&path, |file| file.write_all(b"old")).unwrap();
@@ -86,18 +64,5 @@ mod tests {
         assert!(error.is_disk_full());
         assert!(error.to_string().ends_with("free some space, then run the command again: it resumes"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn leftovers_are_swept_and_other_files_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in [".case.npy.tmp", "case.npy", ".hidden"] {
-            fs::write(directory.path().join(name), b"").unwrap();
-        }
-        sweep_temporary_files(directory.path()).unwrap();
-        let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [".hidden", "case.npy"]);
     }
 }

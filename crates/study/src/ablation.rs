@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -218,7 +219,7 @@ fn remove_embeddings(folder: &Path) {
     // Not there where nothing was left to encode.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if [".f16", ".f16.json", ".part"].iter().any(|end| name.to_string_lossy().ends_with(end)) {
+        if [".f16", ".f16.json"].iter().any(|end| name.to_string_lossy().ends_with(end)) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -227,10 +228,8 @@ fn remove_embeddings(folder: &Path) {
 
 /// Under another name first: a reader sees the old file or the new one.
 fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let part = path.with_added_extension("part");
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
     folder
-        .and_then(|()| fs::write(&part, text))
-        .and_then(|()| fs::rename(&part, path))
+        .and_then(|()| whole_file::replace(path, |file| file.write_all(text.as_bytes())))
         .with_context(|| format!("cannot write '{}'", path.display()))
 }

@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use cam_classifier::focal_loss;
 use clap::Parser;
+use predictor::Registry;
 use slice_augment::Augmentation;
 use slice_store::SliceStore;
 use stage_api::{Mode, PresenceClassifier};
@@ -16,7 +17,6 @@ use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::loader::{Batch, Loader};
 use trainer::plan::{Step, View, plan};
-use trainer::registry::Registry;
 
 /// Times the loader against its peers.
 #[derive(Parser)]
@@ -57,7 +57,7 @@ const EPOCHS: usize = 3;
 const ROUNDS_OF_EPOCHS: usize = 12;
 
 fn main() -> Result<()> {
-    trainer::memory::keep_freed();
+    predictor::memory::keep_freed();
     let arguments = Arguments::parse();
     ensure!(arguments.rounds > 0 && arguments.workers > 0 && arguments.batch > 0, "counts must be at least 1");
     let store = SliceStore::open(&arguments.store)?;
@@ -188,7 +188,7 @@ fn configuration(batch: usize) -> Result<Config> {
 fn against_memory(store: &SliceStore, arguments: &Arguments) -> Result<()> {
     let config = configuration(arguments.classifier_batch)?;
     tch::set_num_threads(arguments.workers as i32);
-    let classifier = Registry::default().classifier(&config.classifier, 0, Device::Cpu)?;
+    let classifier = Registry::default().classifier(&config.model().classifier, 0, Device::Cpu)?;
     let rows: Vec<usize> = (0..store.records().len()).collect();
     let steps = plan(&config, &rows, &rows[..1]);
     let loader = Loader::new(store, &config, Device::Cpu, arguments.workers)?;

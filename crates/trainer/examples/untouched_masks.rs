@@ -9,14 +9,12 @@
 //! Cases are separated by commas; the last argument takes every n-th slice. OUT is raw `uint8 [slices, H, W]`.
 
 use anyhow::{Context, Result};
+use predictor::{Intensity, IntensityConfig, mask_for_box};
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_store::SliceStore;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter};
 use std::path::Path;
 use tch::Device;
-use trainer::config::IntensityConfig;
-use trainer::loader::Intensity;
-use trainer::predictor::mask_for_box;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,7 +38,7 @@ fn main() -> Result<()> {
             masks.extend(mask_for_box(&segmenter, &embedding, tight.enlarged(3.0, size), None));
         }
     }
-    trainer::files::write_whole(Path::new(output), &masks)?;
+    run_record::write_whole(Path::new(output), &masks)?;
     println!("{} masks of {size}² → '{output}'", masks.len() / (size * size));
     Ok(())
 }

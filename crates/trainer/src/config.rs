@@ -4,20 +4,17 @@ mod check;
 mod difference;
 mod load;
 mod optimizer;
-mod prediction;
 
 use cam_classifier::PromptSettings;
-use sam_segmenter::SegmenterSettings;
+use evaluation::EvaluationConfig;
+use predictor::{ClassifierChoice, IntensityConfig, ModelConfig, PredictionConfig, SegmenterConfig};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
-use slice_store::Window;
-use std::path::PathBuf;
 
 pub use difference::difference;
 pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
-pub use prediction::{PredictionConfig, VolumeConfig};
 
 /// Everything that decides a run, but for the store, the device and the number of threads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,25 +66,21 @@ pub struct Config {
     pub evaluation: EvaluationConfig,
 }
 
-/// From HU to what the stages see.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IntensityConfig {
-    /// The CT window.
-    pub window: Window,
-    /// The scale within the window.
-    pub normalization: Normalization,
-}
-
-/// The scale of windowed intensities.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Normalization {
-    /// The window's ends become 0 and 1.
-    #[default]
-    Window,
-    /// The authors' script: `(HU + 3055) / 8866` rounded to half precision: 186 levels between 0.327 and 0.372.
-    Authors,
+impl Config {
+    /// What prediction needs of it.
+    pub fn model(&self) -> ModelConfig {
+        ModelConfig {
+            seed: self.seed,
+            intensity: self.intensity.clone(),
+            classifier: ClassifierChoice {
+                kind: self.classifier.kind.clone(),
+                settings: self.classifier.settings.clone(),
+            },
+            prompt: self.prompt.clone(),
+            segmenter: self.segmenter.clone(),
+            prediction: self.prediction.clone(),
+        }
+    }
 }
 
 /// Random changes of the training slices, for each of their uses.
@@ -222,16 +215,6 @@ impl Default for ClassifierConfig {
             mask_weight: 1.0,
         }
     }
-}
-
-/// The SAM branch.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SegmenterConfig {
-    /// Pretrained weights; absent: the LiteMedSAM file that `cargo xtask setup` installs.
-    pub weights: Option<PathBuf>,
-    /// How the model is built.
-    pub settings: SegmenterSettings,
 }
 
 /// How the prompt of a labelled slice is drawn. A curriculum is made by phases that set `prompts`.
@@ -369,18 +352,4 @@ pub enum PromptSource {
     Mix,
     /// The CAM's box.
     Cam,
-}
-
-/// What evaluation compares with.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvaluationConfig {
-    /// Pixels by which the true box is enlarged for the oracle rows.
-    pub oracle_margin_px: f32,
-}
-
-impl Default for EvaluationConfig {
-    fn default() -> Self {
-        Self { oracle_margin_px: 3.0 }
-    }
 }

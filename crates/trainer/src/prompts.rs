@@ -1,8 +1,8 @@
 //! Prompts of labelled slices in training. This is not the prediction path: the true mask is used here, and only here.
 
 use crate::config::{Config, PromptSource};
-use crate::predictor::mask_tensor;
 use cam_classifier::{PromptSettings, cam_prompts};
+use predictor::mask_tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use stage_api::{BoxPrompt, Mode, PresenceClassifier, Prompts};

@@ -8,16 +8,15 @@ mod training_loop;
 mod validate;
 mod view_bank;
 
-use crate::checkpoint::{self, Which};
 use crate::config::{Config, WeakCrops};
 use crate::metrics_log::MetricsLog;
-use crate::model::Model;
 use crate::plan::plan;
-use crate::registry::Registry;
 use crate::rows::Rows;
-use crate::run::{RunRecord, Status};
-use crate::times::Stopwatch;
+use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
+use predictor::{Model, Registry};
+use run_record::checkpoint::{self, Which};
+use run_record::{LabelBudget, RunRecord, Status};
 use slice_sampling::Selection;
 use slice_store::SliceStore;
 use stage_api::ClassifierInput;
@@ -26,6 +25,20 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tch::Device;
 use training_loop::TrainingLoop;
+
+/// The record of a run that begins.
+pub fn new_record(
+    run: &Path,
+    config: &Config,
+    store: &SliceStore,
+    selection: &Selection,
+    device: &str,
+    threads: i32,
+) -> RunRecord {
+    let budget =
+        LabelBudget { labelled_slices: selection.labelled.len(), validation_slices: selection.validation.len() };
+    RunRecord::new(run, config.seed, store, budget, &selection.labelled, device, threads)
+}
 
 /// A run about to train.
 pub struct Training<'a> {
@@ -64,7 +77,7 @@ impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
         self.check_negatives(&Rows::of(self.store, self.selection)?)?;
-        let model = Model::new(self.config, self.registry, self.device)?;
+        let model = Model::new(&self.config.model(), self.registry, self.device)?;
         self.check_input(model.classifier.input())?;
         State::new(self.config, &model).map(drop)
     }
@@ -102,7 +115,7 @@ impl Training<'_> {
 
     /// Trains from the start, or from the last checkpoint if the run has one.
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
-        let model = Model::new(self.config, self.registry, self.device)?;
+        let model = Model::new(&self.config.model(), self.registry, self.device)?;
         let mut rows = Rows::of(self.store, self.selection)?;
         if model.classifier.input() == ClassifierInput::Embedding {
             rows.thin_out(self.config.views.slices);

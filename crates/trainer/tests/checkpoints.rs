@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Bench, store, weights, weights_of};
+use run_record::checkpoint::{WEIGHTS, Which, directory};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
-use trainer::checkpoint::{WEIGHTS, Which, directory};
 
 /// The classifier alone, then the decoder, whose moments need more room than all weights.
 const CONFIG: &str = r#"

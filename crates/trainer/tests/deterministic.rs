@@ -1,7 +1,7 @@
 //! `--deterministic`, in a process of its own, because it is the process that it changes.
 
+use predictor::device::deterministic;
 use tch::{Device, Kind, Tensor};
-use trainer::device::deterministic;
 
 #[test]
 fn an_operation_without_a_deterministic_algorithm_is_refused() {

@@ -3,15 +3,14 @@
 mod common;
 
 use common::{CONFIG, store, weights};
+use predictor::{Model, Registry};
+use run_record::checkpoint::Which;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tch::{Device, Tensor};
-use trainer::checkpoint::Which;
 use trainer::config::Config;
-use trainer::model::Model;
-use trainer::registry::Registry;
 
 fn sam_mix(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sam-mix")).args(arguments).output().unwrap()
@@ -103,7 +102,7 @@ fn a_run_becomes_sam_weights_adapters_and_torchscript_while_it_has_a_checkpoint(
 
     // What is in it is what the run predicts with.
     let config = Config::load(&run.join("config.toml"), &[]).unwrap();
-    let model = Model::from_run(&run, Which::Last, &config, &Registry::default(), Device::Cpu).unwrap();
+    let model = Model::from_run(&run, Which::Last, &config.model(), &Registry::default(), Device::Cpu).unwrap();
     let expected: BTreeMap<String, Tensor> = model.segmenter.merged_state().into_iter().collect();
     let found = tensors(&merged);
     assert_eq!(found.len(), 435);

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Bench, store, weights};
+use predictor::Registry;
 use serde_json::Value;
 use stage_api::{Group, Mode, NamedTensor, Presence, PresenceClassifier};
 use std::cell::Cell;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
-use trainer::registry::Registry;
 
 /// 24 training slices, 4 in a step: six steps.
 const CONFIG: &str = r#"

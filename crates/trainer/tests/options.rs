@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Bench, store, weights};
+use run_record::RunRecord;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use tch::Tensor;
-use trainer::run::RunRecord;
 use trainer::train::Outcome;
 
 /// Decoder and classifier on the embeddings of the resting encoder.

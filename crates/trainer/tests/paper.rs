@@ -2,17 +2,17 @@
 
 mod common;
 
+use predictor::Registry;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use run_record::RunRecord;
+use run_record::checkpoint::{Which, directory};
 use slice_store::{CaseData, SliceRecord, SliceStore, StoreWriter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
-use trainer::checkpoint::{Which, directory};
 use trainer::config::{Config, EncoderTraining, OptimizerKind};
-use trainer::registry::Registry;
-use trainer::run::RunRecord;
 use trainer::train::{Outcome, Training};
 
 const SIZE: usize = 256;
@@ -27,7 +27,7 @@ fn each_configuration_of_the_paper_makes_an_update_of_a_whole_vit_b() {
         let store = store(&place.path().join(format!("store-{labelled}")), labelled);
         let run = place.path().join(format!("run-{labelled}"));
         let (record, before) = one_update(&config, &store, &run);
-        assert_eq!((record.labelled.len(), record.status), (labelled, trainer::run::Status::Interrupted));
+        assert_eq!((record.labelled.len(), record.status), (labelled, run_record::Status::Interrupted));
 
         let after =
             Tensor::read_safetensors(directory(&run, Which::Last).unwrap().join("weights.safetensors")).unwrap();
@@ -68,10 +68,10 @@ fn configuration(labelled: usize, weights: &Path) -> Config {
 fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BTreeMap<String, Tensor>) {
     std::fs::create_dir_all(run).unwrap();
     let registry = Registry::default();
-    let before = trainer::model::Model::new(config, &registry, Device::Cpu).unwrap();
+    let before = predictor::Model::new(&config.model(), &registry, Device::Cpu).unwrap();
     let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
     let selection = slice_sampling::select(store.records(), &config.sampling, config.seed).unwrap();
-    let mut record = RunRecord::new(run, config, store, &selection, "cpu", 2);
+    let mut record = trainer::train::new_record(run, config, store, &selection, "cpu", 2);
     let stop = AtomicBool::new(true);
     let training = Training {
         config,

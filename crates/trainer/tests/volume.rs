@@ -2,6 +2,7 @@
 //! mask is what of the slice is in the box.
 
 use cam_classifier::PromptSettings;
+use predictor::{PredictionConfig, Predictor, VolumeConfig, VolumePrediction, VolumeSlices};
 use stage_api::{
     Adapters, ClassifierInput, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, Presence, PresenceClassifier,
     PromptedSegmenter, Prompts,
@@ -9,8 +10,6 @@ use stage_api::{
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor};
-use trainer::config::{PredictionConfig, VolumeConfig};
-use trainer::predictor::{Predictor, VolumePrediction, VolumeSlices};
 
 const SIZE: usize = 24;
 

@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use super::not_there_yet;
 use crate::chart::{Chart, Line, Style, YRange};
-use crate::metrics::{Kind, Metrics};
 use crate::run::Run;
+use run_record::{Metrics, RowKind};
 
 const LOSSES: [(&str, &str); 3] =
     [("loss_cls", "Classifier loss"), ("loss_seg", "Segmentation loss"), ("loss_score", "Mask score loss")];
@@ -44,29 +44,29 @@ fn charts(metrics: &Metrics) -> Vec<Chart> {
         if phases.len() > 1 { phases } else { Vec::new() }
     };
     let by_step = |column: (&str, &str), y_label, style| {
-        let line = line(Kind::Step, column, style)?;
+        let line = line(RowKind::Step, column, style)?;
         Some(Chart {
             title: column.1.to_owned(),
             x_label: "step",
             y_label,
-            x_range: metrics.range(Kind::Step),
+            x_range: metrics.range(RowKind::Step),
             y_range: YRange::Values,
             lines: vec![line],
-            marks: marks(Kind::Step),
+            marks: marks(RowKind::Step),
             highlight: None,
         })
     };
     let validation: Vec<Line> =
-        VALIDATION.iter().filter_map(|column| line(Kind::Epoch, *column, Style::Points)).collect();
+        VALIDATION.iter().filter_map(|column| line(RowKind::Epoch, *column, Style::Points)).collect();
     let validation = (!validation.is_empty()).then(|| Chart {
         title: "Validation".into(),
         x_label: "epoch, phases one after the other",
         y_label: "Dice, IoU, AUC",
-        x_range: metrics.range(Kind::Epoch),
+        x_range: metrics.range(RowKind::Epoch),
         y_range: YRange::Unit,
         highlight: best_epoch(metrics),
         lines: validation,
-        marks: marks(Kind::Epoch),
+        marks: marks(RowKind::Epoch),
     });
     let losses = LOSSES.into_iter().filter_map(|column| by_step(column, "loss", Style::Smoothed));
     // A constant learning rate is a number of the configuration and no picture.
@@ -76,14 +76,14 @@ fn charts(metrics: &Metrics) -> Vec<Chart> {
 }
 
 fn best_epoch(metrics: &Metrics) -> Option<(f64, f64, String)> {
-    let dice = metrics.series(Kind::Epoch, "val_dice");
+    let dice = metrics.series(RowKind::Epoch, "val_dice");
     // The first of equals: that is the one that training keeps.
     let best = dice.into_iter().reduce(|best, point| if point.1 > best.1 { point } else { best })?;
     Some((best.0, best.1, format!("best Dice {:.3}", best.1)))
 }
 
 fn not_finite(metrics: &Metrics) -> Markup {
-    let columns = LOSSES.iter().map(|(column, name)| (name, metrics.not_finite(Kind::Step, column)));
+    let columns = LOSSES.iter().map(|(column, name)| (name, metrics.not_finite(RowKind::Step, column)));
     html! {
         @for (name, count) in columns.filter(|(_, count)| *count > 0) {
             p class="warning" { (name) ": values that are not finite, and not drawn: " (count) }
@@ -93,7 +93,7 @@ fn not_finite(metrics: &Metrics) -> Markup {
 
 fn epoch_table(metrics: &Metrics) -> Markup {
     let [dice, box_iou, auc] = VALIDATION.map(|(column, _)| column);
-    let rows = metrics.table(Kind::Epoch, &["epoch", dice, box_iou, auc]);
+    let rows = metrics.table(RowKind::Epoch, &["epoch", dice, box_iou, auc]);
     let number = |value: Option<f64>, decimals| value.map_or_else(String::new, |value| format!("{value:.decimals$}"));
     html! {
         @if !rows.is_empty() {

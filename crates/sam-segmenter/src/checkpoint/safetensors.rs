@@ -8,6 +8,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tch::{Kind, Tensor};
+use whole_file::Unfinished;
 
 use super::Record;
 use super::shapes::Shapes;
@@ -82,20 +83,10 @@ impl SafetensorsFile {
     }
 }
 
-/// Writes the tensors one by one, under a temporary name first, so that `path` is never half a file.
+/// Writes the tensors one by one; `path` is never half a file.
 ///
 /// Floating point tensors become f32, integers i64.
 pub(crate) fn write(path: &Path, tensors: &[(String, Tensor)], record: &Record) -> Result<(), WeightsError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = write_whole(&temporary, path, tensors, record);
-    written.and_then(|()| std::fs::rename(&temporary, path).map_err(WeightsError::io(path))).inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
-}
-
-fn write_whole(file: &Path, path: &Path, tensors: &[(String, Tensor)], record: &Record) -> Result<(), WeightsError> {
     // As the format's own writer orders them: the widest type first, then by name.
     let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
     tensors.sort_by_key(|(name, tensor)| (tensor.is_floating_point(), name));
@@ -104,12 +95,12 @@ fn write_whole(file: &Path, path: &Path, tensors: &[(String, Tensor)], record: &
     header.resize(header.len().next_multiple_of(8), b' ');
 
     let io = WeightsError::io(path);
-    let mut writer = BufWriter::new(File::create(file).map_err(&io)?);
+    let mut writer = BufWriter::new(Unfinished::beside(path).map_err(&io)?);
     writer.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| writer.write_all(&header)).map_err(&io)?;
     for (_, tensor) in tensors {
         writer.write_all(&bytes_of(tensor).map_err(WeightsError::torch(path))?).map_err(&io)?;
     }
-    writer.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(&io)
+    writer.into_inner().map_err(|e| io(e.into_error()))?.finish().map_err(&io)
 }
 
 /// Sorted by names, so that the same model gives the same bytes.

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tch::CModule;
+use whole_file::Unfinished;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -40,46 +41,18 @@ impl Method {
     }
 }
 
-/// A file that has yet to be checked: it has a temporary name until then, and is removed if it never gets another.
-pub(super) struct Unfinished<'a> {
-    temporary: PathBuf,
-    path: &'a Path,
-}
-
-impl<'a> Unfinished<'a> {
-    /// Writes the module with that method and description.
-    pub(super) fn write(
-        module: &CModule,
-        path: &'a Path,
-        method: &Method,
-        description: &Notes,
-    ) -> Result<Self, WeightsError> {
-        let beside = |end: &str| {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{}.{end}", std::process::id()));
-            Self { temporary: path.with_file_name(name), path }
-        };
-        let (traced, whole) = (beside("traced"), beside("tmp"));
-        module.save(&traced.temporary).map_err(WeightsError::torch(path))?;
-        rewrite(&traced.temporary, &whole.temporary, path, method, description).map_err(WeightsError::io(path))?;
-        Ok(whole)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.temporary
-    }
-
-    /// Gives it its name.
-    pub(super) fn finish(self) -> Result<(), WeightsError> {
-        std::fs::rename(&self.temporary, self.path).map_err(WeightsError::io(self.path))
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        // It isn't there any more where all went well.
-        let _ = std::fs::remove_file(&self.temporary);
-    }
+/// Writes the module with that method and description into a file that has yet to be checked.
+pub(super) fn write(
+    module: &CModule,
+    path: &Path,
+    method: &Method,
+    description: &Notes,
+) -> Result<Unfinished, WeightsError> {
+    let beside = || Unfinished::beside(path).map_err(WeightsError::io(path));
+    let (traced, whole) = (beside()?, beside()?);
+    module.save(traced.path()).map_err(WeightsError::torch(path))?;
+    rewrite(traced.path(), whole.path(), path, method, description).map_err(WeightsError::io(path))?;
+    Ok(whole)
 }
 
 fn rewrite(from: &Path, to: &Path, path: &Path, method: &Method, description: &Notes) -> std::io::Result<()> {

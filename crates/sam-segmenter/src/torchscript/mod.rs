@@ -8,8 +8,9 @@ mod archive;
 use std::path::Path;
 
 use tch::{CModule, Device, IValue, Kind, TchError, Tensor};
+use whole_file::Unfinished;
 
-use self::archive::{Method, Unfinished};
+use self::archive::Method;
 use crate::architecture::{EMBEDDING, SamArchitecture};
 use crate::error::WeightsError;
 use crate::segmenter::Notes;
@@ -68,8 +69,8 @@ impl SamSegmenter {
             [rand(&[1, EMBEDDING, grid, grid]), boxes].into_iter().chain(mask).collect()
         })?;
         // The two belong together: neither gets its name before both are right.
-        encoder.finish()?;
-        decoder.finish()
+        encoder.finish().map_err(WeightsError::io(&encoder_file))?;
+        decoder.finish().map_err(WeightsError::io(&decoder_file))
     }
 }
 
@@ -83,18 +84,18 @@ struct Traced<'a> {
 
 impl Traced<'_> {
     /// Traces, writes and compares it. `inputs`: some for that number of objects.
-    fn write<'p>(
+    fn write(
         &self,
-        path: &'p Path,
+        path: &Path,
         description: &Notes,
         inputs: impl Fn(i64) -> Vec<Tensor>,
-    ) -> Result<Unfinished<'p>, WeightsError> {
+    ) -> Result<Unfinished, WeightsError> {
         let run = |inputs: &[Tensor]| tch::no_grad(|| (self.function)(inputs));
         let module = tracing::on(|| {
             let mut function = |inputs: &[Tensor]| vec![tch::no_grad(|| (self.packed)(&run(inputs)))];
             CModule::create_by_tracing(self.method.class, TRACED, &inputs(2), &mut function)
         });
-        let written = Unfinished::write(&module.map_err(WeightsError::torch(path))?, path, &self.method, description)?;
+        let written = archive::write(&module.map_err(WeightsError::torch(path))?, path, &self.method, description)?;
         let others = inputs(3);
         let found = results(written.path(), &others).map_err(WeightsError::torch(path))?;
         check(&found, &run(&others)).map_err(|what| WeightsError::malformed(path, what))?;

@@ -1,13 +1,12 @@
 //! `sam-mix evaluate`.
 
 use super::{Compute, open, open_run};
-use crate::checkpoint::Which;
-use crate::evaluate::{Evaluator, table};
-use crate::model::{Model, untouched_segmenter};
-use crate::registry::Registry;
 use crate::rows::rows_of;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use evaluation::{Evaluator, table};
+use predictor::{Model, Registry, untouched_segmenter};
+use run_record::checkpoint::Which;
 use slice_sampling::Selection;
 use slice_store::SliceStore;
 use std::path::PathBuf;
@@ -85,11 +84,20 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     ensure!(!rows.is_empty(), "the {split} split has no slices");
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
-    let model = Model::from_run(&arguments.run, which, &config, registry, device)?;
-    let untouched = untouched_segmenter(&config, device)?;
+    let model_config = config.model();
+    let model = Model::from_run(&arguments.run, which, &model_config, registry, device)?;
+    let untouched = untouched_segmenter(&config.segmenter, device)?;
     let embeddings = arguments.embeddings.as_deref();
-    let evaluator =
-        Evaluator { config: &config, model: &model, untouched: &untouched, store: &store, device, embeddings, stop };
+    let evaluator = Evaluator {
+        config: &model_config,
+        oracle_margin_px: config.evaluation.oracle_margin_px,
+        model: &model,
+        untouched: &untouched,
+        store: &store,
+        device,
+        embeddings,
+        stop,
+    };
     // Another data set's results stand beside the run's own under that set's name.
     let name = if own { split.to_owned() } else { store.info().dataset.clone() };
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));

@@ -1,12 +1,11 @@
 //! `sam-mix predict`.
 
 use super::{Compute, open, open_run};
-use crate::checkpoint::Which;
-use crate::model::Model;
-use crate::registry::Registry;
 use anyhow::{Result, bail};
 use clap::Args;
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
+use predictor::{Model, Registry};
+use run_record::checkpoint::Which;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -40,9 +39,9 @@ pub(super) struct PredictArgs {
 /// `false` if it was stopped.
 pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
-    let pairs = crate::predict::pairs(&arguments.input, &arguments.output)?;
+    let pairs = predictor::predict::pairs(&arguments.input, &arguments.output)?;
     let (device, _) = open(&arguments.compute)?;
-    let model = Model::from_run(&arguments.run, Which::Best, &config, registry, device)?;
+    let model = Model::from_run(&arguments.run, Which::Best, &config.model(), registry, device)?;
     let options = ReadOptions {
         intensity: arguments.intensity.unwrap_or_default(),
         affine: arguments.affine.as_deref().map(|choice| match choice {
@@ -53,7 +52,15 @@ pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &Atomi
     };
     let mut failed = Vec::new();
     for (input, output) in &pairs {
-        match crate::predict::volume(&model, &config, &record.store.settings, device, (input, &options), output, stop) {
+        match predictor::predict::volume(
+            &model,
+            &config.model(),
+            &record.store.settings,
+            device,
+            (input, &options),
+            output,
+            stop,
+        ) {
             Ok(true) => {}
             Ok(false) => {
                 eprintln!("stopped; '{}' was not written", output.display());

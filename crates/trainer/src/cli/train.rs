@@ -2,13 +2,11 @@
 
 use super::{Compute, device_name, open};
 use crate::config::{Config, difference};
-use crate::device;
-use crate::files::write_whole;
-use crate::registry::Registry;
-use crate::run::{RunRecord, Status};
-use crate::train::{Outcome, Training};
+use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
+use predictor::{Registry, device};
+use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
 use slice_store::SliceStore;
 use std::path::{Path, PathBuf};
@@ -89,7 +87,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     let mut record = if arguments.resume {
         begun_before(run, &store, device, threads)?
     } else {
-        RunRecord::new(run, &config, &store, &selection, &device_name(device), threads)
+        new_record(run, &config, &store, &selection, &device_name(device), threads)
     };
     if record.status == Status::Finished {
         println!("'{}' is finished already", run.display());

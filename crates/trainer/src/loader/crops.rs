@@ -1,6 +1,6 @@
 //! Crops of labelled slices, whose labels follow from their masks.
 
-use super::Intensity;
+use predictor::Intensity;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -50,8 +50,8 @@ impl CropSource<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::IntensityConfig;
     use crate::plan::stream;
+    use predictor::IntensityConfig;
 
     #[test]
     fn a_crop_without_the_target_has_none_of_it_and_one_with_it_has_some() {

@@ -9,15 +9,13 @@
 //! of what many short ones do.
 
 mod crops;
-mod host;
-mod intensity;
 
 use crate::config::Config;
 use crate::plan::{Step, View, stream};
 use anyhow::{Context, Result};
 use crops::CropSource;
 use crossbeam::channel::bounded;
-use host::HostBatch;
+use predictor::{HostBatch, Intensity};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
@@ -27,8 +25,6 @@ use slice_store::SliceStore;
 use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
-
-pub use intensity::Intensity;
 
 /// What a step works on, on its device.
 pub struct Batch {

@@ -1,8 +1,7 @@
 //! Encoder results that are kept between steps.
 
 use super::Training;
-use crate::loader::Intensity;
-use crate::model::Model;
+use predictor::{Intensity, Model};
 use stage_api::{Adapters, Embedding, Features, Mode, PromptedSegmenter};
 use std::collections::HashMap;
 use tch::Tensor;

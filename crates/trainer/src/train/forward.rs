@@ -6,9 +6,9 @@ use crate::loader::{Batch, Labelled};
 use crate::losses::{map_loss, segmentation_loss};
 use crate::plan::stream;
 use crate::prompts::training_prompt;
-use crate::times::Part;
 use anyhow::{Context, Result, bail};
 use cam_classifier::focal_loss;
+use run_record::Part;
 use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter, SliceSize};
 use tch::{Kind, Reduction, Tensor};
 

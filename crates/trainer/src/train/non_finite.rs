@@ -2,9 +2,9 @@
 
 use super::forward::StepLosses;
 use super::training_loop::TrainingLoop;
-use crate::files::write_json;
 use crate::loader::Batch;
 use anyhow::{Context, Error, Result, anyhow};
+use run_record::write_json;
 use serde_json::json;
 use tch::Tensor;
 

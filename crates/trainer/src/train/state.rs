@@ -1,13 +1,16 @@
 //! What a checkpoint holds, and how often each group was trained.
 
 use crate::average::WeightAverage;
-use crate::checkpoint::{self, Checkpoint, Progress};
+use crate::checkpoint::save;
 use crate::config::{Config, EncoderTraining, PhaseConfig};
-use crate::model::Model;
 use crate::optimizer::Optimizer;
 use crate::patterns::matching;
 use crate::plan::Step;
 use anyhow::{Context, Result};
+use predictor::Model;
+use predictor::checkpoint::{load_weights, read_tensors};
+use run_record::Progress;
+use run_record::checkpoint::{Checkpoint, OPTIMIZER, TRAINING, WEIGHTS};
 use stage_api::{Group, NamedTensor};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,15 +54,15 @@ impl State {
 
     pub fn restore(&mut self, from: Checkpoint, device: Device) -> Result<()> {
         let directory = from.directory;
-        let weights = directory.join(checkpoint::WEIGHTS);
+        let weights = directory.join(WEIGHTS);
         match &self.average {
             Some(average) => {
-                checkpoint::load_weights(&weights, &average.tensors)?;
-                checkpoint::load_weights(&directory.join(checkpoint::TRAINING), &self.tensors)?;
+                load_weights(&weights, &average.tensors)?;
+                load_weights(&directory.join(TRAINING), &self.tensors)?;
             }
-            None => checkpoint::load_weights(&weights, &self.tensors)?,
+            None => load_weights(&weights, &self.tensors)?,
         }
-        let state = checkpoint::optimizer_state(&directory)?;
+        let state = read_tensors(&directory.join(OPTIMIZER))?;
         self.optimizer
             .restore(state, device)
             .with_context(|| format!("the optimiser's state in '{}' is incomplete", directory.display()))?;
@@ -71,15 +74,15 @@ impl State {
         let named = |tensors: &[NamedTensor]| -> Vec<(String, Tensor)> {
             tensors.iter().map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect()
         };
-        let mut files = vec![(checkpoint::OPTIMIZER, self.optimizer.state())];
+        let mut files = vec![(OPTIMIZER, self.optimizer.state())];
         match &self.average {
             Some(average) => {
-                files.push((checkpoint::WEIGHTS, named(&average.tensors)));
-                files.push((checkpoint::TRAINING, named(&self.tensors)));
+                files.push((WEIGHTS, named(&average.tensors)));
+                files.push((TRAINING, named(&self.tensors)));
             }
-            None => files.push((checkpoint::WEIGHTS, named(&self.tensors))),
+            None => files.push((WEIGHTS, named(&self.tensors))),
         }
-        checkpoint::write(run, &files, &self.progress, is_best)
+        save(run, &files, &self.progress, is_best)
     }
 
     /// Moves these parameters, at the learning rates of their groups and names; their gradients are then cleared.

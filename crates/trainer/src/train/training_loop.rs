@@ -6,17 +6,15 @@ use super::non_finite::TOO_MANY;
 use super::state::{State, Trained, UpdateCounts};
 use super::view_bank::{ViewBank, own_folder};
 use super::{Outcome, Training};
-use crate::checkpoint::PhaseResult;
 use crate::loader::{Batch, Loader};
-use crate::metrics_log::{MetricsLog, Row};
-use crate::model::Model;
+use crate::metrics_log::MetricsLog;
 use crate::optimizer::{clear, clip, global_norm};
 use crate::plan::Step;
-use crate::progress::Ticker;
 use crate::rows::Rows;
 use crate::schedule::schedule_factor;
-use crate::times::Part;
 use anyhow::{Context, Result};
+use predictor::{Model, Ticker};
+use run_record::{Part, PhaseResult, StepRow};
 use slice_sampling::stream_seed;
 use stage_api::{ClassifierInput, Embedding, Group, NamedTensor, PromptedSegmenter};
 use std::sync::atomic::Ordering;
@@ -175,7 +173,7 @@ impl<'a> TrainingLoop<'a> {
         self.state.progress.steps += 1;
         self.state.progress.slices += step.slices.len() + step.labelled.len();
         self.count_time();
-        self.log.step(&Row {
+        self.log.step(&StepRow {
             phase: &phase.name,
             epoch: step.epoch,
             step: self.state.progress.steps,

@@ -1,14 +1,14 @@
 //! Validation at an epoch's end: Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
 
 use super::training_loop::TrainingLoop;
-use crate::checkpoint::Best;
 use crate::config::{EncoderTraining, PhaseConfig};
 use crate::metrics_log::MetricsLog;
-use crate::overlay::{self, Overlay};
 use crate::plan::{Step, View};
-use crate::predictor::Look;
 use crate::tensorboard::Picture;
 use anyhow::Result;
+use evaluation::overlay::{self, Overlay};
+use predictor::Look;
+use run_record::{Best, EpochRow};
 use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
@@ -32,15 +32,15 @@ impl TrainingLoop<'_> {
         let found = found?;
         let guided = phase.is_guided();
         let progress = &mut self.state.progress;
-        self.log.epoch(
-            &phase.name,
-            step.epoch,
-            progress.steps,
-            progress.seconds,
-            guided.then_some(found.dice),
-            found.box_iou,
-            found.auc,
-        )?;
+        self.log.epoch(&EpochRow {
+            phase: &phase.name,
+            epoch: step.epoch,
+            step: progress.steps,
+            seconds: progress.seconds,
+            dice: guided.then_some(found.dice),
+            box_iou: found.box_iou,
+            auc: found.auc,
+        })?;
         let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
         let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
         self.ticker.line(&format!(
@@ -75,7 +75,7 @@ impl TrainingLoop<'_> {
             .collect();
         let (training, model, rows, cache) = (self.training, self.model, self.rows, &mut self.cache);
         let (bank, adapted) = (&self.bank, self.adapted);
-        let predictor = model.predictor(training.config);
+        let predictor = model.predictor(&training.config.prompt, &training.config.prediction);
         let size = training.store.slice_size();
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {

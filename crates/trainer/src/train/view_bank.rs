@@ -8,12 +8,12 @@
 
 use super::Training;
 use crate::config::WeakCrops;
-use crate::embedding_file::{identity, known_or_encoded};
 use crate::loader::{Batch, Labelled, Loader, Slices, labels};
-use crate::model::Model;
 use crate::plan::{Step, View, views};
 use crate::rows::Rows;
 use anyhow::{Result, ensure};
+use predictor::Model;
+use predictor::embedding_file::{identity, known_or_encoded};
 use serde_json::json;
 use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
 use std::collections::HashMap;
@@ -72,7 +72,8 @@ impl ViewBank {
             if views.is_empty() {
                 continue;
             }
-            let of = identity(config, model, training.store.checksum(), &views, &changed_by, training.device);
+            let named: Vec<(usize, usize)> = views.iter().map(|view| (view.row, view.change)).collect();
+            let of = identity(&config.model(), model, training.store.checksum(), &named, &changed_by, training.device);
             let encode = |some: Range<usize>| encoding.encode(&views[some]);
             let all = known_or_encoded(&folder, &of, label, views.len(), training.stop, &encode)?;
             let Some(all) = all else { return Ok(None) };

@@ -4,16 +4,15 @@
 #![allow(dead_code)]
 
 use phantom::PhantomSettings;
+use predictor::{Model, Registry};
+use run_record::RunRecord;
+use run_record::checkpoint::{Which, directory};
 use slice_store::{FORMAT_VERSION, SliceStore, StoreInfo, StoreSettings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
-use trainer::checkpoint::{Which, directory};
 use trainer::config::Config;
-use trainer::model::Model;
-use trainer::registry::Registry;
-use trainer::run::RunRecord;
 use trainer::train::{Outcome, Training};
 
 /// A classifier of a few thousand parameters; both encoder modes.
@@ -122,7 +121,7 @@ impl Bench {
         let config = self.config(set)?;
         std::fs::create_dir_all(run)?;
         let selection = slice_sampling::select(self.store.records(), &config.sampling, 0)?;
-        let mut record = RunRecord::new(run, &config, &self.store, &selection, "cpu", 1);
+        let mut record = trainer::train::new_record(run, &config, &self.store, &selection, "cpu", 1);
         let (registry, store, selection) = (&self.registry, &self.store, &selection);
         let (device, loader_threads) = (Device::Cpu, self.loader_threads);
         let (profile, embeddings) = (false, self.embeddings.as_deref());
@@ -145,7 +144,7 @@ impl Bench {
 
     /// What a checkpoint would hold before the first step.
     pub fn untrained(&self) -> BTreeMap<String, Tensor> {
-        let model = Model::new(&self.config(&[]).unwrap(), &self.registry, Device::Cpu).unwrap();
+        let model = Model::new(&self.config(&[]).unwrap().model(), &self.registry, Device::Cpu).unwrap();
         model.tensors().into_iter().map(|t| (t.name, t.tensor.detach().copy())).collect()
     }
 }

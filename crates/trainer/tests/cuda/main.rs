@@ -6,12 +6,12 @@
 //!
 //! libtorch looks for CUDA once in a process, and a library stays loaded, so each question has a process of its own.
 
+use predictor::device::{DeviceChoice, deterministic, memory_in_use, open};
 use serde_json::{Value, json};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use trainer::device::{DeviceChoice, deterministic, memory_in_use, open};
 
 /// What the process that opens a device is told, in its environment.
 const CHOICE: &str = "SAM_MIX_TEST_CHOICE";

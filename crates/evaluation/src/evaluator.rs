@@ -1,0 +1,297 @@
+//! Honest evaluation of a run: what counts are the CAM's own boxes over all slices of patients that training never saw, volume
+//! by volume, as `predict` does it. Results with true boxes are computed in `oracle_box` and stand apart.
+
+use crate::known::Known;
+use anyhow::Result;
+use predictor::{
+    EncodedSlice, Intensity, Look, Model, ModelConfig, SlicePrediction, StepMasks, Ticker, VolumePrediction,
+    VolumeSlices, mask_for_box,
+};
+use rayon::prelude::*;
+use run_record::{Evaluation, write_json};
+use seg_metrics::{MaskView, Overlap, Spacing};
+use slice_store::{SliceRecord, SliceStore};
+use stage_api::{BoxPrompt, Embedding, PromptedSegmenter};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use tch::Device;
+
+/// What is known of one slice.
+pub(crate) struct SliceResult {
+    pub(crate) row: usize,
+    pub(crate) look: LookSummary,
+    pub(crate) bounds: BoxPrompt,
+    /// After each step of the inference; the last is the prediction.
+    pub(crate) steps: Vec<Overlap>,
+    pub(crate) whole_image: f64,
+    pub(crate) central_half: f64,
+    /// Slices with the target only.
+    pub(crate) liver: Option<LiverResult>,
+    /// The predicted mask, a bit a pixel.
+    pub(crate) mask: Vec<u8>,
+}
+
+impl SliceResult {
+    /// Of the prediction.
+    pub(crate) fn overlap(&self) -> Overlap {
+        self.steps.last().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn dice(&self) -> f64 {
+        self.overlap().dice()
+    }
+}
+
+pub(crate) struct LookSummary {
+    pub(crate) probability: f64,
+    pub(crate) present: bool,
+    pub(crate) empty_cam: bool,
+}
+
+/// Dice of masks that the prediction has no part in.
+pub(crate) struct Controls {
+    pub(crate) whole_image: f64,
+    pub(crate) central_half: f64,
+    pub(crate) oracle: Option<OracleResult>,
+}
+
+/// What true boxes give.
+pub(crate) struct OracleResult {
+    pub(crate) distances: Distances,
+    pub(crate) overlap: Overlap,
+    pub(crate) box_iou: f64,
+    pub(crate) untouched: f64,
+    pub(crate) untouched_whole_image: f64,
+}
+
+pub(crate) struct LiverResult {
+    pub(crate) cam: Distances,
+    pub(crate) cam_box_iou: f64,
+    pub(crate) oracle: OracleResult,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Distances {
+    pub(crate) hd_px: f64,
+    pub(crate) hd95_px: f64,
+    pub(crate) hd95_mm: Option<f64>,
+}
+
+/// Name of a step, and what it took over all volumes.
+pub(crate) struct StepCost {
+    pub(crate) name: &'static str,
+    pub(crate) seconds: f64,
+}
+
+/// A run's model, the data, and where to compute.
+pub struct Evaluator<'a> {
+    /// The run's configuration, as far as it decides predictions.
+    pub config: &'a ModelConfig,
+    /// Pixels by which the true box is enlarged for the oracle rows.
+    pub oracle_margin_px: f32,
+    /// Both branches.
+    pub model: &'a Model,
+    /// The SAM branch as it came.
+    pub untouched: &'a dyn PromptedSegmenter,
+    /// The prepared data, with masks.
+    pub store: &'a SliceStore,
+    /// Where to compute.
+    pub device: Device,
+    /// Folder that keeps what the untouched encoder makes of the slices, for other evaluations; absent: nothing is kept.
+    pub embeddings: Option<&'a Path>,
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
+}
+
+impl Evaluator<'_> {
+    /// Evaluates `rows` and writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
+    pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
+        let begun = std::time::Instant::now();
+        let volumes = volumes(self.store.records(), rows);
+        let known = match self.embeddings {
+            Some(folder) => match self.known(folder, &volumes.concat())? {
+                Some(known) => Some(known),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let mut results = Vec::with_capacity(rows.len());
+        let mut costs: Vec<StepCost> = Vec::new();
+        let mut ticker = Ticker::new("evaluating", rows.len(), 0);
+        for volume in volumes {
+            let Some((slices, steps)) = self.volume(&volume, known.as_ref(), &mut ticker) else { return Ok(None) };
+            results.extend(slices);
+            if costs.is_empty() {
+                costs = steps;
+            } else {
+                costs.iter_mut().zip(steps).for_each(|(sum, step)| sum.seconds += step.seconds);
+            }
+        }
+        drop(ticker);
+        let mut evaluation = self.summary(split, &results, &costs);
+        if let (Some(first), Some(_)) = (evaluation.steps.first_mut(), &known) {
+            // The encoder's part is not in it.
+            first.milliseconds_per_slice = None;
+        }
+        self.write_table(&results, &directory.join(format!("{split}.parquet")))?;
+        self.write_overlays(split, &results, known.as_ref(), directory)?;
+        evaluation.seconds = begun.elapsed().as_secs_f64();
+        write_json(&directory.join(format!("{split}.json")), &evaluation)?;
+        Ok(Some(evaluation))
+    }
+
+    /// Predicts the slices of a volume, which never sees their masks, and compares.
+    fn volume(
+        &self,
+        rows: &[usize],
+        known: Option<&Known>,
+        ticker: &mut Ticker,
+    ) -> Option<(Vec<SliceResult>, Vec<StepCost>)> {
+        let intensity = Intensity::new(&self.config.intensity);
+        let slices = |range: Range<usize>| intensity.rows(self.store, &rows[range], self.device);
+        let untouched = known.map(|known| |i: usize| known.of(rows[i]));
+        let untouched = untouched.as_ref().map(|of| of as &dyn Fn(usize) -> Embedding);
+        let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, untouched };
+        let mut controls = Vec::with_capacity(rows.len());
+        let mut tick = |i: usize, look: &Look, encoded: &EncodedSlice| {
+            controls.push(self.controls(rows[i], look.present, encoded));
+            ticker.tick("");
+        };
+        let VolumePrediction { slices, steps } =
+            self.model.predictor(&self.config.prompt, &self.config.prediction).volume(&slices, self.stop, &mut tick)?;
+        let results = rows.iter().zip(slices).zip(controls).enumerate();
+        let results = results.map(|(i, ((&row, slice), controls))| {
+            let overlaps = steps.iter().map(|step| self.overlap(&step.masks[i], row)).collect();
+            self.compared(row, slice, overlaps, controls)
+        });
+        let results = results.collect();
+        let costs = steps.into_iter().map(|StepMasks { name, seconds, .. }| StepCost { name, seconds }).collect();
+        Some((results, costs))
+    }
+
+    fn compared(&self, row: usize, slice: SlicePrediction, steps: Vec<Overlap>, controls: Controls) -> SliceResult {
+        let (look, truth, size) = (slice.look, self.store.mask(row), self.store.slice_size());
+        let tight = BoxPrompt::around(truth, size);
+        let liver = tight.zip(controls.oracle).map(|(tight, oracle)| LiverResult {
+            cam: self.distances(&slice.mask, row),
+            cam_box_iou: f64::from(look.prompt.bounds.iou(&tight)),
+            oracle,
+        });
+        SliceResult {
+            row,
+            look: LookSummary { probability: look.probability, present: look.present, empty_cam: look.prompt.empty },
+            bounds: look.prompt.bounds,
+            steps,
+            whole_image: controls.whole_image,
+            central_half: controls.central_half,
+            liver,
+            mask: pack(&slice.mask),
+        }
+    }
+
+    /// What other boxes give, and the weights as they came. Boxes that look at nothing have the classifier's presence call: a
+    /// slice that it calls empty has an empty mask. Boxes from the truth have no such gate.
+    fn controls(&self, row: usize, present: bool, encoded: &EncodedSlice) -> Controls {
+        let size = self.store.slice_size();
+        let blind = |bounds| {
+            let mask = if present {
+                mask_for_box(&self.model.segmenter, encoded.adapted(), bounds, None)
+            } else {
+                vec![0; size * size]
+            };
+            self.overlap(&mask, row).dice()
+        };
+        Controls {
+            whole_image: blind(BoxPrompt::whole(size)),
+            central_half: blind(BoxPrompt::central_half(size)),
+            oracle: self.oracle(row, encoded),
+        }
+    }
+
+    /// What the true box gives. `None` where there is none.
+    fn oracle(&self, row: usize, encoded: &EncodedSlice) -> Option<OracleResult> {
+        let size = self.store.slice_size();
+        let tight = BoxPrompt::around(self.store.mask(row), size)?;
+        let bounds = tight.enlarged(self.oracle_margin_px, size);
+        let mask = oracle_box(&self.model.segmenter, encoded.adapted(), bounds);
+        let untouched = oracle_box(self.untouched, encoded.untouched(), bounds);
+        let untouched_whole = mask_for_box(self.untouched, encoded.untouched(), BoxPrompt::whole(size), None);
+        Some(OracleResult {
+            distances: self.distances(&mask, row),
+            overlap: self.overlap(&mask, row),
+            box_iou: f64::from(bounds.iou(&tight)),
+            untouched: self.overlap(&untouched, row).dice(),
+            untouched_whole_image: self.overlap(&untouched_whole, row).dice(),
+        })
+    }
+
+    fn overlap(&self, mask: &[u8], row: usize) -> Overlap {
+        let size = self.store.slice_size();
+        Overlap::of(view(mask, size), view(self.store.mask(row), size))
+    }
+
+    fn distances(&self, mask: &[u8], row: usize) -> Distances {
+        let size = self.store.slice_size();
+        let (mask, truth) = (view(mask, size), view(self.store.mask(row), size));
+        let record: &SliceRecord = &self.store.records()[row];
+        let px = seg_metrics::surface_distances(mask, truth, Spacing::PIXELS);
+        let hd95_mm = record.spacing_valid.then(|| {
+            let spacing =
+                Spacing { row: f64::from(record.row_spacing_mm), column: f64::from(record.column_spacing_mm) };
+            seg_metrics::surface_distances(mask, truth, spacing).hausdorff_percentile(95.0)
+        });
+        Distances { hd_px: px.hausdorff(), hd95_px: px.hausdorff_percentile(95.0), hd95_mm }
+    }
+}
+
+/// Rows by case, cases as they come first, each case's slices in order. A store may hold every second slice of a volume, say:
+/// those that follow each other are neighbours then.
+fn volumes(records: &[SliceRecord], rows: &[usize]) -> Vec<Vec<usize>> {
+    let mut cases: Vec<&str> = Vec::new();
+    let mut volumes: Vec<Vec<usize>> = Vec::new();
+    for &row in rows {
+        let case = records[row].case.as_str();
+        let at = cases.iter().position(|known| *known == case).unwrap_or_else(|| {
+            cases.push(case);
+            volumes.push(Vec::new());
+            cases.len() - 1
+        });
+        volumes[at].push(row);
+    }
+    for volume in &mut volumes {
+        volume.sort_by_key(|&row| records[row].index);
+    }
+    volumes
+}
+
+/// The mask for a true box. Oracle: it takes ground truth, so it is never part of a prediction.
+fn oracle_box(segmenter: &dyn PromptedSegmenter, embedding: &Embedding, bounds: BoxPrompt) -> Vec<u8> {
+    mask_for_box(segmenter, embedding, bounds, None)
+}
+
+/// Panics where the sizes differ, as masks of one store never do.
+fn view(mask: &[u8], size: usize) -> MaskView<'_> {
+    MaskView::new(mask, size, size).expect("masks have the store's size")
+}
+
+fn pack(mask: &[u8]) -> Vec<u8> {
+    mask.par_chunks(8)
+        .map(|bits| bits.iter().enumerate().fold(0, |byte, (i, &m)| byte | u8::from(m != 0) << i))
+        .collect()
+}
+
+pub(crate) fn unpack(bits: &[u8], size: usize) -> Vec<u8> {
+    (0..size * size).map(|i| bits[i / 8] >> (i % 8) & 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_masks_unpack_to_themselves() {
+        let mask: Vec<u8> = (0..64).map(|i| u8::from(i % 3 == 0)).collect();
+        assert_eq!(unpack(&pack(&mask), 8), mask);
+    }
+}

@@ -1,0 +1,169 @@
+//! From slices to means, and to a row for each slice.
+
+use crate::evaluator::{Evaluator, LiverResult, OracleResult, SliceResult, StepCost};
+use anyhow::Result;
+use polars::prelude::{Column, DataFrame, ParquetWriter};
+use run_record::{
+    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, StepResults, UntouchedResults, VolumeResults,
+    write_whole,
+};
+use seg_metrics::Overlap;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+type Volumes<'a> = BTreeMap<&'a str, Vec<&'a SliceResult>>;
+
+impl Evaluator<'_> {
+    /// Everything but the seconds.
+    pub(crate) fn summary(&self, split: &str, results: &[SliceResult], costs: &[StepCost]) -> Evaluation {
+        let mut volumes = Volumes::new();
+        for result in results {
+            volumes.entry(&self.store.records()[result.row].case).or_default().push(result);
+        }
+        let blind = |dice: fn(&SliceResult) -> f64| BlindBoxResults {
+            dice_all: mean(results.iter().map(dice)),
+            dice_liver: mean(with_liver(results).map(dice)),
+        };
+        let untouched = |dice: fn(&OracleResult) -> f64| mean(liver(results).map(|l| dice(&l.oracle)));
+        Evaluation {
+            split: split.into(),
+            dataset: self.store.info().dataset.clone(),
+            store_checksum: self.store.checksum().into(),
+            kept_embeddings: self.embeddings.is_some(),
+            cam_box: cam_box(results, &volumes),
+            oracle_box: oracle_box(results, &volumes),
+            classifier: classifier(results),
+            counts: counts(results),
+            steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, results, &volumes)).collect(),
+            control_whole_image: blind(|r| r.whole_image),
+            control_central_half: blind(|r| r.central_half),
+            untouched_weights: UntouchedResults {
+                oracle_dice_liver: untouched(|o| o.untouched),
+                whole_image_dice_liver: untouched(|o| o.untouched_whole_image),
+            },
+            oracle_margin_px: self.oracle_margin_px,
+            per_volume: volumes
+                .iter()
+                .map(|(case, slices)| VolumeResults {
+                    case: (*case).into(),
+                    slices: slices.len(),
+                    liver_slices: slices.iter().filter(|r| r.liver.is_some()).count(),
+                    dice_volume: slices.iter().map(|r| r.overlap()).sum::<Overlap>().dice(),
+                    dice_liver: mean(slices.iter().filter(|r| r.liver.is_some()).map(|r| r.dice())),
+                })
+                .collect(),
+            seconds: 0.0,
+        }
+    }
+
+    /// A row for each slice.
+    pub(crate) fn write_table(&self, results: &[SliceResult], path: &Path) -> Result<()> {
+        let record = |r: &SliceResult| &self.store.records()[r.row];
+        let liver = |f: fn(&LiverResult) -> f64| -> Vec<Option<f64>> {
+            results.iter().map(|r| r.liver.as_ref().map(f)).collect()
+        };
+        let columns = vec![
+            Column::new("case".into(), results.iter().map(|r| record(r).case.as_str()).collect::<Vec<_>>()),
+            Column::new("patient".into(), results.iter().map(|r| record(r).patient.as_str()).collect::<Vec<_>>()),
+            Column::new("index".into(), results.iter().map(|r| record(r).index).collect::<Vec<_>>()),
+            Column::new("has_target".into(), results.iter().map(|r| r.liver.is_some()).collect::<Vec<_>>()),
+            Column::new("probability".into(), results.iter().map(|r| r.look.probability).collect::<Vec<_>>()),
+            Column::new("empty_cam".into(), results.iter().map(|r| r.look.empty_cam).collect::<Vec<_>>()),
+            Column::new(
+                "predicted_pixels".into(),
+                results.iter().map(|r| r.overlap().prediction as u32).collect::<Vec<_>>(),
+            ),
+            Column::new("target_pixels".into(), results.iter().map(|r| r.overlap().truth as u32).collect::<Vec<_>>()),
+            Column::new("cam_dice".into(), results.iter().map(SliceResult::dice).collect::<Vec<_>>()),
+            Column::new("cam_hd_px".into(), liver(|l| l.cam.hd_px)),
+            Column::new("cam_hd95_px".into(), liver(|l| l.cam.hd95_px)),
+            Column::new("cam_box_iou".into(), liver(|l| l.cam_box_iou)),
+            Column::new("oracle_dice".into(), liver(|l| l.oracle.overlap.dice())),
+            Column::new("oracle_hd95_px".into(), liver(|l| l.oracle.distances.hd95_px)),
+            Column::new("whole_image_dice".into(), results.iter().map(|r| r.whole_image).collect::<Vec<_>>()),
+            Column::new("central_half_dice".into(), results.iter().map(|r| r.central_half).collect::<Vec<_>>()),
+            Column::new("untouched_oracle_dice".into(), liver(|l| l.oracle.untouched)),
+        ];
+        let mut table = DataFrame::new(results.len(), columns)?;
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes).finish(&mut table)?;
+        Ok(write_whole(path, &bytes)?)
+    }
+}
+
+fn with_liver(results: &[SliceResult]) -> impl Iterator<Item = &SliceResult> {
+    results.iter().filter(|r| r.liver.is_some())
+}
+
+fn liver(results: &[SliceResult]) -> impl Iterator<Item = &LiverResult> {
+    results.iter().filter_map(|r| r.liver.as_ref())
+}
+
+fn cam_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
+    BoxResults {
+        dice_all: mean(results.iter().map(SliceResult::dice)),
+        dice_liver: mean(with_liver(results).map(SliceResult::dice)),
+        dice_volume: mean(volumes.values().map(|v| v.iter().map(|r| r.overlap()).sum::<Overlap>().dice())),
+        hd_px: mean(liver(results).map(|l| l.cam.hd_px)),
+        hd95_px: mean(liver(results).map(|l| l.cam.hd95_px)),
+        hd95_mm: mean_if_all(liver(results).map(|l| l.cam.hd95_mm)),
+        box_iou: mean(liver(results).map(|l| l.cam_box_iou)),
+    }
+}
+
+fn oracle_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
+    let of_volume = |slices: &Vec<&SliceResult>| {
+        let overlaps: Vec<Overlap> = slices.iter().filter_map(|r| r.liver.as_ref()).map(|l| l.oracle.overlap).collect();
+        (!overlaps.is_empty()).then(|| overlaps.into_iter().sum::<Overlap>().dice())
+    };
+    BoxResults {
+        dice_all: None,
+        dice_liver: mean(liver(results).map(|l| l.oracle.overlap.dice())),
+        dice_volume: mean(volumes.values().filter_map(of_volume)),
+        hd_px: mean(liver(results).map(|l| l.oracle.distances.hd_px)),
+        hd95_px: mean(liver(results).map(|l| l.oracle.distances.hd95_px)),
+        hd95_mm: mean_if_all(liver(results).map(|l| l.oracle.distances.hd95_mm)),
+        box_iou: mean(liver(results).map(|l| l.oracle.box_iou)),
+    }
+}
+
+fn classifier(results: &[SliceResult]) -> ClassifierResults {
+    let scores: Vec<f64> = results.iter().map(|r| r.look.probability).collect();
+    let labels: Vec<bool> = results.iter().map(|r| r.liver.is_some()).collect();
+    let right = results.iter().filter(|r| r.look.present == r.liver.is_some()).count();
+    ClassifierResults { accuracy: right as f64 / results.len().max(1) as f64, auc: seg_metrics::auc(&scores, &labels) }
+}
+
+fn counts(results: &[SliceResult]) -> Counts {
+    Counts {
+        slices: results.len(),
+        liver_slices: with_liver(results).count(),
+        empty_cam: results.iter().filter(|r| r.look.empty_cam).count(),
+        missed: with_liver(results).filter(|r| r.overlap().prediction == 0).count(),
+        false_positive: results.iter().filter(|r| r.liver.is_none() && r.overlap().prediction > 0).count(),
+    }
+}
+
+/// The masks as the step left them.
+fn step(i: usize, cost: &StepCost, results: &[SliceResult], volumes: &Volumes) -> StepResults {
+    let dice = |r: &SliceResult| r.steps[i].dice();
+    StepResults {
+        name: cost.name.into(),
+        dice_all: mean(results.iter().map(dice)),
+        dice_liver: mean(with_liver(results).map(dice)),
+        dice_volume: mean(volumes.values().map(|v| v.iter().map(|r| r.steps[i]).sum::<Overlap>().dice())),
+        false_positive: results.iter().filter(|r| r.liver.is_none() && r.steps[i].prediction > 0).count(),
+        missed: with_liver(results).filter(|r| r.steps[i].prediction == 0).count(),
+        milliseconds_per_slice: Some(1e3 * cost.seconds / results.len().max(1) as f64),
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// `None` if any of them is.
+fn mean_if_all(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    mean(values.collect::<Option<Vec<f64>>>()?.into_iter())
+}

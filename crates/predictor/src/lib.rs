@@ -1,0 +1,33 @@
+//! The prediction path: a run's checkpoint, or pretrained weights, and CT slices in, masks out.
+//!
+//! Invariants: no ground truth, nothing here has a mask or a label to pass; and no training, so that servers and studies need
+//! none of it.
+
+pub mod checkpoint;
+mod config;
+pub mod device;
+pub mod embedding_file;
+mod encoded;
+pub mod export;
+mod host;
+mod intensity;
+pub mod memory;
+mod model;
+pub mod predict;
+mod predictor;
+mod progress;
+mod registry;
+mod rules;
+mod volume;
+
+pub use config::{
+    ClassifierChoice, IntensityConfig, ModelConfig, Normalization, PredictionConfig, SegmenterConfig, VolumeConfig,
+};
+pub use encoded::EncodedSlice;
+pub use host::HostBatch;
+pub use intensity::Intensity;
+pub use model::{Model, untouched_segmenter, weights_path};
+pub use predictor::{Look, Predictor, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
+pub use progress::Ticker;
+pub use registry::{ClassifierFactory, Registry};
+pub use volume::{StepMasks, VolumePrediction, VolumeSlices};

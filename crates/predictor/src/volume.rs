@@ -1,0 +1,257 @@
+//! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
+
+use crate::encoded::EncodedSlice;
+use crate::predictor::{Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
+use crate::rules::{
+    Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, surest, ways,
+};
+use stage_api::{BoxPrompt, ClassifierInput, Embedding};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// Slices that the classifier looks at together, where it looks at slices.
+const CHUNK: usize = 4;
+
+/// So many slices, at most, from which masks go on to their neighbours.
+const STARTS: usize = 4;
+
+/// A mask of fewer pixels ends a way through the volume.
+const SMALLEST_MASK: usize = 10;
+
+/// The slices of one volume in their order.
+pub struct VolumeSlices<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Their side in pixels.
+    pub size: usize,
+    /// Some of them, `[n, 1, H, H]`, windowed to `[0, 1]`, on the device.
+    pub slices: &'a dyn Fn(Range<usize>) -> Tensor,
+    /// The untouched embedding `[1, C, g, g]` of a slice, by its index in the volume, 32-bit, on the device; where they are known
+    /// already.
+    pub untouched: Option<&'a dyn Fn(usize) -> Embedding>,
+}
+
+/// A predicted volume.
+#[derive(Debug)]
+pub struct VolumePrediction {
+    /// Its slices in order.
+    pub slices: Vec<SlicePrediction>,
+    /// The masks after each step that is switched on, in the steps' order; the last step's are the prediction.
+    pub steps: Vec<StepMasks>,
+}
+
+/// What a step of the inference made of a volume.
+#[derive(Debug)]
+pub struct StepMasks {
+    /// `CAM box`, `refined`, `propagated` or `largest component`.
+    pub name: &'static str,
+    /// A mask a slice, row-major, 0 or 1.
+    pub masks: Vec<Vec<u8>>,
+    /// What it took for the volume; the first step's is with encoder and classifier.
+    pub seconds: f64,
+}
+
+/// What is known of a slice when all slices were looked at by themselves.
+struct Own {
+    look: Look,
+    /// `None`: the slice is called empty.
+    found: Option<ScoredMask>,
+    /// In half precision; `None` if no neighbour will reach the slice.
+    embedding: Option<Embedding>,
+}
+
+impl Predictor<'_> {
+    /// Predicts a volume; `None` if it was stopped. `tick` is called once a slice, in order, with what is known of it then: its
+    /// index, the classifier's look, and its way through the encoder.
+    ///
+    /// Memory for each slice of 256²: a look (0.3 MiB), a mask (64 KiB) and one for each step; with `prediction.volume.propagate`
+    /// also an embedding, 2 MiB of half-precision numbers (256 × 64 × 64), and up to four masks more. Without it no embedding
+    /// outlives its slice.
+    pub fn volume(
+        &self,
+        volume: &VolumeSlices,
+        stop: &AtomicBool,
+        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+    ) -> Option<VolumePrediction> {
+        let mut steps = self.steps(volume.count);
+        let own = self.slices_by_themselves(volume, stop, tick, &mut steps)?;
+        let rules = &self.prediction.volume;
+        let (mut masks, mut done) = (steps.own.last().map(|step| step.masks.clone()).unwrap_or_default(), steps.own);
+        if rules.propagate {
+            let begun = Instant::now();
+            masks = self.propagated(&own, volume.size, stop)?;
+            let seconds = steps.keeping_seconds + begun.elapsed().as_secs_f64();
+            done.push(StepMasks { name: "propagated", masks: masks.clone(), seconds });
+        }
+        if rules.largest_component {
+            let begun = Instant::now();
+            keep_largest_component(&mut masks, volume.size);
+            let seconds = begun.elapsed().as_secs_f64();
+            done.push(StepMasks { name: "largest component", masks: masks.clone(), seconds });
+        }
+        let slices = own.into_iter().zip(masks).map(|(own, mask)| SlicePrediction { look: own.look, mask }).collect();
+        Some(VolumePrediction { slices, steps: done })
+    }
+
+    fn steps(&self, count: usize) -> OwnSteps {
+        let step = |name| StepMasks { name, masks: Vec::with_capacity(count), seconds: 0.0 };
+        let refined = (self.prediction.refinements > 0).then(|| step("refined"));
+        OwnSteps { own: std::iter::once(step("CAM box")).chain(refined).collect(), keeping_seconds: 0.0 }
+    }
+
+    fn slices_by_themselves(
+        &self,
+        volume: &VolumeSlices,
+        stop: &AtomicBool,
+        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+        steps: &mut OwnSteps,
+    ) -> Option<Vec<Own>> {
+        let mut slices = Vec::with_capacity(volume.count);
+        let is_adapted = self.segmenter.is_adapted();
+        for start in (0..volume.count).step_by(CHUNK) {
+            let begun = Instant::now();
+            let images = (volume.slices)(start..volume.count.min(start + CHUNK));
+            let mut looks = match self.classifier.input() {
+                ClassifierInput::Slices => self.look(&images, volume.size).into_iter(),
+                ClassifierInput::Embedding => Vec::new().into_iter(),
+            };
+            steps.own[0].seconds += begun.elapsed().as_secs_f64();
+            for i in 0..images.size()[0] {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let mut encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
+                if let Some(untouched) = volume.untouched {
+                    encoded = encoded.with_untouched(untouched(slices.len()));
+                }
+                let own = self.slice_by_itself(&encoded, looks.next(), volume.size, steps);
+                tick(slices.len(), &own.look, &encoded);
+                slices.push(own);
+            }
+        }
+        Some(slices)
+    }
+
+    /// A slice by itself; its masks go to the steps.
+    fn slice_by_itself(&self, encoded: &EncodedSlice, look: Option<Look>, size: usize, steps: &mut OwnSteps) -> Own {
+        let mut begun = Instant::now();
+        let mut took = || std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64();
+        let look = look.unwrap_or_else(|| self.look(encoded.input(self.classifier.input()), size).remove(0));
+        let mut found = look.present.then(|| self.for_prompt(encoded.adapted(), &look.prompt));
+        steps.own[0].masks.push(mask_of(found.as_ref(), size));
+        steps.own[0].seconds += took();
+        if let Some(step) = steps.own.get_mut(1) {
+            found = found.map(|first| self.refined(encoded.adapted(), &look.prompt, first));
+            step.masks.push(mask_of(found.as_ref(), size));
+            step.seconds += took();
+        }
+        let embedding = self.prediction.volume.propagate.then(|| {
+            let embedding = encoded.adapted();
+            Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
+        });
+        steps.keeping_seconds += took();
+        Own { look, found, embedding }
+    }
+
+    /// What the surest slice leads to, or what others lead to that never meets it, whichever agrees best with the maps of all
+    /// slices: one slice can be sure and wrong, when another organ fills it; a volume seldom.
+    fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+        let confidence = |slice: &Own| {
+            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
+            Some(found.score * agreement([(self.places(&slice.look), found.mask.as_slice())]))
+        };
+        let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
+        let mut objects: Vec<Vec<Vec<u8>>> = Vec::new();
+        for _ in 0..STARTS {
+            let Some(start) = surest(&confidences) else { break };
+            let masks = self.grown(start, own, size, stop)?;
+            for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
+                // A slice that is taken already begins nothing.
+                confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
+            }
+            if !objects.iter().any(|other| meet(other, &masks)) {
+                objects.push(masks);
+            }
+        }
+        let agrees = |masks: &Vec<Vec<u8>>| {
+            let places = own.iter().map(|slice| self.places(&slice.look));
+            agreement(places.zip(masks.iter().map(Vec::as_slice)))
+        };
+        let ranked = objects.into_iter().map(|masks| (agrees(&masks), masks));
+        let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        Some(best.map_or_else(|| vec![vec![0; size * size]; own.len()], |(_, masks)| masks))
+    }
+
+    /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
+    /// of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows again after
+    /// the target tapered off: beyond, all slices are empty.
+    fn grown(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+        let mut masks = vec![vec![0; size * size]; own.len()];
+        masks[start] = mask_of(own[start].found.as_ref(), size);
+        for way in ways(start, own.len()) {
+            let mut neighbour = largest_part(masks[start].clone(), size);
+            let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[start]));
+            for slice in way {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let found = self.reached(&own[slice], &neighbour, size).filter(|found| taper.allows(area(found)));
+                let Some(found) = found else { break };
+                masks[slice].clone_from(&found);
+                neighbour = largest_part(found, size);
+            }
+        }
+        Some(masks)
+    }
+
+    /// The mask of a slice whose neighbour has one; `None` where the way ends.
+    fn reached(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<Vec<u8>> {
+        let rules = &self.prediction.volume;
+        let kept = slice.embedding.as_ref()?;
+        let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
+        let bounds = BoxPrompt::around(neighbour, size)?.enlarged(rules.margin_px, size);
+        let mut candidates = vec![scored_mask_for_box(self.segmenter, &embedding, bounds, None)];
+        let look = &slice.look;
+        if !look.prompt.empty {
+            candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &look.prompt)));
+        }
+        let places = self.places(look);
+        let found = best_candidate(candidates, neighbour, size)?.mask;
+        (area(&found) >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
+    }
+
+    /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
+    fn places<'l>(&self, look: &'l Look) -> Cow<'l, [f32]> {
+        if self.prompt.absolute {
+            return Cow::Borrowed(&look.cam);
+        }
+        let peak = look.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        Cow::Owned(look.cam.iter().map(|cam| cam / peak).collect())
+    }
+}
+
+/// The steps of slices by themselves.
+struct OwnSteps {
+    own: Vec<StepMasks>,
+    /// Spent on embeddings that are kept for the slices' neighbours.
+    keeping_seconds: f64,
+}
+
+/// Pixels of a mask.
+fn area(mask: &[u8]) -> usize {
+    mask.iter().filter(|&&m| m != 0).count()
+}
+
+fn largest_part(mask: Vec<u8>, size: usize) -> Vec<u8> {
+    let mut part = [mask];
+    keep_largest_component(&mut part, size);
+    let [part] = part;
+    part
+}
+
+fn mask_of(found: Option<&ScoredMask>, size: usize) -> Vec<u8> {
+    found.map_or_else(|| vec![0; size * size], |found| found.mask.clone())
+}

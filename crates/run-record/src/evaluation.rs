@@ -1,0 +1,171 @@
+//! The results of an evaluation: `evaluation/<split>.json`, and the list of its pictures, `<split>/overlays.json`.
+
+use serde::{Deserialize, Serialize};
+
+/// A group of results; a mean is over the set that its name says. `None`: not defined here, or not to be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoxResults {
+    /// Mean Dice over all slices; an empty mask on an empty slice is 1.
+    pub dice_all: Option<f64>,
+    /// Mean Dice over the slices with the target.
+    pub dice_liver: Option<f64>,
+    /// Mean over volumes of the Dice of the whole volume.
+    pub dice_volume: Option<f64>,
+    /// Mean Hausdorff distance over the slices with the target, in pixels of the store.
+    pub hd_px: Option<f64>,
+    /// The same of the 95th percentile.
+    pub hd95_px: Option<f64>,
+    /// The same in millimetres; `None` where a slice's spacing can't be trusted.
+    pub hd95_mm: Option<f64>,
+    /// Mean IoU of the prompt's box with the tight true one, over the slices with the target.
+    pub box_iou: Option<f64>,
+}
+
+/// What the classifier is worth, over all slices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassifierResults {
+    /// Share of slices called rightly at the presence threshold.
+    pub accuracy: f64,
+    /// Area under the ROC curve; `None` if all slices are of one class.
+    pub auc: Option<f64>,
+}
+
+/// Numbers of cases; none is dropped silently.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Slices.
+    pub slices: usize,
+    /// Slices with the target.
+    pub liver_slices: usize,
+    /// Slices whose activation map was empty, so that the central half was the box.
+    pub empty_cam: usize,
+    /// Slices with the target whose predicted mask is empty.
+    pub missed: usize,
+    /// Slices without the target whose predicted mask is not empty.
+    pub false_positive: usize,
+}
+
+/// A control with a box that looks at nothing, at the same presence calls.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BlindBoxResults {
+    /// Mean Dice over all slices.
+    pub dice_all: Option<f64>,
+    /// Mean Dice over the slices with the target.
+    pub dice_liver: Option<f64>,
+}
+
+/// The control with the weights as they came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UntouchedResults {
+    /// Mean Dice with oracle boxes over the slices with the target.
+    pub oracle_dice_liver: Option<f64>,
+    /// Mean Dice with the whole image as box over the slices with the target.
+    pub whole_image_dice_liver: Option<f64>,
+}
+
+/// What the prediction was worth after a step of the inference; the last step's is the prediction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepResults {
+    /// The step: `CAM box`, `refined`, `propagated` or `largest component`.
+    pub name: String,
+    /// Mean Dice over all slices.
+    pub dice_all: Option<f64>,
+    /// Mean Dice over the slices with the target.
+    pub dice_liver: Option<f64>,
+    /// Mean over volumes of the Dice of the whole volume.
+    pub dice_volume: Option<f64>,
+    /// Slices without the target whose mask is not empty.
+    pub false_positive: usize,
+    /// Slices with the target whose mask is empty.
+    pub missed: usize,
+    /// What the step itself took, in milliseconds a slice, over all slices; the first step's is with encoder and classifier, and
+    /// `None` where embeddings were kept.
+    pub milliseconds_per_slice: Option<f64>,
+}
+
+/// One volume's results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeResults {
+    /// The case.
+    pub case: String,
+    /// Its slices.
+    pub slices: usize,
+    /// Those with the target.
+    pub liver_slices: usize,
+    /// Dice of the whole volume, CAM boxes.
+    pub dice_volume: f64,
+    /// Mean Dice over its slices with the target, CAM boxes.
+    pub dice_liver: Option<f64>,
+}
+
+/// All results of one split: `evaluation/<split>.json`, and what `--json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// `test`, `validation`, or for a store that the run was not trained on, the name of its data set.
+    pub split: String,
+    /// The store's data set.
+    pub dataset: String,
+    /// The store's checksum.
+    pub store_checksum: String,
+    /// Whether it judged by embeddings that a folder keeps, in half precision.
+    #[serde(default)]
+    pub kept_embeddings: bool,
+    /// What counts: no ground truth.
+    pub cam_box: BoxResults,
+    /// With true boxes, over the slices with the target; never what counts.
+    pub oracle_box: BoxResults,
+    /// The classifier.
+    pub classifier: ClassifierResults,
+    /// Counts.
+    pub counts: Counts,
+    /// The way to `cam_box`, step by step.
+    #[serde(default)]
+    pub steps: Vec<StepResults>,
+    /// Control: the trained model with the whole image as box.
+    pub control_whole_image: BlindBoxResults,
+    /// Control: the trained model with the image's central half as box.
+    #[serde(default)]
+    pub control_central_half: BlindBoxResults,
+    /// Control: the pretrained weights as they came.
+    pub untouched_weights: UntouchedResults,
+    /// Pixels by which the oracle's box is larger than the tight one.
+    pub oracle_margin_px: f32,
+    /// Volumes.
+    pub per_volume: Vec<VolumeResults>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// What failed in a slice. The first that fits, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failure {
+    /// Of the predicted and the true mask one is empty and the other is not.
+    Presence,
+    /// The IoU of the CAM's box with the true one is below 0.5, and Dice below 0.9.
+    Cam,
+    /// The true box, enlarged as in the oracle rows, gives a mask whose Dice is at least 0.03 higher.
+    Box,
+    /// The true box would not have helped.
+    Mask,
+}
+
+/// An entry of `overlays.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OverlayRecord {
+    /// The PNG's name.
+    pub file: String,
+    /// The slice's name.
+    pub slice: String,
+    /// `best`, `median` or `worst`.
+    pub group: String,
+    /// What failed, of the worst slices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failure>,
+    /// Its Dice with the CAM's box.
+    pub dice: f64,
+    /// The classifier's probability.
+    pub presence: f64,
+    /// Anything special.
+    pub note: String,
+}

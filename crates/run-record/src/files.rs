@@ -1,0 +1,76 @@
+//! Files of a run directory: written whole or not at all, read with errors that name them.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a file of a run directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It can't be read.
+    #[error("cannot read '{}': {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// It can't be written; what was there before is as it was.
+    #[error("cannot write '{}': {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("in '{}': {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where, what was found and what was expected.
+        reason: serde_json::Error,
+    },
+    /// A checkpoint can't be used.
+    #[error("{0}")]
+    Checkpoint(String),
+    /// A line of it is not what it should be.
+    #[error("cannot read '{}', line {line}: {problem}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What was found and what was expected.
+        problem: String,
+    },
+}
+
+/// Replaces `path` by `bytes`, or leaves it as it was. Missing folders are made.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let write = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        whole_file::replace(path, |file| file.write_all(bytes))
+    };
+    write().map_err(|reason| RecordError::Write { path: path.to_owned(), reason })
+}
+
+/// As [`write_whole`], indented JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
+    let text = serde_json::to_string_pretty(value);
+    let mut text = text.map_err(|reason| RecordError::Json { path: path.to_owned(), reason })?;
+    text.push('\n');
+    write_whole(path, text.as_bytes())
+}
+
+/// Reads JSON.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    serde_json::from_str(&read_text(path)?).map_err(|reason| RecordError::Json { path: path.to_owned(), reason })
+}
+
+/// Reads UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String, RecordError> {
+    std::fs::read_to_string(path).map_err(|reason| RecordError::Read { path: path.to_owned(), reason })
+}

@@ -1,0 +1,22 @@
+//! The run directory as types: what training and evaluation write, and reports and studies read.
+//!
+//! Invariant: whoever reads or writes a file of a run does it through these types, so that a key that changes here changes
+//! everywhere, by the compiler.
+
+pub mod checkpoint;
+mod evaluation;
+mod files;
+mod metrics;
+mod progress;
+mod run;
+mod times;
+
+pub use evaluation::{
+    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, StepResults,
+    UntouchedResults, VolumeResults,
+};
+pub use files::{RecordError, read_json, read_text, write_json, write_whole};
+pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
+pub use progress::{Best, PhaseResult, Progress};
+pub use run::{LabelBudget, RunRecord, Status, StoreRecord};
+pub use times::{Part, Times};

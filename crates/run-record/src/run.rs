@@ -1,0 +1,173 @@
+//! The run directory's `run.json`: what is needed to repeat a run.
+
+use crate::{PhaseResult, Progress, RecordError, Times, read_json, write_json};
+use serde::{Deserialize, Serialize};
+use slice_store::{SliceId, SliceStore, StoreSettings};
+use std::path::Path;
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// In training, or killed.
+    Running,
+    /// Stopped by the user; `--resume` goes on.
+    Interrupted,
+    /// All steps were done.
+    Finished,
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The directory's name.
+    pub name: String,
+    /// How far it is.
+    pub status: Status,
+    /// This program's version.
+    pub version: String,
+    /// Commit of the source, if it was built in a git checkout; `+` marks local changes.
+    pub commit: Option<String>,
+    /// The one seed.
+    pub seed: u64,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Intra-op threads of libtorch.
+    pub threads: i32,
+    /// Whether the GPU's algorithms are those that give the same bits each time.
+    #[serde(default)]
+    pub deterministic: bool,
+    /// The processor's name.
+    pub processor: Option<String>,
+    /// Start, seconds since 1970 (UTC).
+    pub started_unix: u64,
+    /// Seconds of training, over all resumptions.
+    pub seconds: f64,
+    /// Training slices in a second, validation and waiting included.
+    #[serde(default)]
+    pub slices_per_second: f64,
+    /// The share of the time in which training waited for the loader, 0 to 1.
+    #[serde(default)]
+    pub wait_share: f64,
+    /// Seconds of the loop's parts.
+    #[serde(default)]
+    pub times: Times,
+    /// SHA-256 of the pretrained file.
+    pub weights_sha256: Option<String>,
+    /// The data that it was trained on.
+    pub store: StoreRecord,
+    /// Labelled training slices and validation slices whose masks were used.
+    pub label_budget: LabelBudget,
+    /// Best validation Dice with CAM boxes.
+    pub best_validation_dice: Option<f64>,
+    /// Updates that were left out because a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped_updates: usize,
+    /// What each phase gave.
+    pub phases: Vec<PhaseResult>,
+    /// The labelled slices by name.
+    pub labelled: Vec<SliceId>,
+}
+
+/// The store of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreRecord {
+    /// The manifest's name.
+    pub dataset: String,
+    /// The organ.
+    pub target: String,
+    /// The store's checksum.
+    pub checksum: String,
+    /// How slices were made; `predict` makes them in the same way.
+    pub settings: StoreSettings,
+}
+
+/// Masks that training has seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LabelBudget {
+    /// N.
+    pub labelled_slices: usize,
+    /// Slices whose masks chose the best checkpoint.
+    pub validation_slices: usize,
+}
+
+impl RunRecord {
+    /// A new run's.
+    pub fn new(
+        run: &Path,
+        seed: u64,
+        store: &SliceStore,
+        label_budget: LabelBudget,
+        labelled: &[SliceId],
+        device: &str,
+        threads: i32,
+    ) -> Self {
+        Self {
+            name: run.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+            status: Status::Running,
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: commit(),
+            seed,
+            device: device.into(),
+            threads,
+            deterministic: false,
+            processor: processor(),
+            started_unix: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            seconds: 0.0,
+            slices_per_second: 0.0,
+            wait_share: 0.0,
+            times: Times::default(),
+            weights_sha256: None,
+            store: StoreRecord {
+                dataset: store.info().dataset.clone(),
+                target: store.info().target.clone(),
+                checksum: store.checksum().into(),
+                settings: store.info().settings.clone(),
+            },
+            label_budget,
+            best_validation_dice: None,
+            skipped_updates: 0,
+            phases: Vec::new(),
+            labelled: labelled.to_vec(),
+        }
+    }
+
+    /// Reads a run's.
+    pub fn load(run: &Path) -> Result<Self, RecordError> {
+        read_json(&run.join("run.json"))
+    }
+
+    /// Writes it.
+    pub fn save(&self, run: &Path) -> Result<(), RecordError> {
+        write_json(&run.join("run.json"), self)
+    }
+
+    /// Takes over what training found.
+    pub fn finish(&mut self, progress: &Progress) {
+        self.seconds = progress.seconds;
+        self.slices_per_second = progress.slices_per_second();
+        self.wait_share = progress.wait_share();
+        self.times.clone_from(&progress.times);
+        self.best_validation_dice = progress.best.as_ref().map(|b| b.dice);
+        self.skipped_updates = progress.skipped_updates;
+        self.phases.clone_from(&progress.phases);
+    }
+}
+
+/// The commit of the source tree that this program was built from, as it is now.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output =
+            std::process::Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let head = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { head } else { format!("{head}+") })
+}
+
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("model name"))?;
+    line.split_once(':').map(|(_, name)| name.trim().to_owned())
+}
