@@ -3,7 +3,7 @@
 use ct_ingest::{ReadOptions, SlicePlan, Volume, image_slices, mask_slices, read_volume, write_mask};
 use divan::Bencher;
 use divan::counter::BytesCount;
-use slice_store::{CaseData, MaskResize, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{CaseData, MaskResize, SliceLabel, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -117,7 +117,7 @@ fn write_case(bencher: Bencher) {
         column_spacing_mm: 1.0,
         slice_spacing_mm: 1.0,
         spacing_valid: true,
-        target_pixels: 0,
+        label: SliceLabel::MaskAbsent,
         source_sha256: "b".into(),
     };
     let records: Vec<SliceRecord> = (0..SHAPE[2] as u32).map(record).collect();
@@ -125,15 +125,14 @@ fn write_case(bencher: Bencher) {
         format_version: slice_store::FORMAT_VERSION,
         dataset: "bench".into(),
         target: "liver".into(),
-        has_masks: true,
         settings: StoreSettings::default(),
         tool_version: "bench".into(),
         manifest: serde_json::Value::Null,
     };
     let writer = StoreWriter::create(&FILES.path("store"), info).unwrap();
     bencher.counter(BytesCount::new(images.len() * 3)).bench(|| {
-        let provenance = serde_json::Value::Null;
-        let records = records.clone();
-        writer.write_case(CaseData { case: "a", patient: "a", images: &images, masks: &masks, records, provenance })
+        let (manifest, provenance) = (serde_json::Value::Null, serde_json::Value::Null);
+        let (images, masks, records) = (&images, &masks, records.clone());
+        writer.write_case(CaseData { case: "a", patient: "a", images, masks, records, manifest, provenance })
     });
 }

@@ -2,10 +2,10 @@
 
 use crate::checksum::combined;
 use crate::source::{self, Stamp};
-use crate::{CaseFiles, Geometry, IngestError, Manifest, Scalar, Volume};
+use crate::{CaseFiles, Geometry, IngestError, Manifest, PatientRule, Scalar, Volume};
 use crate::{check_same_geometry, image_slices, mask_slices, read_volume};
 use serde_json::{Value, json};
-use slice_store::{CaseData, SliceRecord, StoreSettings, WindowAt};
+use slice_store::{CaseData, KnownCase, SliceLabel, SliceRecord, StoreSettings, WindowAt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A case and all that is needed to cut it.
@@ -19,18 +19,13 @@ pub(crate) struct CaseWork<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// What a store remembers of a case.
-pub(crate) struct Known {
-    pub source: String,
-    pub provenance: Value,
-}
-
 /// A case as it goes into a store.
 pub(crate) struct CutCase {
     pub patient: String,
     pub images: Vec<i16>,
     pub masks: Vec<u8>,
     pub records: Vec<SliceRecord>,
+    pub manifest: Value,
     pub provenance: Value,
     pub facts: CaseFacts,
     pub warnings: Vec<String>,
@@ -48,8 +43,12 @@ impl CaseWork<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Size and time of the files, as the store remembers them, spare reading them; else their content decides.
-    pub fn is_unchanged(&self, known: &Known) -> Result<bool, IngestError> {
+    /// Whether the store has the case as it would be made now. Size and time of the files, as the store remembers them, spare
+    /// reading them; else their content decides.
+    pub fn is_unchanged(&self, known: &KnownCase) -> Result<bool, IngestError> {
+        if known.manifest != deciding(self.manifest, &self.files.case) {
+            return Ok(false);
+        }
         let CaseFiles { image, masks, .. } = self.files;
         let remembered = known.provenance["masks"].as_array().map_or(&[][..], Vec::as_slice);
         let agrees = |path, remembered| Stamp::of(path).map(|stamp| stamp.agrees(remembered));
@@ -62,7 +61,7 @@ impl CaseWork<'_> {
         }
         let sums =
             std::iter::once(image).chain(masks).map(|path| source::sha256_of(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(known.source == combined(sums.iter().map(String::as_str)))
+        Ok(known.source_sha256 == combined(sums.iter().map(String::as_str)))
     }
 
     /// Reads and cuts the case; `None` if the user has stopped it.
@@ -121,7 +120,7 @@ impl CaseWork<'_> {
             column_spacing_mm: position.column_spacing_mm,
             slice_spacing_mm: position.slice_spacing_mm,
             spacing_valid: position.spacing_valid && self.manifest.spacing_trusted,
-            target_pixels: mask.iter().map(|&value| u32::from(value)).sum(),
+            label: SliceLabel::of_mask(mask),
             source_sha256: source_sha256.clone(),
         };
         let records: Vec<SliceRecord> =
@@ -149,8 +148,49 @@ impl CaseWork<'_> {
             "mask_resize": self.settings.mask_resize,
             "warnings": warnings,
         });
-        Ok(Some(CutCase { patient, images, masks, records, provenance, facts, warnings }))
+        let manifest = deciding(self.manifest, case);
+        Ok(Some(CutCase { patient, images, masks, records, manifest, provenance, facts, warnings }))
     }
+}
+
+/// What of a manifest decides the slices of a case: one of which it says something else now is prepared again.
+fn deciding(manifest: &Manifest, case: &str) -> Value {
+    // Each key is named here, so that nobody adds one without asking what it decides.
+    let Manifest {
+        labels,
+        target_labels,
+        intensity,
+        affine,
+        series,
+        orientation,
+        spacing_trusted,
+        patient,
+        // Names, prose, and where files are, which their checksums stand for.
+        name: _,
+        target: _,
+        image: _,
+        mask: _,
+        description: _,
+        licence: _,
+        citation: _,
+        how_to_get: _,
+    } = manifest;
+    // With a secret the case's own name depends on it, and a series is called by a hash, as cases are.
+    let patient = match patient {
+        Some(PatientRule::Hash(_)) => None,
+        _ => manifest.patient_of(case, None).ok(),
+    };
+    let series = series.get(case).map(|uid| manifest.stored_case(uid));
+    json!({
+        "labels": labels,
+        "target_labels": target_labels,
+        "intensity": intensity,
+        "affine": affine,
+        "series": series,
+        "orientation": orientation.get(case),
+        "spacing_trusted": spacing_trusted,
+        "patient": patient,
+    })
 }
 
 impl CutCase {
@@ -167,6 +207,7 @@ impl CutCase {
             images: &self.images,
             masks: &self.masks,
             records: self.records.clone(),
+            manifest: self.manifest.clone(),
             provenance: self.provenance.clone(),
         }
     }

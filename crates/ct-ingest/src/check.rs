@@ -1,12 +1,13 @@
 //! A look at a whole data set without writing anything: what every case is, and what a preparation would do with it.
 
-use crate::case::{CaseWork, Known};
+use crate::case::CaseWork;
 use crate::prepare::{HiddenNames, pool, settings, store_info};
 use crate::source::Stamp;
 use crate::{CaseFiles, Event, IngestError, PrepareOptions, discover};
 use rayon::prelude::*;
 use serde::Serialize;
-use slice_store::{StoreInfo, StoreSettings};
+use slice_store::{KnownCase, StoreInfo, StoreSettings, StoreWriter};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -15,11 +16,12 @@ use std::sync::atomic::AtomicBool;
 pub struct Check {
     /// How slices would be made.
     pub settings: StoreSettings,
-    /// Why the store could not be resumed: the key that differs, with both values. Every case would have to be prepared
-    /// again (`--redo`).
-    pub settings_differ: Option<String>,
+    /// Why nothing could be prepared into the store: the settings that differ, or what else is in its directory.
+    pub store_refused: Option<String>,
     /// Every case, in natural order; those that can't be prepared come last.
     pub cases: Vec<CheckedCase>,
+    /// Cases that would leave the store's index, since they can't be prepared now or their files are gone.
+    pub would_leave: Vec<String>,
     /// Whether the user stopped before all were looked at.
     pub interrupted: bool,
 }
@@ -71,7 +73,7 @@ pub enum Would {
 /// Reads every case of a data set: headers, geometry, labels, checksums, values. Nothing is written.
 ///
 /// # Errors
-/// No case is found, or the store's own file can't be read.
+/// No case is found, or the store's own files can't be read.
 pub fn check(
     options: &PrepareOptions,
     stop: &AtomicBool,
@@ -82,12 +84,10 @@ pub fn check(
     let pool = pool(options)?;
     let settings = pool.install(|| settings(options, &found))?;
     let info = store_info(options, settings.clone());
-    let difference = if options.store.join("store.json").exists() {
-        slice_store::settings_difference(&options.store, &info)?
-    } else {
-        None
-    };
-    let comparable = !options.redo && difference.is_none() && options.store.join("store.json").exists();
+    let refused =
+        if options.redo { StoreWriter::check_place(&options.store) } else { StoreWriter::check(&options.store, &info) };
+    let comparable = !options.redo && refused.is_ok();
+    let before = if comparable { slice_store::cases_in(&options.store)? } else { BTreeSet::new() };
     let unusable = found.unusable.iter().map(|(case, error)| CheckedCase {
         case: hidden.case(case),
         found: None,
@@ -106,8 +106,12 @@ pub fn check(
     };
     let cases: Vec<Option<CheckedCase>> = pool.install(|| work.into_par_iter().with_max_len(1).map(one).collect());
     let interrupted = cases.iter().any(Option::is_none);
-    let settings_differ = difference.map(|(key, found, expected)| format!("`{key}` = {found}, now {expected}"));
-    Ok(Check { settings, settings_differ, cases: cases.into_iter().flatten().chain(unusable).collect(), interrupted })
+    let cases: Vec<CheckedCase> = cases.into_iter().flatten().chain(unusable).collect();
+    let stay =
+        cases.iter().filter(|case| !matches!(case.would, Would::Refuse(_))).map(|case| case.case.clone()).collect();
+    let would_leave = if interrupted { Vec::new() } else { before.difference(&stay).cloned().collect() };
+    let store_refused = refused.err().map(|error| error.to_string());
+    Ok(Check { settings, store_refused, cases, would_leave, interrupted })
 }
 
 /// `None` if the user has stopped it.
@@ -125,11 +129,8 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &Hid
         }
     };
     let (slices, target_slices) = cut.counts();
-    let known = store.and_then(|(path, info)| slice_store::case_provenance(path, info, work.case));
-    let same = known.is_some_and(|(source, provenance)| {
-        let known = Known { source, provenance };
-        work.is_unchanged(&known).unwrap_or(false)
-    });
+    let known = store.and_then(|(path, info)| KnownCase::read(path, info, work.case));
+    let same = known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false));
     let found = Found {
         patient: cut.patient,
         shape: cut.facts.shape,
@@ -141,4 +142,12 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &Hid
         warnings: cut.warnings,
     };
     Some(CheckedCase { case, found: Some(found), would: if same { Would::Keep } else { Would::Prepare } })
+}
+
+impl Check {
+    /// Whether a preparation would end with every case in the store.
+    pub fn is_well(&self) -> bool {
+        let refused = |case: &CheckedCase| matches!(case.would, Would::Refuse(_));
+        self.store_refused.is_none() && self.would_leave.is_empty() && !self.cases.iter().any(refused)
+    }
 }

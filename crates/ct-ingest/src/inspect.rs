@@ -1,7 +1,8 @@
-//! What a store holds, in numbers.
+//! What a store holds, in numbers, and whether its pixels are still those that were written.
 
+use rayon::prelude::*;
 use serde::Serialize;
-use slice_store::{SliceStore, StoreSettings};
+use slice_store::{Presence, SliceStore, StoreSettings};
 use std::collections::HashSet;
 
 /// A store in numbers.
@@ -23,6 +24,10 @@ pub struct StoreSummary {
     pub slices: usize,
     /// Slices that show the target.
     pub target_slices: usize,
+    /// Slices of which nobody has said whether they show the target.
+    pub unknown_slices: usize,
+    /// Slices that have a mask.
+    pub mask_slices: usize,
     /// Lowest and highest HU; `None` if there are no slices.
     pub hu_range: Option<[i16; 2]>,
     /// The cases in natural order.
@@ -52,12 +57,14 @@ pub struct CaseSummary {
 pub fn summarise(store: &SliceStore) -> StoreSummary {
     let info = store.info();
     let records = store.records();
-    let case = |rows: &[slice_store::SliceRecord]| CaseSummary {
+    let masks = store.for_evaluation();
+    let mut target_pixels = (0..records.len()).map(|row| u64::from(masks.target_pixels(row).unwrap_or(0)));
+    let mut case = |rows: &[slice_store::SliceRecord]| CaseSummary {
         case: rows[0].case.clone(),
         patient: rows[0].patient.clone(),
         slices: rows.len(),
         target_slices: rows.iter().filter(|row| row.has_target()).count(),
-        target_pixels: rows.iter().map(|row| u64::from(row.target_pixels)).sum(),
+        target_pixels: target_pixels.by_ref().take(rows.len()).sum(),
         spacing_mm: [rows[0].row_spacing_mm, rows[0].column_spacing_mm, rows[0].slice_spacing_mm],
         spacing_valid: rows[0].spacing_valid,
     };
@@ -76,7 +83,25 @@ pub fn summarise(store: &SliceStore) -> StoreSummary {
         patients: records.iter().map(|record| &record.patient).collect::<HashSet<_>>().len(),
         slices: records.len(),
         target_slices: records.iter().filter(|record| record.has_target()).count(),
+        unknown_slices: records.iter().filter(|record| record.presence() == Presence::Unknown).count(),
+        mask_slices: records.iter().filter(|record| record.has_mask()).count(),
         hu_range: (0..records.len()).fold(None, range),
-        cases: records.chunk_by(|a, b| a.case == b.case).map(case).collect(),
+        cases: records.chunk_by(|a, b| a.case == b.case).map(&mut case).collect(),
     }
+}
+
+/// What a comparison of a store's pixels with their digests found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Files that were read; 0 in a store of format 1, which has no digests.
+    pub arrays: usize,
+    /// Those that are not what was written, and why.
+    pub changed: Vec<String>,
+}
+
+/// Reads all images and masks of a store and compares each with its digest.
+pub fn verify(store: &SliceStore) -> Verified {
+    let arrays = store.arrays();
+    let changed = arrays.par_iter().filter_map(|array| array.verify().err()).map(|error| error.to_string()).collect();
+    Verified { arrays: arrays.len(), changed }
 }

@@ -24,7 +24,7 @@ pub use check::{Check, CheckedCase, Found, Would, check};
 pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
 pub use geometry::{AffineKind, Geometry, Grid, check_same_geometry};
-pub use inspect::{CaseSummary, StoreSummary, summarise};
+pub use inspect::{CaseSummary, StoreSummary, Verified, summarise, verify};
 pub use intensity::{Intensity, ParseIntensityError};
 pub use manifest::{Manifest, OneOrMore, PatientRule};
 pub use montage::{Tile, write_montage};

@@ -5,7 +5,7 @@ mod show;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ct_ingest::{Manifest, PrepareOptions, Summary, Would, check, prepare, summarise, write_montage};
+use ct_ingest::{Manifest, PrepareOptions, Summary, Verified, check, prepare, summarise, verify, write_montage};
 use slice_store::{MaskResize, Scale, SliceStore, StoreSettings, Window, WindowAt};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +43,8 @@ Examples:
   sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size native
   sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits --check     # look first, write nothing
 
-Exit status: 0 if every case is in the store, 1 if some could not be prepared (they are listed), 130 if interrupted."
+Exit status: 0 if every case is in the store, 1 if some could not be prepared or have left it, as their files are gone (they \
+are listed), 130 if interrupted. --check: 1 where a preparation would end so, or would refuse the store."
 )]
 struct PrepareArgs {
     /// Name of a manifest in data-manifests/, or the path of a .json file
@@ -145,13 +146,19 @@ impl<T: FromStr> FromStr for Pair<T> {
 Examples:
   sam-mix-data inspect stores/lits
   sam-mix-data inspect stores/lits --montage lits.png    # the liver at the image's left, the spine at the bottom?
-  sam-mix-data inspect stores/lits --json | jq .target_slices")]
+  sam-mix-data inspect stores/lits --verify              # is every byte of the pixels what was written?
+  sam-mix-data inspect stores/lits --json | jq .target_slices
+
+Exit status of --verify: 1 if an image or a mask is not what was written (all are listed), or if there is nothing to compare with.")]
 struct InspectArgs {
     /// The store's directory
     store: PathBuf,
     /// Write a contact sheet of slices with the target outlined
     #[arg(long, value_name = "PNG")]
     montage: Option<PathBuf>,
+    /// Read all images and masks and compare them with the digests that they were written with
+    #[arg(long)]
+    verify: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -183,11 +190,10 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         } else {
             show::check(&options, &found);
         }
-        let refused = found.cases.iter().any(|case| matches!(case.would, Would::Refuse(_)));
-        return Ok(match (found.interrupted, refused) {
+        return Ok(match (found.interrupted, found.is_well()) {
             (true, _) => ExitCode::from(INTERRUPTED),
-            (false, true) => ExitCode::FAILURE,
-            (false, false) => ExitCode::SUCCESS,
+            (false, false) => ExitCode::FAILURE,
+            (false, true) => ExitCode::SUCCESS,
         });
     }
     let summary = prepare(&options, &stop, &|event| progress.show(&event))?;
@@ -199,7 +205,7 @@ fn run_prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(match summary {
         Summary { remaining: 1.., .. } => ExitCode::from(INTERRUPTED),
-        Summary { failed, .. } if !failed.is_empty() => ExitCode::FAILURE,
+        Summary { failed, left, .. } if !(failed.is_empty() && left.is_empty()) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
 }
@@ -256,14 +262,25 @@ fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let store = SliceStore::open(&args.store)?;
     let summary = summarise(&store);
+    let verified = args.verify.then(|| verify(&store));
     let tiles = args.montage.as_ref().map(|path| write_montage(&store, path)).transpose()?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        println!("{:#}", show::summary_json(&summary, verified.as_ref())?);
     } else {
-        show::summary(&summary);
+        show::summary(&summary, verified.as_ref());
         for tile in tiles.into_iter().flatten() {
             println!("montage row {}, column {}: {}", tile.row, tile.column, tile.slice);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let Some(Verified { arrays, changed }) = verified else { return Ok(ExitCode::SUCCESS) };
+    anyhow::ensure!(
+        arrays > 0,
+        "'{}' keeps no digests of its pixels (format {}): `sam-mix-data prepare --redo` makes it anew, with them",
+        args.store.display(),
+        store.info().format_version
+    );
+    for problem in &changed {
+        eprintln!("error: {problem}");
+    }
+    Ok(if changed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,7 @@
 //! A contact sheet of a store: slices in the display window with the target outlined, for a person to look at.
 
 use crate::IngestError;
-use slice_store::{SliceId, SliceStore, replace_file};
+use slice_store::{SliceId, SliceStore, Slices, replace_file};
 use std::io;
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub struct Tile {
 /// Writes a PNG of up to 24 slices, spread evenly over those that show the target (or over all, if none does), and says
 /// which they are.
 pub fn write_montage(store: &SliceStore, path: &Path) -> Result<Vec<Tile>, IngestError> {
-    let rows = chosen_rows(store);
+    let (rows, masks) = (chosen_rows(store), store.for_evaluation());
     let step = store.slice_size().div_ceil(LARGEST_TILE);
     let side = store.slice_size().div_ceil(step);
     let across = rows.len().clamp(1, COLUMNS);
@@ -40,7 +40,7 @@ pub fn write_montage(store: &SliceStore, path: &Path) -> Result<Vec<Tile>, Inges
         for y in 0..side {
             for x in 0..side {
                 let at = 3 * ((top + y) * width + left + x);
-                sheet[at..at + 3].copy_from_slice(&colour(store, row, y * step, x * step, step));
+                sheet[at..at + 3].copy_from_slice(&colour(store, masks.mask(row), row, [y * step, x * step], step));
             }
         }
     }
@@ -59,7 +59,7 @@ pub fn write_montage(store: &SliceStore, path: &Path) -> Result<Vec<Tile>, Inges
     Ok(rows.iter().enumerate().map(tile).collect())
 }
 
-fn chosen_rows(store: &SliceStore) -> Vec<usize> {
+fn chosen_rows(store: &Slices) -> Vec<usize> {
     let all = || 0..store.records().len();
     let with_target: Vec<usize> = all().filter(|&row| store.records()[row].has_target()).collect();
     let pool = if with_target.is_empty() { all().collect() } else { with_target };
@@ -69,10 +69,9 @@ fn chosen_rows(store: &SliceStore) -> Vec<usize> {
 }
 
 /// The windowed pixel, or the outline's colour on the target's border.
-fn colour(store: &SliceStore, row: usize, y: usize, x: usize, step: usize) -> [u8; 3] {
+fn colour(store: &Slices, mask: Option<&[u8]>, row: usize, [y, x]: [usize; 2], step: usize) -> [u8; 3] {
     let size = store.slice_size();
-    let mask = store.mask(row);
-    let target = |y: usize, x: usize| mask.get(y * size + x).is_some_and(|&value| value != 0);
+    let target = |y: usize, x: usize| mask.is_some_and(|mask| mask[y * size + x] != 0);
     let border = y < step || x < step || y + step >= size || x + step >= size;
     if target(y, x)
         && (border || ![(y - step, x), (y + step, x), (y, x - step), (y, x + step)].iter().all(|&(y, x)| target(y, x)))

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a worker holds the volumes of one case at a time, and a case is in the store whole or not at all.
 
-use crate::case::{CaseWork, Known};
+use crate::case::CaseWork;
 use crate::source::Stamp;
 use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, discover, read_grid};
 use rayon::prelude::*;
 use slice_store::{FORMAT_VERSION, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,6 +94,9 @@ pub struct Summary {
     pub unchanged: usize,
     /// Cases that can't be prepared, with the reason.
     pub failed: Vec<(String, String)>,
+    /// Cases that have left the store's index, since they failed now or their files are gone. What the store has of them stays
+    /// in its folders, and counts again when they can be prepared.
+    pub left: Vec<String>,
     /// Cases that an interruption left undone; if there are any, the store is unfinished.
     pub remaining: usize,
     /// The store's index; empty if the store is unfinished.
@@ -104,13 +107,14 @@ pub struct Summary {
 /// looked at between the steps of a case: once it is true, no case is begun and none is left half written.
 ///
 /// # Errors
-/// No case is found, the store has other settings, or the disk is full: then every case that is in the store is whole,
-/// and the same call resumes.
+/// No case is found, the store has other settings or its directory something else in it, or the disk is full: then every case
+/// that is in the store is whole, and the same call resumes.
 pub fn prepare(
     options: &PrepareOptions,
     stop: &AtomicBool,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Summary, IngestError> {
+    StoreWriter::check_place(&options.store)?;
     let found = discover(&options.data, &options.manifest)?;
     let hidden = HiddenNames::of(options);
     let mut summary = Summary::default();
@@ -159,16 +163,22 @@ pub fn prepare(
         return Err(error);
     }
 
+    let mut whole = BTreeSet::new();
     for (case, outcome) in outcomes {
         match outcome {
             Outcome::Prepared { .. } => summary.prepared += 1,
             Outcome::Unchanged => summary.unchanged += 1,
-            Outcome::Failed(reason) => summary.failed.push((case, reason)),
             Outcome::Interrupted => summary.remaining += 1,
+            Outcome::Failed(reason) => {
+                summary.failed.push((case, reason));
+                continue;
+            }
         }
+        whole.insert(case);
     }
-    if summary.remaining == 0 && !writer.cases()?.is_empty() {
-        summary.records = writer.finish()?;
+    if summary.remaining == 0 {
+        summary.records = writer.finish(whole.iter().map(String::as_str))?;
+        summary.left = writer.cases_before().difference(&whole).cloned().collect();
     }
     Ok(summary)
 }
@@ -195,7 +205,7 @@ fn one_case(
     if work.stopped() {
         return Ok(Outcome::Interrupted);
     }
-    let known = writer.provenance(case).map(|(source, provenance)| Known { source, provenance });
+    let known = writer.known(case);
     if known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false)) {
         return Ok(Outcome::Unchanged);
     }
@@ -221,7 +231,6 @@ pub(crate) fn store_info(options: &PrepareOptions, settings: StoreSettings) -> S
         format_version: FORMAT_VERSION,
         dataset: options.manifest.name.clone(),
         target: options.manifest.target.clone(),
-        has_masks: true,
         settings,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest: serde_json::to_value(options.manifest.without_secret()).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! Results as a person or a script reads them, on standard output.
 
-use ct_ingest::{Check, PrepareOptions, StoreSummary, Summary, Would};
+use ct_ingest::{Check, PrepareOptions, StoreSummary, Summary, Verified, Would};
 use serde_json::json;
 use slice_store::WindowAt;
 
@@ -18,16 +18,34 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
         );
         return;
     }
+    for case in &summary.left {
+        println!("left out: {case}: {}", why_it_leaves(summary.failed.iter().any(|(failed, _)| failed == case)));
+    }
+    if !summary.left.is_empty() {
+        println!(
+            "cases that are left out are no longer in the store's index; what was prepared of them stays in '{store}' (images, \
+             masks, cases) until you delete it, and counts again when their files can be prepared"
+        );
+    }
     let [cases, patients, slices, target_slices] = summary.counts();
     match (summary.prepared, summary.failed.len()) {
-        (0, 0) => println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged),
-        (prepared, 0) => println!("{prepared} cases prepared, {} unchanged", summary.unchanged),
-        (prepared, failed) => println!("{prepared} cases prepared, {} unchanged, {failed} failed", summary.unchanged),
+        (0, 0) if summary.left.is_empty() => {
+            println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged);
+        }
+        (prepared, failed) => {
+            let of = |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
+            let (failed, left) = (of(failed, "failed"), of(summary.left.len(), "left out"));
+            println!("{prepared} cases prepared, {} unchanged{failed}{left}", summary.unchanged);
+        }
     }
     println!(
         "'{store}': {cases} cases of {patients} patients, {slices} slices, {target_slices} with {}",
         options.manifest.target
     );
+}
+
+fn why_it_leaves(has_failed: bool) -> &'static str {
+    if has_failed { "it can't be prepared now" } else { "its files are no longer there" }
 }
 
 /// A table of the cases, and what would be done.
@@ -73,10 +91,12 @@ pub fn check(options: &PrepareOptions, found: &Check) {
         count(|would| matches!(would, Would::Refuse(_))),
         options.store.display()
     );
-    if let Some(difference) = &found.settings_differ {
-        println!(
-            "the store was made otherwise ({difference}): every case would have to be prepared again, with --redo"
-        );
+    for case in &found.would_leave {
+        let has_failed = found.cases.iter().any(|checked| checked.case == *case);
+        println!("would be left out of the store's index: {case}: {}", why_it_leaves(has_failed));
+    }
+    if let Some(reason) = &found.store_refused {
+        println!("nothing could be prepared: {reason}");
     }
     if found.interrupted {
         println!("interrupted: not all cases were looked at");
@@ -94,6 +114,7 @@ pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::
         "prepared": summary.prepared,
         "unchanged": summary.unchanged,
         "failed": failed,
+        "left": summary.left,
         "remaining": summary.remaining,
         "cases": cases,
         "patients": patients,
@@ -103,7 +124,7 @@ pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::
 }
 
 /// What is in a store.
-pub fn summary(summary: &StoreSummary) {
+pub fn summary(summary: &StoreSummary, verified: Option<&Verified>) {
     let StoreSummary { dataset, target, settings, .. } = summary;
     println!("data set      {dataset} ({target}), prepared by version {}", summary.tool_version);
     println!("checksum      {}", summary.checksum);
@@ -125,6 +146,18 @@ pub fn summary(summary: &StoreSummary) {
         summary.slices,
         summary.target_slices
     );
+    if summary.mask_slices < summary.slices {
+        println!(
+            "labels        {} slices have a mask; of {} it is not known whether they show the {target}",
+            summary.mask_slices, summary.unknown_slices
+        );
+    }
+    if let Some(Verified { arrays: 1.., changed }) = verified {
+        match changed.len() {
+            0 => println!("pixels        all are what was written"),
+            count => println!("pixels        {count} files are not what was written"),
+        }
+    }
     println!();
     println!(
         "{:<16} {:<16} {:>6} {:>12} {:>14}  row, column, slice spacing (mm)",
@@ -138,4 +171,13 @@ pub fn summary(summary: &StoreSummary) {
             case.case, case.patient, case.slices, case.target_slices, case.target_pixels
         );
     }
+}
+
+/// The same as [`summary`] for a script.
+pub fn summary_json(summary: &StoreSummary, verified: Option<&Verified>) -> serde_json::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(summary)?;
+    if let Some(verified) = verified {
+        value["verified"] = serde_json::to_value(verified)?;
+    }
+    Ok(value)
 }

@@ -10,7 +10,7 @@ use predictor::{
 use rayon::prelude::*;
 use run_record::{Evaluation, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
-use slice_store::{SliceRecord, SliceStore};
+use slice_store::{EvaluationSlices, SliceRecord};
 use stage_api::{BoxPrompt, Embedding, PromptedSegmenter};
 use std::ops::Range;
 use std::path::Path;
@@ -95,7 +95,7 @@ pub struct Evaluator<'a> {
     /// The SAM branch as it came.
     pub untouched: &'a dyn PromptedSegmenter,
     /// The prepared data, with masks.
-    pub store: &'a SliceStore,
+    pub store: &'a EvaluationSlices<'a>,
     /// Where to compute.
     pub device: Device,
     /// Folder that keeps what the untouched encoder makes of the slices, for other evaluations; absent: nothing is kept.
@@ -105,7 +105,7 @@ pub struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates `rows` and writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
+    /// Evaluates `rows`, each of which has a mask, and writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
@@ -171,7 +171,7 @@ impl Evaluator<'_> {
     }
 
     fn compared(&self, row: usize, slice: SlicePrediction, steps: Vec<Overlap>, controls: Controls) -> SliceResult {
-        let (look, truth, size) = (slice.look, self.store.mask(row), self.store.slice_size());
+        let (look, truth, size) = (slice.look, self.truth(row), self.store.slice_size());
         let tight = BoxPrompt::around(truth, size);
         let liver = tight.zip(controls.oracle).map(|(tight, oracle)| LiverResult {
             cam: self.distances(&slice.mask, row),
@@ -212,7 +212,7 @@ impl Evaluator<'_> {
     /// What the true box gives. `None` where there is none.
     fn oracle(&self, row: usize, encoded: &EncodedSlice) -> Option<OracleResult> {
         let size = self.store.slice_size();
-        let tight = BoxPrompt::around(self.store.mask(row), size)?;
+        let tight = BoxPrompt::around(self.truth(row), size)?;
         let bounds = tight.enlarged(self.oracle_margin_px, size);
         let mask = oracle_box(&self.model.segmenter, encoded.adapted(), bounds);
         let untouched = oracle_box(self.untouched, encoded.untouched(), bounds);
@@ -226,14 +226,19 @@ impl Evaluator<'_> {
         })
     }
 
+    /// The mask of a slice that is evaluated.
+    pub(crate) fn truth(&self, row: usize) -> &[u8] {
+        self.store.mask(row).expect("slices without a mask are refused before they are evaluated")
+    }
+
     fn overlap(&self, mask: &[u8], row: usize) -> Overlap {
         let size = self.store.slice_size();
-        Overlap::of(view(mask, size), view(self.store.mask(row), size))
+        Overlap::of(view(mask, size), view(self.truth(row), size))
     }
 
     fn distances(&self, mask: &[u8], row: usize) -> Distances {
         let size = self.store.slice_size();
-        let (mask, truth) = (view(mask, size), view(self.store.mask(row), size));
+        let (mask, truth) = (view(mask, size), view(self.truth(row), size));
         let record: &SliceRecord = &self.store.records()[row];
         let px = seg_metrics::surface_distances(mask, truth, Spacing::PIXELS);
         let hd95_mm = record.spacing_valid.then(|| {

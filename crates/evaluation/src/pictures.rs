@@ -75,7 +75,7 @@ impl Evaluator<'_> {
             cam: &look.cam,
             bounds: Some(result.bounds),
             mask: &unpack(&result.mask, size),
-            truth: self.store.mask(result.row),
+            truth: self.truth(result.row),
             size,
         })?;
         write_whole(&folder.join(&file), &picture)?;

@@ -1,6 +1,6 @@
 //! A run with the swapped classifier trains both branches.
 
-use slice_store::{CaseData, SliceRecord, SliceStore, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{CaseData, SliceLabel, SliceRecord, SliceStore, StoreInfo, StoreSettings, StoreWriter};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tch::Device;
@@ -30,7 +30,6 @@ fn store(path: &Path) -> SliceStore {
         format_version: slice_store::FORMAT_VERSION,
         dataset: "squares".into(),
         target: "liver".into(),
-        has_masks: true,
         settings,
         tool_version: "test".into(),
         manifest: serde_json::Value::Null,
@@ -52,13 +51,7 @@ fn store(path: &Path) -> SliceStore {
                 column_spacing_mm: 1.0,
                 slice_spacing_mm: 1.0,
                 spacing_valid: true,
-                target_pixels: masks
-                    .chunks(SIZE * SIZE)
-                    .nth(index as usize)
-                    .unwrap()
-                    .iter()
-                    .map(|&m| u32::from(m))
-                    .sum(),
+                label: SliceLabel::of_mask(masks.chunks(SIZE * SIZE).nth(index as usize).unwrap()),
                 source_sha256: patient.to_string(),
             })
             .collect();
@@ -70,11 +63,12 @@ fn store(path: &Path) -> SliceStore {
                 images: &images,
                 masks: &masks,
                 records,
+                manifest: serde_json::Value::Null,
                 provenance: serde_json::Value::Null,
             })
             .unwrap();
     }
-    writer.finish().unwrap();
+    writer.finish(["0", "1", "2", "3"]).unwrap();
     SliceStore::open(path).unwrap()
 }
 
@@ -92,6 +86,7 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
     let mut config = Config::parse(CONFIG, &[]).unwrap();
     config.segmenter.weights = Some(weights);
     let selection = slice_sampling::select(store.records(), &config.sampling, 0).unwrap();
+    let store = trainer::rows::for_training(&store, &selection, &config).unwrap();
     let run = directory.path().join("run");
     std::fs::create_dir_all(&run).unwrap();
     let registry = example_classifier::registry();

@@ -3,7 +3,7 @@
 use crate::config::{IntensityConfig, Normalization};
 use crate::host::HostBatch;
 use rayon::prelude::*;
-use slice_store::{SliceStore, Window};
+use slice_store::{Slices, Window};
 use tch::{Device, Tensor};
 
 /// HU to the stages' intensities.
@@ -69,7 +69,7 @@ impl Intensity {
     }
 
     /// Rows of a store as `[n, 1, H, W]`.
-    pub fn rows(&self, store: &SliceStore, rows: &[usize], device: Device) -> Tensor {
+    pub fn rows(&self, store: &Slices, rows: &[usize], device: Device) -> Tensor {
         let mut batch = HostBatch::new(rows.len(), store.slice_size(), device);
         batch.images().zip(rows).for_each(|(to, &row)| self.stored(store.image(row), to));
         batch.on(device)

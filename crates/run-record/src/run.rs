@@ -2,7 +2,7 @@
 
 use crate::{PhaseResult, Progress, RecordError, Times, read_json, write_json};
 use serde::{Deserialize, Serialize};
-use slice_store::{SliceId, SliceStore, StoreSettings};
+use slice_store::{SliceId, Slices, StoreSettings};
 use std::path::Path;
 
 /// How far a run is.
@@ -96,7 +96,7 @@ impl RunRecord {
     pub fn new(
         run: &Path,
         seed: u64,
-        store: &SliceStore,
+        store: &Slices,
         label_budget: LabelBudget,
         labelled: &[SliceId],
         device: &str,

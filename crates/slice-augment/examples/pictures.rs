@@ -71,7 +71,7 @@ fn picture(store: &SliceStore, row: usize, settings: &Augmentation, path: &Path)
             (Geometry::draw(settings, size, &mut rng), Some(Appearance::draw(settings, &mut rng)))
         };
         geometry.image(store.image(row), &mut hu);
-        geometry.mask(store.mask(row), &mut mask);
+        geometry.mask(store.for_evaluation().mask(row).context("the slice has no mask")?, &mut mask);
         if let Some(appearance) = appearance {
             appearance.apply(&mut hu, size, window);
         }

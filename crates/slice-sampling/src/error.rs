@@ -41,11 +41,13 @@ pub enum SamplingError {
     #[error("the split has no training patient")]
     NoTraining,
     /// More labelled slices asked for than there are.
-    #[error("{asked} labelled slices are asked for, but the training patients have {found} slices with the target")]
+    #[error(
+        "{asked} labelled slices are asked for, but the training patients have {found} slices with the target and its mask"
+    )]
     TooFewSlices {
         /// N.
         asked: usize,
-        /// Slices with the target.
+        /// Slices with the target, which have a mask.
         found: usize,
     },
     /// A setting out of its range.

@@ -78,7 +78,9 @@ pub fn select(records: &[SliceRecord], settings: &SamplingSettings, seed: u64) -
     };
     let train = keep_middle(&of(&split.train), settings.keep_rate);
     let labelled = strategy(&settings.strategy)?.choose(&train, settings.labelled, seed)?;
-    let validation = evenly(&of(&split.validation), settings.validation_slices);
+    let mut comparable = of(&split.validation);
+    comparable.retain(|record| record.has_mask());
+    let validation = evenly(&comparable, settings.validation_slices);
     let ids = |records: &[&SliceRecord]| -> Vec<SliceId> { records.iter().map(|r| r.id()).collect() };
     Ok(Selection {
         seed,

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 /// Chooses the slices whose masks training may see. An experiment's own way of choosing implements this.
 pub trait SubsetStrategy {
-    /// `budget` distinct slices with the target out of `pool`, in the pool's order. The result depends on nothing else.
+    /// `budget` distinct slices with the target, which have a mask, out of `pool`, in the pool's order. The result depends on
+    /// nothing else.
     fn choose(&self, pool: &[&SliceRecord], budget: usize, seed: u64) -> Result<Vec<SliceId>, SamplingError>;
 }
 
@@ -18,7 +19,7 @@ pub struct UniformSubset;
 
 impl SubsetStrategy for UniformSubset {
     fn choose(&self, pool: &[&SliceRecord], budget: usize, seed: u64) -> Result<Vec<SliceId>, SamplingError> {
-        let candidates: Vec<&SliceRecord> = pool.iter().copied().filter(|r| r.has_target()).collect();
+        let candidates: Vec<&SliceRecord> = pool.iter().copied().filter(|r| r.has_target() && r.has_mask()).collect();
         if candidates.len() < budget {
             return Err(SamplingError::TooFewSlices { asked: budget, found: candidates.len() });
         }

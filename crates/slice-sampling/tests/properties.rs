@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use slice_sampling::{SamplingError, SamplingSettings, Selection, SplitRule, select};
-use slice_store::SliceRecord;
+use slice_store::{SliceLabel, SliceRecord};
 use std::collections::BTreeSet;
 
 /// Patients with one or two volumes of `slices` slices, of which those from the second third have the target.
@@ -19,7 +19,11 @@ fn records(patients: usize, slices: u32) -> Vec<SliceRecord> {
                 column_spacing_mm: 1.0,
                 slice_spacing_mm: 1.0,
                 spacing_valid: true,
-                target_pixels: if (slices / 3..slices * 2 / 3).contains(&index) { 100 } else { 0 },
+                label: if (slices / 3..slices * 2 / 3).contains(&index) {
+                    SliceLabel::MaskPresent
+                } else {
+                    SliceLabel::MaskAbsent
+                },
                 source_sha256: String::new(),
             })
         })
@@ -81,6 +85,24 @@ fn keep_rate_keeps_the_middle_of_each_volume() {
         let kept: Vec<u32> = s.train.iter().filter(|id| id.case == *case).map(|id| id.index).collect();
         assert_eq!(kept, [3, 4, 5]);
     }
+}
+
+#[test]
+fn slices_without_a_mask_are_neither_labelled_nor_validation_slices() {
+    let mut records = records(6, 18);
+    let is_masked = |record: &SliceRecord| record.index.is_multiple_of(2);
+    for record in records.iter_mut().filter(|record| !is_masked(record)) {
+        record.label = if record.has_target() { SliceLabel::ListPresent } else { SliceLabel::Unknown };
+    }
+    let of = |id: &slice_store::SliceId| records.iter().find(|record| record.id() == *id).unwrap();
+    let s = select(&records, &settings(6, 1.0), 0).unwrap();
+    assert!(s.labelled.len() == 6 && s.labelled.iter().all(|id| of(id).has_mask() && of(id).has_target()));
+    assert!(!s.validation.is_empty() && s.validation.iter().all(|id| of(id).has_mask()));
+    assert!(s.train.iter().any(|id| !of(id).has_mask()), "they are training slices all the same");
+    let with_mask = records.iter().filter(|r| r.has_target() && r.has_mask() && s.split.train.contains(&r.patient));
+    let found = with_mask.count();
+    let error = select(&records, &settings(found + 1, 1.0), 0).unwrap_err();
+    assert!(matches!(error, SamplingError::TooFewSlices { found: had, .. } if had == found), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong with a store: where, what was found, what was expected, the way out.
 
+use crate::SliceId;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,13 +33,16 @@ pub enum StoreError {
         missing: &'static str,
     },
     /// The store was written by another version of the format.
-    #[error("the slice store '{}' has format version {found}, expected {expected}; prepare it again", path.display())]
+    #[error(
+        "the slice store '{}' has format version {found}, expected 1 or {expected}; read it with the version of this program that made it, or prepare it again",
+        path.display()
+    )]
     FormatVersion {
         /// The store.
         path: PathBuf,
         /// The version in `store.json`.
         found: u64,
-        /// The version that this program reads.
+        /// The newest version that this program reads.
         expected: u32,
     },
     /// A JSON file does not say what it should.
@@ -56,6 +60,40 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found and what was expected.
         problem: String,
+    },
+    /// The pixels of a file are no longer those that were written.
+    #[error(
+        "'{}' has changed since it was written: its SHA-256 is {found}, expected {expected}; delete this file and run \
+         `sam-mix-data prepare` again, which makes this case anew",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its SHA-256.
+        found: String,
+        /// The SHA-256 that it was written with.
+        expected: String,
+    },
+    /// A slice's mask is needed, and the store has none.
+    #[error("the slice store '{}' has no mask of slice '{slice}', which is among the slices whose masks are to be read", path.display())]
+    NoMask {
+        /// The store.
+        path: PathBuf,
+        /// The slice.
+        slice: SliceId,
+    },
+    /// A directory in which a store is to be made has something else in it.
+    #[error(
+        "'{}' is neither empty nor a slice store (it has '{found}' and no store.json of one); nothing was changed in it: choose \
+         another directory for the store",
+        path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// Something that is in it.
+        found: String,
     },
     /// The index could not be encoded.
     #[error("cannot write '{}': {problem}", path.display())]

@@ -1,7 +1,8 @@
 //! Files with errors that name them: written whole or not at all, read, removed.
 
 use crate::StoreError;
-use std::fs;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use whole_file::Unfinished;
@@ -12,6 +13,52 @@ pub fn replace_file(
     write: impl FnOnce(&mut BufWriter<Unfinished>) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     whole_file::replace(path, write).map_err(StoreError::io("write", path))
+}
+
+/// The same; gives the SHA-256 (hexadecimal) of what was written, made while it was.
+pub(crate) fn replace_file_hashed(
+    path: &Path,
+    write: impl FnOnce(&mut Hashing<&mut BufWriter<Unfinished>>) -> io::Result<()>,
+) -> Result<String, StoreError> {
+    let mut digest = String::new();
+    replace_file(path, |file| {
+        let mut file = Hashing { inner: file, hash: Sha256::new() };
+        write(&mut file)?;
+        digest = crate::hex(&file.hash.finalize());
+        Ok(())
+    })?;
+    Ok(digest)
+}
+
+/// Passes on what is written and hashes it.
+pub(crate) struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// SHA-256 (hexadecimal) of bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    crate::hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 (hexadecimal) of a file.
+pub(crate) fn sha256_of_file(path: &Path) -> Result<String, StoreError> {
+    let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+    let mut hashing = Hashing { inner: io::sink(), hash: Sha256::new() };
+    io::copy(&mut file, &mut hashing).map_err(StoreError::io("read", path))?;
+    Ok(crate::hex(&hashing.hash.finalize()))
 }
 
 /// Writes a value as indented JSON, whole or not at all.
@@ -30,6 +77,9 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 
 /// Removes what an interrupted writer left in a directory.
 pub(crate) fn sweep_temporary_files(directory: &Path) -> Result<(), StoreError> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
     whole_file::sweep(directory).map_err(|(path, reason)| StoreError::Io { action: "remove", path, reason })
 }
 

@@ -6,21 +6,27 @@
 //! | --- | --- |
 //! | `store.json` | [`StoreInfo`]: format version, data set, target, settings, tool version, manifest |
 //! | `images/<case>.npy` | int16 HU, `[slices, size, size]` |
-//! | `masks/<case>.npy` | uint8, 0 or 1, the same shape |
-//! | `cases/<case>.json` | the case's records and provenance; written last: its presence means that the case is whole |
+//! | `masks/<case>.npy` | uint8, 0 or 1, `[slices with a mask, size, size]`; absent where the case has none |
+//! | `cases/<case>.json` | the case's records, the slices of its masks, digests and provenance; written last: its presence means that the case is whole |
 //! | `index.sha256` | the SHA-256 of the next |
 //! | `index.parquet` | a row for each slice ([`SliceRecord`]); its presence means that the store is whole |
 //!
+//! That is format 2. Format 1, where each slice has a mask, is read and no longer written.
+//!
 //! Slices are in LPS display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
 //!
-//! Invariant: every file is written under a temporary name, synced and renamed; no file changes in place.
+//! Invariants: every file is written under a temporary name, synced and renamed; no file changes in place. Who has no handle
+//! made for it ([`TrainingSlices`], [`EvaluationSlices`]) gets no mask.
 
 mod error;
 mod files;
+mod format1;
+mod handles;
 mod index;
 mod mmap;
 mod natural;
 mod npy;
+mod place;
 mod record;
 mod settings;
 mod store;
@@ -28,12 +34,13 @@ mod writer;
 
 pub use error::StoreError;
 pub use files::replace_file;
+pub use handles::{AnnotationsRead, Crop, EvaluationSlices, TrainingSlices};
 pub use mmap::map_file;
 pub use natural::natural_order;
-pub use record::{SliceId, SliceRecord};
+pub use record::{Presence, PresenceSource, SliceId, SliceLabel, SliceRecord};
 pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
-pub use store::SliceStore;
-pub use writer::{CaseData, StoreWriter, case_provenance, settings_difference, settings_of};
+pub use store::{SliceStore, Slices, StoredArray};
+pub use writer::{CaseData, KnownCase, StoreWriter, cases_in, settings_of};
 
 #[cfg(target_endian = "big")]
 compile_error!("slice stores are little-endian and memory-mapped: big-endian machines can't read them");

@@ -26,8 +26,8 @@ pub(crate) struct MappedArray<T> {
 }
 
 impl<T: Element> MappedArray<T> {
-    /// Maps a file after its header, its type and its length have been checked.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Maps a file after its header, its type, its length and its shape (`[slices, rows, columns]`) have been checked.
+    pub(crate) fn open(path: &Path, shape: [usize; 3]) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(StoreError::io("read", path))?;
         if file.metadata().map_err(StoreError::io("read", path))?.len() == 0 {
             return Err(StoreError::damaged(path, "it is empty"));
@@ -36,12 +36,11 @@ impl<T: Element> MappedArray<T> {
         // `files`), so the mapped file keeps its content and its length even if the case is prepared anew.
         let map = unsafe { Mmap::map(&file) }.map_err(StoreError::io("map", path))?;
         let header = npy::read::<T>(&map).map_err(|problem| StoreError::damaged(path, problem))?;
-        Ok(Self { map, offset: header.offset, shape: header.shape, element: PhantomData })
-    }
-
-    /// `[slices, rows, columns]`.
-    pub(crate) fn shape(&self) -> [usize; 3] {
-        self.shape
+        if header.shape != shape {
+            let found = header.shape;
+            return Err(StoreError::damaged(path, format!("it has shape {found:?}, the index expects {shape:?}")));
+        }
+        Ok(Self { map, offset: header.offset, shape, element: PhantomData })
     }
 
     /// The pixels of a slice, row by row. Panics where there is no such slice.

@@ -65,7 +65,88 @@ impl<'de> Deserialize<'de> for SliceId {
     }
 }
 
-/// A row of `index.parquet`: what is known of a slice without opening its pixels.
+/// Whether a slice shows the target: the image-level label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It does.
+    Present,
+    /// It doesn't.
+    Absent,
+    /// Nobody has said.
+    Unknown,
+}
+
+/// Who says whether a slice shows the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PresenceSource {
+    /// Its mask.
+    Mask,
+    /// A list of image-level labels.
+    List,
+    /// Nobody.
+    None,
+}
+
+/// What the annotation of a slice is, and what it says of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SliceLabel {
+    /// The store has its mask, which shows the target.
+    MaskPresent,
+    /// The store has its mask, which is empty.
+    MaskAbsent,
+    /// There is no mask; a list says that it shows the target.
+    ListPresent,
+    /// There is no mask; a list says that it doesn't show the target.
+    ListAbsent,
+    /// There is neither.
+    Unknown,
+}
+
+impl SliceLabel {
+    /// Of a slice whose mask is given, 0 or 1.
+    pub fn of_mask(mask: &[u8]) -> Self {
+        if mask.iter().any(|&value| value != 0) { Self::MaskPresent } else { Self::MaskAbsent }
+    }
+
+    /// Whether the slice shows the target.
+    pub fn presence(self) -> Presence {
+        match self {
+            Self::MaskPresent | Self::ListPresent => Presence::Present,
+            Self::MaskAbsent | Self::ListAbsent => Presence::Absent,
+            Self::Unknown => Presence::Unknown,
+        }
+    }
+
+    /// Who says so.
+    pub fn source(self) -> PresenceSource {
+        match self {
+            Self::MaskPresent | Self::MaskAbsent => PresenceSource::Mask,
+            Self::ListPresent | Self::ListAbsent => PresenceSource::List,
+            Self::Unknown => PresenceSource::None,
+        }
+    }
+
+    /// The texts of the index's columns `presence` and `presence_source`.
+    pub(crate) fn columns(self) -> (&'static str, &'static str) {
+        match self {
+            Self::MaskPresent => ("present", "mask"),
+            Self::MaskAbsent => ("absent", "mask"),
+            Self::ListPresent => ("present", "list"),
+            Self::ListAbsent => ("absent", "list"),
+            Self::Unknown => ("unknown", "none"),
+        }
+    }
+
+    /// The label that those texts mean.
+    pub(crate) fn from_columns(presence: &str, source: &str) -> Option<Self> {
+        [Self::MaskPresent, Self::MaskAbsent, Self::ListPresent, Self::ListAbsent, Self::Unknown]
+            .into_iter()
+            .find(|label| label.columns() == (presence, source))
+    }
+}
+
+/// A row of `index.parquet`: what is known of a slice without opening its pixels or its mask.
 ///
 /// It holds no path and no name that could identify a person: the patient is the manifest's key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,16 +168,26 @@ pub struct SliceRecord {
     pub slice_spacing_mm: f32,
     /// False where millimetres can't be trusted: an identity affine, or the manifest says so.
     pub spacing_valid: bool,
-    /// Pixels of the target in the stored mask.
-    pub target_pixels: u32,
+    /// What the slice's annotation is, and whether it shows the target.
+    pub label: SliceLabel,
     /// SHA-256 (hexadecimal) that identifies the case's source files, image and mask.
     pub source_sha256: String,
 }
 
 impl SliceRecord {
     /// Whether the slice shows the target: the image-level label.
+    pub fn presence(&self) -> Presence {
+        self.label.presence()
+    }
+
+    /// Whether the slice is known to show the target; one of which nobody has said so doesn't count.
     pub fn has_target(&self) -> bool {
-        self.target_pixels > 0
+        self.presence() == Presence::Present
+    }
+
+    /// Whether the store has a mask of the slice.
+    pub fn has_mask(&self) -> bool {
+        self.label.source() == PresenceSource::Mask
     }
 
     /// The slice's name.

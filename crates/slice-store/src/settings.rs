@@ -3,8 +3,8 @@
 use crate::StoreError;
 use serde::{Deserialize, Serialize};
 
-/// The version of the layout and of the meaning of its numbers; another version is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the layout and of the meaning of its numbers that is written. Version 1 is read, any other is refused.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// When intensities are clipped to the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +145,6 @@ pub struct StoreInfo {
     pub dataset: String,
     /// The organ that the masks show, for example `liver`.
     pub target: String,
-    /// Whether there is a mask for each image.
-    pub has_masks: bool,
     /// How slices were made.
     pub settings: StoreSettings,
     /// Version of the program that made the store.

@@ -1,52 +1,115 @@
 //! Reading a store: everything is checked when it is opened, so that reading slices can't fail.
+//!
+//! Invariant: images and records are everybody's ([`Slices`]); masks are given by the handles of `handles.rs` only.
 
+use crate::index::{self, Digests, Layout, Row};
 use crate::mmap::MappedArray;
-use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, index};
+use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// A prepared data set; its pixels are memory-mapped.
-pub struct SliceStore {
+/// What everybody may see of a store: its images and its records, but no mask. The pixels are memory-mapped.
+pub struct Slices {
     path: PathBuf,
     info: StoreInfo,
     records: Vec<SliceRecord>,
-    /// For each row, its place in `cases`.
+    /// For each row, its place in `images`.
     case_of_row: Vec<usize>,
-    cases: Vec<Case>,
+    images: Vec<MappedArray<i16>>,
     checksum: String,
 }
 
-/// The pixels of a case; without masks where the store has none.
-struct Case {
-    images: MappedArray<i16>,
-    masks: Option<MappedArray<u8>>,
+/// A prepared data set. It gives images and records ([`Slices`]) to everybody; masks are given by the handle that
+/// [`Self::for_training`] makes for the slices that were paid for, and by the one that [`Self::for_evaluation`] makes.
+pub struct SliceStore {
+    slices: Slices,
+    pub(crate) masks: Masks,
+    digests: Vec<Digests>,
+}
+
+/// The masks of a store.
+pub(crate) struct Masks {
+    /// By case; `None` where no slice of the case has one.
+    arrays: Vec<Option<MappedArray<u8>>>,
+    /// For each row, which slice of its case's array is its mask.
+    place: Vec<Option<usize>>,
+    target_pixels: Vec<Option<u32>>,
+}
+
+/// A file of pixels, and what it should be.
+#[derive(Clone, Debug)]
+pub struct StoredArray {
+    /// The file.
+    pub path: PathBuf,
+    /// The SHA-256 (hexadecimal) that it was written with.
+    pub sha256: String,
 }
 
 impl SliceStore {
     /// Opens a store and checks all of it but the pixels: the version, the settings, the index, and the header and
     /// length of each `.npy` file against the index.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let info = read_info(path)?;
+        let (info, layout) = read_info(path)?;
         for missing in ["index.parquet", "index.sha256"] {
             if !path.join(missing).exists() {
                 return Err(StoreError::Unfinished { path: path.to_path_buf(), missing });
             }
         }
         let index_path = path.join("index.parquet");
-        let mut records = index::read(&index_path)?;
-        records.sort_by_cached_key(SliceRecord::id);
-        let mut cases = Vec::new();
-        let mut case_of_row = Vec::with_capacity(records.len());
-        for rows in records.chunk_by(|a, b| a.case == b.case) {
-            check_rows(&index_path, rows)?;
-            case_of_row.resize(case_of_row.len() + rows.len(), cases.len());
-            cases.push(Case::open(path, &rows[0].case, rows.len(), &info)?);
+        let mut rows = index::read(&index_path, layout)?;
+        rows.sort_by_cached_key(|row| row.record.id());
+        let mut masks = Masks { arrays: Vec::new(), place: Vec::new(), target_pixels: Vec::new() };
+        let (mut images, mut digests, mut case_of_row) = (Vec::new(), Vec::new(), Vec::new());
+        for rows in rows.chunk_by(|a, b| a.record.case == b.record.case) {
+            check_rows(&index_path, rows, layout)?;
+            case_of_row.resize(case_of_row.len() + rows.len(), images.len());
+            let size = info.settings.slice_size;
+            let case = &rows[0].record.case;
+            images.push(MappedArray::open(&array_path(path, "images", case), [rows.len(), size, size])?);
+            masks.open(path, size, rows)?;
+            digests.push(rows[0].digests.clone());
         }
-        let checksum = checksum(&info, &records);
-        Ok(Self { path: path.to_path_buf(), info, records, case_of_row, cases, checksum })
+        let checksum = checksum(&info, layout, &rows);
+        let records = rows.into_iter().map(|row| row.record).collect();
+        let slices = Slices { path: path.to_path_buf(), info, records, case_of_row, images, checksum };
+        Ok(Self { slices, masks, digests })
     }
 
+    /// The files of pixels with the digests that they were written with; none in a store of format 1, which kept no digests.
+    pub fn arrays(&self) -> Vec<StoredArray> {
+        let cases = self.slices.records.chunk_by(|a, b| a.case == b.case).map(|rows| &rows[0].case);
+        cases
+            .zip(&self.digests)
+            .flat_map(|(case, digests)| [("images", case, &digests.images), ("masks", case, &digests.masks)])
+            .filter_map(|(kind, case, sha256)| {
+                Some(StoredArray { path: array_path(&self.slices.path, kind, case), sha256: sha256.clone()? })
+            })
+            .collect()
+    }
+}
+
+impl StoredArray {
+    /// Reads the whole file and compares it with its digest.
+    pub fn verify(&self) -> Result<(), StoreError> {
+        let found = files::sha256_of_file(&self.path)?;
+        if found == self.sha256 {
+            return Ok(());
+        }
+        Err(StoreError::Changed { path: self.path.clone(), found, expected: self.sha256.clone() })
+    }
+}
+
+impl Deref for SliceStore {
+    type Target = Slices;
+
+    fn deref(&self) -> &Slices {
+        &self.slices
+    }
+}
+
+impl Slices {
     /// What the store was made of and how.
     pub fn info(&self) -> &StoreInfo {
         &self.info
@@ -74,45 +137,41 @@ impl SliceStore {
 
     /// The image in a row of the index: HU, `size * size` pixels, row by row. Panics where there is no such row.
     pub fn image(&self, row: usize) -> &[i16] {
-        self.cases[self.case_of_row[row]].images.slice(self.records[row].index as usize)
+        self.images[self.case_of_row[row]].slice(self.records[row].index as usize)
     }
 
-    /// The mask in a row of the index: 1 is the target, `size * size` pixels, row by row; empty if the store has no masks.
-    /// Panics where there is no such row.
-    pub fn mask(&self, row: usize) -> &[u8] {
-        let case = &self.cases[self.case_of_row[row]];
-        case.masks.as_ref().map_or(&[], |masks| masks.slice(self.records[row].index as usize))
-    }
-
-    /// SHA-256 (hexadecimal) over the settings and the index, whose rows name the source by its own checksum: equal for
-    /// stores that were prepared in the same way from the same files.
+    /// SHA-256 (hexadecimal) over the settings, the index, the pixels and what the manifest says of how they are made: equal
+    /// for stores that were prepared in the same way from the same files.
     pub fn checksum(&self) -> &str {
         &self.checksum
     }
+
+    pub(crate) fn case_of_row(&self, row: usize) -> usize {
+        self.case_of_row[row]
+    }
 }
 
-impl Case {
-    fn open(store: &Path, case: &str, slices: usize, info: &StoreInfo) -> Result<Self, StoreError> {
-        let size = info.settings.slice_size;
-        let check = |path: &Path, shape: [usize; 3]| {
-            if shape == [slices, size, size] {
-                return Ok(());
-            }
-            let expected = [slices, size, size];
-            Err(StoreError::damaged(path, format!("it has shape {shape:?}, the index expects {expected:?}")))
-        };
-        let path = array_path(store, "images", case);
-        let images = MappedArray::open(&path)?;
-        check(&path, images.shape())?;
-        let masks = if info.has_masks {
-            let path = array_path(store, "masks", case);
-            let masks = MappedArray::open(&path)?;
-            check(&path, masks.shape())?;
-            Some(masks)
-        } else {
-            None
-        };
-        Ok(Self { images, masks })
+impl Masks {
+    /// Adds the masks of a case.
+    fn open(&mut self, store: &Path, size: usize, rows: &[Row]) -> Result<(), StoreError> {
+        let mut count = 0;
+        for row in rows {
+            self.place.push(row.record.has_mask().then_some(count));
+            self.target_pixels.push(row.target_pixels);
+            count += usize::from(row.record.has_mask());
+        }
+        let path = array_path(store, "masks", &rows[0].record.case);
+        self.arrays.push((count > 0).then(|| MappedArray::open(&path, [count, size, size])).transpose()?);
+        Ok(())
+    }
+
+    /// The mask in a row of the index; `None` where the store has none. Panics where there is no such row.
+    pub(crate) fn of(&self, slices: &Slices, row: usize) -> Option<&[u8]> {
+        Some(self.arrays[slices.case_of_row(row)].as_ref()?.slice(self.place[row]?))
+    }
+
+    pub(crate) fn target_pixels(&self, row: usize) -> Option<u32> {
+        self.target_pixels[row]
     }
 }
 
@@ -122,33 +181,52 @@ pub(crate) fn array_path(store: &Path, kind: &str, case: &str) -> PathBuf {
 }
 
 /// Reads `store.json`; the version is looked at first, so that another version is named as such.
-pub(crate) fn read_info(store: &Path) -> Result<StoreInfo, StoreError> {
+pub(crate) fn read_info(store: &Path) -> Result<(StoreInfo, Layout), StoreError> {
     let path = store.join("store.json");
     if !path.exists() {
         return Err(StoreError::NotAStore { path: store.to_path_buf() });
     }
-    let value: serde_json::Value = files::read_json(&path)?;
+    let mut value: serde_json::Value = files::read_json(&path)?;
     let found = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    if found != u64::from(FORMAT_VERSION) {
-        return Err(StoreError::FormatVersion { path: store.to_path_buf(), found, expected: FORMAT_VERSION });
-    }
+    let layout = match found {
+        1 => {
+            let has_masks = format1::take_has_masks(&mut value);
+            let missing = || StoreError::damaged(&path, "it is of format 1 and has no `has_masks`");
+            Layout::One { has_masks: has_masks.ok_or_else(missing)? }
+        }
+        _ if found == u64::from(FORMAT_VERSION) => Layout::Two,
+        _ => {
+            let store = store.to_path_buf();
+            return Err(StoreError::FormatVersion { path: store, found, expected: FORMAT_VERSION });
+        }
+    };
     let info: StoreInfo = serde_json::from_value(value).map_err(|reason| StoreError::Json { path, reason })?;
     info.settings.check()?;
-    Ok(info)
+    Ok((info, layout))
 }
 
-/// The rows of a case must be of one patient, with indices 0, 1, 2, … and a name that can be a file's.
-fn check_rows(index_path: &Path, rows: &[SliceRecord]) -> Result<(), StoreError> {
-    check_case_name(&rows[0].case)?;
+/// The rows of a case must be of one patient, with indices 0, 1, 2, …, a name that can be a file's, and one set of digests.
+fn check_rows(index_path: &Path, rows: &[Row], layout: Layout) -> Result<(), StoreError> {
+    let (first, digests) = (&rows[0].record, &rows[0].digests);
+    check_case_name(&first.case)?;
+    let damaged =
+        |problem: String| Err(StoreError::damaged(index_path, format!("case '{}' has {problem}", first.case)));
     for (expected, row) in rows.iter().enumerate() {
-        if row.index as usize != expected {
-            let problem = format!("case '{}' has slice {} where {expected} is expected", row.case, row.index);
-            return Err(StoreError::damaged(index_path, problem));
+        let record = &row.record;
+        if record.index as usize != expected {
+            return damaged(format!("slice {} where {expected} is expected", record.index));
         }
-        if row.patient != rows[0].patient {
-            let problem = format!("case '{}' has two patients: '{}', '{}'", row.case, rows[0].patient, row.patient);
-            return Err(StoreError::damaged(index_path, problem));
+        if record.patient != first.patient {
+            return damaged(format!("two patients: '{}', '{}'", first.patient, record.patient));
         }
+        if row.digests != *digests {
+            return damaged("digests that differ between its slices".to_owned());
+        }
+    }
+    let has_masks = rows.iter().any(|row| row.record.has_mask());
+    let complete = digests.images.is_some() && digests.manifest.is_some() && digests.masks.is_some() == has_masks;
+    if layout == Layout::Two && !complete {
+        return damaged("no digest of some of its arrays".to_owned());
     }
     Ok(())
 }
@@ -162,26 +240,35 @@ pub(crate) fn check_case_name(case: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn checksum(info: &StoreInfo, records: &[SliceRecord]) -> String {
+fn checksum(info: &StoreInfo, layout: Layout, rows: &[Row]) -> String {
+    let lines = match layout {
+        Layout::One { has_masks } => format1::checksum_lines(info, has_masks, rows),
+        Layout::Two => checksum_lines(info, rows),
+    };
+    let mut hash = Sha256::new();
+    for json in lines {
+        // Plain structs of numbers and text: they can always be written.
+        hash.update(json.unwrap_or_default());
+        hash.update(b"\n");
+    }
+    crate::hex(&hash.finalize())
+}
+
+/// What is the same in stores that were prepared in the same way from the same files.
+fn checksum_lines(info: &StoreInfo, rows: &[Row]) -> Vec<serde_json::Result<Vec<u8>>> {
     #[derive(Serialize)]
     struct Identity<'a> {
         format_version: u32,
         dataset: &'a str,
         target: &'a str,
-        has_masks: bool,
         settings: &'a crate::StoreSettings,
     }
-    let StoreInfo { format_version, dataset, target, has_masks, settings, .. } = info;
-    let identity = Identity { format_version: *format_version, dataset, target, has_masks: *has_masks, settings };
-    let mut hash = Sha256::new();
-    let mut line = |json: serde_json::Result<Vec<u8>>| {
-        // Plain structs of numbers and text: they can always be written.
-        hash.update(json.unwrap_or_default());
-        hash.update(b"\n");
-    };
-    line(serde_json::to_vec(&identity));
-    for record in records {
-        line(serde_json::to_vec(record));
+    let StoreInfo { format_version, dataset, target, settings, tool_version: _, manifest: _ } = info;
+    let identity = Identity { format_version: *format_version, dataset, target, settings };
+    let mut lines = vec![serde_json::to_vec(&identity)];
+    for row in rows {
+        let Digests { images, masks, manifest } = &row.digests;
+        lines.push(serde_json::to_vec(&(&row.record, row.target_pixels, images, masks, manifest)));
     }
-    crate::hex(&hash.finalize())
+    lines
 }

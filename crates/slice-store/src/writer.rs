@@ -2,15 +2,15 @@
 //!
 //! Invariant: `cases/<case>.json` exists only while its case is whole, `index.parquet` only while the store is.
 
+use crate::index::{Digests, Row};
+use crate::place::{self, Place};
 use crate::store::{array_path, check_case_name, read_info};
-use crate::{FORMAT_VERSION, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy};
+use crate::{FORMAT_VERSION, SliceLabel, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::{self, File, TryLockError};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-
-/// Keys of the manifest that say nothing of how slices are made; a store may be resumed after they have changed.
-const PROSE: [&str; 4] = ["description", "licence", "citation", "how_to_get"];
 
 /// A prepared case.
 pub struct CaseData<'a> {
@@ -20,11 +20,24 @@ pub struct CaseData<'a> {
     pub patient: &'a str,
     /// HU, `[slices, size, size]`.
     pub images: &'a [i16],
-    /// 0 or 1, the same shape; empty if the store has no masks.
+    /// 0 or 1, `[slices with a mask, size, size]`: of those slices whose record says that they have one, in their order.
     pub masks: &'a [u8],
     /// One for each slice, indices 0, 1, 2, …
     pub records: Vec<SliceRecord>,
+    /// What of the manifest decides how this case's slices are made. The store's checksum covers it.
+    pub manifest: Value,
     /// What the writer wants to remember of the source; this crate doesn't look into it.
+    pub provenance: Value,
+}
+
+/// What a store remembers of a case that is whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownCase {
+    /// The checksum of its source.
+    pub source_sha256: String,
+    /// [`CaseData::manifest`].
+    pub manifest: Value,
+    /// [`CaseData::provenance`].
     pub provenance: Value,
 }
 
@@ -35,60 +48,101 @@ struct CaseFile {
     case: String,
     patient: String,
     source_sha256: String,
+    /// Of `images/<case>.npy`.
+    images_sha256: String,
+    /// Of `masks/<case>.npy`; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    masks_sha256: Option<String>,
+    /// The slices of `masks/<case>.npy`, in its order.
+    mask_slices: Vec<u32>,
+    /// Pixels of the target in each of them.
+    target_pixels: Vec<u32>,
+    manifest: Value,
     provenance: Value,
     records: Vec<SliceRecord>,
+}
+
+/// What was found out about a case's data before they are written.
+struct Counted {
+    source_sha256: String,
+    mask_slices: Vec<u32>,
+    target_pixels: Vec<u32>,
 }
 
 /// Writes cases into a store; several threads may share it. One process at a time writes to a store.
 pub struct StoreWriter {
     path: PathBuf,
     info: StoreInfo,
+    /// Cases of the index that was there, or all whole ones where there was none.
+    before: BTreeSet<String>,
     /// Locked as long as the writer lives.
     _lock: File,
 }
 
 impl StoreWriter {
     /// Makes a store, or resumes one that was made with the same settings; otherwise the error names the key that
-    /// differs. `tool_version` and the manifest's prose may differ.
+    /// differs. `tool_version`, the manifest's prose and what it says of single cases may differ.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and another process is writing to the store.
     pub fn create(path: &Path, info: StoreInfo) -> Result<Self, StoreError> {
-        info.settings.check()?;
-        if info.format_version != FORMAT_VERSION {
-            let found = u64::from(info.format_version);
-            return Err(StoreError::FormatVersion { path: path.to_path_buf(), found, expected: FORMAT_VERSION });
+        Self::check(path, &info)?;
+        let lock = place::lock(path)?;
+        place::sweep(path)?;
+        let before = cases_in(path)?;
+        if whole_cases(path)?.is_empty() {
+            // Before the other directories: from here on this one is a store.
+            files::replace_json(&path.join("store.json"), &info)?;
         }
-        let directories = ["images", "masks", "cases"].map(|name| path.join(name));
-        for directory in &directories {
-            fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
+        for directory in ["images", "masks", "cases"].map(|name| path.join(name)) {
+            fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         }
-        let lock = lock(path)?;
-        files::sweep_temporary_files(path)?;
-        for directory in &directories {
-            files::sweep_temporary_files(directory)?;
-        }
-        let info_path = path.join("store.json");
-        let cases = fs::read_dir(path.join("cases")).map_or(0, |cases| cases.flatten().count());
-        if info_path.exists() && cases > 0 {
-            if let Some((key, found, expected)) = settings_difference(path, &info)? {
-                return Err(StoreError::SettingsDiffer { path: path.to_path_buf(), key, found, expected, cases });
-            }
-        } else {
-            files::replace_json(&info_path, &info)?;
-        }
-        Ok(Self { path: path.to_path_buf(), info, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), info, before, _lock: lock })
     }
 
     /// Makes a store in the place of whatever store is there: all of its cases are removed first.
+    ///
+    /// # Errors
+    /// As [`Self::check_place`], and another process is writing to the store.
     pub fn replace(path: &Path, info: StoreInfo) -> Result<Self, StoreError> {
-        if path.join("store.json").exists() {
-            let _lock = lock(path)?;
+        if place::of(path)? == Place::Store {
+            let _lock = place::lock(path)?;
             // The index first: from here on the store is unfinished, and every case is whole or gone.
             remove_if_there(&path.join("index.parquet"))?;
             for (directory, extension) in [("cases", "json"), ("images", "npy"), ("masks", "npy")] {
                 files::remove_files(&path.join(directory), extension)?;
             }
-            remove_if_there(&path.join("store.json"))?;
         }
         Self::create(path, info)
+    }
+
+    /// What [`Self::create`] would refuse; nothing is written.
+    ///
+    /// # Errors
+    /// Settings are out of their range or not those of the store that is there, which may be of an older format; or the
+    /// directory is neither empty nor a store.
+    pub fn check(path: &Path, info: &StoreInfo) -> Result<(), StoreError> {
+        info.settings.check()?;
+        if info.format_version != FORMAT_VERSION {
+            let found = u64::from(info.format_version);
+            return Err(StoreError::FormatVersion { path: path.to_path_buf(), found, expected: FORMAT_VERSION });
+        }
+        let cases = whole_cases(path)?.len();
+        if place::of(path)? == Place::Store && cases > 0 {
+            let (found, _) = read_info(path)?;
+            if let Some((key, found, expected)) = difference(&found, info) {
+                return Err(StoreError::SettingsDiffer { path: path.to_path_buf(), key, found, expected, cases });
+            }
+        }
+        Ok(())
+    }
+
+    /// What [`Self::replace`] would refuse; nothing is written.
+    ///
+    /// # Errors
+    /// The directory is neither empty nor a store.
+    pub fn check_place(path: &Path) -> Result<(), StoreError> {
+        place::of(path).map(drop)
     }
 
     /// What the store is made of and how.
@@ -96,85 +150,91 @@ impl StoreWriter {
         &self.info
     }
 
-    /// Whether a case is whole and was made from these source files.
-    pub fn has_case(&self, case: &str, source_sha256: &str) -> bool {
-        read_case(&self.path, &self.info, case).is_some_and(|file| file.source_sha256 == source_sha256)
+    /// What is known of a case that is whole.
+    pub fn known(&self, case: &str) -> Option<KnownCase> {
+        KnownCase::read(&self.path, &self.info, case)
     }
 
-    /// The checksum of the source and the provenance of a case that is whole.
-    pub fn provenance(&self, case: &str) -> Option<(String, Value)> {
-        case_provenance(&self.path, &self.info, case)
-    }
-
-    /// Names of the whole cases, in natural order.
-    pub fn cases(&self) -> Result<Vec<String>, StoreError> {
-        let directory = self.path.join("cases");
-        let mut cases = Vec::new();
-        for entry in fs::read_dir(&directory).map_err(StoreError::io("list", &directory))? {
-            let name = entry.map_err(StoreError::io("list", &directory))?.file_name();
-            cases.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
-        }
-        cases.sort_by(|a, b| crate::natural_order(a, b));
-        Ok(cases)
+    /// Names of the cases that the store had before; those of them that [`Self::finish`] is not given leave it.
+    pub fn cases_before(&self) -> &BTreeSet<String> {
+        &self.before
     }
 
     /// Writes a case whole or not at all; an older one of the same name is replaced. Until [`Self::finish`] the store
     /// has no index.
     pub fn write_case(&self, data: CaseData<'_>) -> Result<(), StoreError> {
-        let source_sha256 = self.check_case(&data)?;
+        let counted = self.check_case(&data)?;
         remove_if_there(&self.path.join("index.parquet"))?;
-        let case_path = self.case_path(data.case);
+        let case_path = case_path(&self.path, data.case);
         remove_if_there(&case_path)?;
         let size = self.info.settings.slice_size;
-        let shape = [data.records.len(), size, size];
-        let mut written = vec![array_path(&self.path, "images", data.case)];
+        let (images, masks) = (array_path(&self.path, "images", data.case), array_path(&self.path, "masks", data.case));
         let attempt = (|| {
-            files::replace_file(&written[0], |file| npy::write(data.images, shape, file))?;
-            if self.info.has_masks {
-                written.push(array_path(&self.path, "masks", data.case));
-                files::replace_file(&written[1], |file| npy::write(data.masks, shape, file))?;
-            }
-            let CaseData { case, patient, records, provenance, .. } = data;
+            let shape = [data.records.len(), size, size];
+            let images_sha256 = files::replace_file_hashed(&images, |file| npy::write(data.images, shape, file))?;
+            let masks_sha256 = if counted.mask_slices.is_empty() {
+                remove_if_there(&masks)?;
+                None
+            } else {
+                let shape = [counted.mask_slices.len(), size, size];
+                Some(files::replace_file_hashed(&masks, |file| npy::write(data.masks, shape, file))?)
+            };
+            let Counted { source_sha256, mask_slices, target_pixels } = counted;
+            let CaseData { case, patient, records, manifest, provenance, images: _, masks: _ } = data;
             let (case, patient) = (case.to_owned(), patient.to_owned());
-            files::replace_json(&case_path, &CaseFile { case, patient, source_sha256, provenance, records })
+            let file = CaseFile {
+                case,
+                patient,
+                source_sha256,
+                images_sha256,
+                masks_sha256,
+                mask_slices,
+                target_pixels,
+                manifest,
+                provenance,
+                records,
+            };
+            files::replace_json(&case_path, &file)
         })();
         if attempt.is_err() {
             // Half a case is worth nothing, and the disk may be full.
-            for path in written {
+            for path in [images, masks] {
                 let _ = fs::remove_file(path);
             }
         }
         attempt
     }
 
-    /// Writes `index.parquet` from the whole cases and gives its records. Nothing is written if the index is there and
-    /// says the same.
-    pub fn finish(&self) -> Result<Vec<SliceRecord>, StoreError> {
-        let mut records = Vec::new();
-        for case in self.cases()? {
-            let path = self.case_path(&case);
+    /// Writes `index.parquet` of these cases and gives its records. A whole case that is not among them is not in the index, and
+    /// its files stay as they are. Nothing is written if the index is there and says the same; without a case there is none.
+    pub fn finish<'a>(&self, cases: impl IntoIterator<Item = &'a str>) -> Result<Vec<SliceRecord>, StoreError> {
+        let mut rows = Vec::new();
+        for case in cases {
+            let path = case_path(&self.path, case);
             let file: CaseFile = files::read_json(&path)?;
             if file.case != case {
                 return Err(StoreError::damaged(&path, format!("it is about case '{}'", file.case)));
             }
-            records.extend(file.records);
+            rows.extend(file.rows().map_err(|problem| StoreError::damaged(&path, problem))?);
         }
-        records.sort_by_cached_key(SliceRecord::id);
+        rows.sort_by_cached_key(|row| row.record.id());
         let path = self.path.join("index.parquet");
-        let unchanged = path.exists() && index::read(&path).is_ok_and(|old| old == records);
+        let unchanged = path.exists() && index::read(&path, index::Layout::Two).is_ok_and(|old| old == rows);
         if !unchanged {
             remove_if_there(&path)?;
-            index::write(&path, &records)?;
         }
-        Ok(records)
+        // What may differ from the store that was resumed.
+        if read_info(&self.path)?.0.manifest != self.info.manifest {
+            files::replace_json(&self.path.join("store.json"), &self.info)?;
+        }
+        if !unchanged && !rows.is_empty() {
+            index::write(&path, &rows)?;
+        }
+        Ok(rows.into_iter().map(|row| row.record).collect())
     }
 
-    fn case_path(&self, case: &str) -> PathBuf {
-        self.path.join("cases").join(format!("{case}.json"))
-    }
-
-    /// Checks that images, masks and records agree; gives the checksum that all records share.
-    fn check_case(&self, data: &CaseData<'_>) -> Result<String, StoreError> {
+    /// Checks that images, masks and records agree; gives what follows from them.
+    fn check_case(&self, data: &CaseData<'_>) -> Result<Counted, StoreError> {
         check_case_name(data.case)?;
         let error = |problem: String| StoreError::CaseData { case: data.case.to_owned(), problem };
         let pixels = self.info.settings.slice_size.pow(2);
@@ -186,9 +246,10 @@ impl StoreWriter {
         if data.images.len() != count * pixels {
             return Err(error(format!("{} image pixels, expected {count} slices of {pixels}", data.images.len())));
         }
-        let mask_pixels = if self.info.has_masks { data.images.len() } else { 0 };
-        if data.masks.len() != mask_pixels {
-            return Err(error(format!("{} mask pixels, expected {mask_pixels}", data.masks.len())));
+        let mask_slices: Vec<u32> = data.records.iter().filter(|r| r.has_mask()).map(|r| r.index).collect();
+        if data.masks.len() != mask_slices.len() * pixels {
+            let expected = format!("{} masks of {pixels}, as the records say", mask_slices.len());
+            return Err(error(format!("{} mask pixels, expected {expected}", data.masks.len())));
         }
         let [low, high] = self.info.settings.stored_hu;
         if let Some(hu) = data.images.iter().find(|hu| !(low..=high).contains(hu)) {
@@ -207,52 +268,85 @@ impl StoreWriter {
             if mm.iter().any(|mm| !mm.is_finite()) {
                 return Err(error(format!("record {index} has a position or spacing of {mm:?} mm")));
             }
-            let target = data.masks.get(index * pixels..(index + 1) * pixels).unwrap_or_default();
-            let counted = target.iter().map(|&value| u32::from(value)).sum::<u32>();
-            if record.target_pixels != counted {
-                return Err(error(format!(
-                    "record {index} tells {} target pixels, its mask has {counted}",
-                    record.target_pixels
-                )));
+        }
+        let with_mask = data.records.iter().filter(|record| record.has_mask());
+        for (record, mask) in with_mask.zip(data.masks.chunks_exact(pixels)) {
+            let label = SliceLabel::of_mask(mask);
+            if record.label != label {
+                return Err(error(format!("record {} is {:?}, its mask {label:?}", record.index, record.label)));
             }
         }
-        Ok(source)
+        let target = |mask: &[u8]| mask.iter().map(|&value| u32::from(value)).sum();
+        let target_pixels = data.masks.chunks_exact(pixels).map(target).collect();
+        Ok(Counted { source_sha256: source, mask_slices, target_pixels })
     }
 }
 
-/// The checksum of the source and the provenance of a case that is whole in the store at `path`.
-pub fn case_provenance(path: &Path, info: &StoreInfo, case: &str) -> Option<(String, Value)> {
-    read_case(path, info, case).map(|file| (file.source_sha256, file.provenance))
+impl KnownCase {
+    /// What the store at `path` remembers of a case; `None` if the case isn't whole: pixels of a plausible length are there too.
+    pub fn read(path: &Path, info: &StoreInfo, case: &str) -> Option<Self> {
+        let file: CaseFile = files::read_json(&case_path(path, case)).ok()?;
+        let pixels = info.settings.slice_size.pow(2);
+        let holds =
+            |kind, bytes: usize| fs::metadata(array_path(path, kind, case)).is_ok_and(|file| file.len() > bytes as u64);
+        let masks = file.mask_slices.len();
+        let is_whole =
+            holds("images", 2 * pixels * file.records.len()) && (masks == 0 || holds("masks", pixels * masks));
+        let CaseFile { source_sha256, manifest, provenance, .. } = file;
+        is_whole.then_some(Self { source_sha256, manifest, provenance })
+    }
 }
 
-/// The case's file, if the case is whole: pixels of a plausible length are there too.
-fn read_case(path: &Path, info: &StoreInfo, case: &str) -> Option<CaseFile> {
-    let file: CaseFile = files::read_json(&path.join("cases").join(format!("{case}.json"))).ok()?;
-    let pixels = (file.records.len() * info.settings.slice_size.pow(2)) as u64;
-    let holds = |kind, bytes| fs::metadata(array_path(path, kind, case)).is_ok_and(|file| file.len() > bytes);
-    (holds("images", 2 * pixels) && (!info.has_masks || holds("masks", pixels))).then_some(file)
+impl CaseFile {
+    /// Its rows of the index.
+    fn rows(self) -> Result<Vec<Row>, String> {
+        let manifest = serde_json::to_vec(&self.manifest).map_err(|error| error.to_string())?;
+        let digests = Digests {
+            images: Some(self.images_sha256),
+            masks: self.masks_sha256,
+            manifest: Some(files::sha256(&manifest)),
+        };
+        let with_mask: Vec<u32> = self.records.iter().filter(|r| r.has_mask()).map(|r| r.index).collect();
+        if with_mask != self.mask_slices || self.target_pixels.len() != with_mask.len() {
+            return Err("its masks are not those that its records tell of".to_owned());
+        }
+        let mut counts = self.target_pixels.into_iter();
+        let row = |record: SliceRecord| {
+            let target_pixels = if record.has_mask() { counts.next() } else { None };
+            Row { record, target_pixels, digests: digests.clone() }
+        };
+        Ok(self.records.into_iter().map(row).collect())
+    }
+}
+
+fn case_path(store: &Path, case: &str) -> PathBuf {
+    store.join("cases").join(format!("{case}.json"))
+}
+
+/// Names of the whole cases of the store at `path`; none if there is no store.
+fn whole_cases(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let directory = path.join("cases");
+    let mut cases = BTreeSet::new();
+    if directory.is_dir() {
+        for entry in fs::read_dir(&directory).map_err(StoreError::io("list", &directory))? {
+            let name = entry.map_err(StoreError::io("list", &directory))?.file_name();
+            cases.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+        }
+    }
+    Ok(cases)
+}
+
+/// Cases of the index of the store at `path`, or where it has none, all whole ones; none if there is no store.
+pub fn cases_in(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+    match index::read(&path.join("index.parquet"), index::Layout::Two) {
+        Ok(rows) => Ok(rows.into_iter().map(|row| row.record.case).collect()),
+        Err(_) => whole_cases(path),
+    }
 }
 
 /// The settings of the store at `path`; `None` if there is no store.
 pub fn settings_of(path: &Path) -> Result<Option<StoreSettings>, StoreError> {
-    if path.join("store.json").exists() { read_info(path).map(|info| Some(info.settings)) } else { Ok(None) }
-}
-
-/// The first key in which the store at `path` was made otherwise than `info` says, and both values.
-pub fn settings_difference(path: &Path, info: &StoreInfo) -> Result<Option<(String, String, String)>, StoreError> {
-    Ok(difference(&read_info(path)?, info))
-}
-
-fn lock(store: &Path) -> Result<File, StoreError> {
-    let path = store.join(".lock");
-    let file = File::create(&path).map_err(StoreError::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: store.to_path_buf() }),
-        // Some network file systems know no locks.
-        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(reason)) => Err(StoreError::Io { action: "lock", path, reason }),
-    }
+    if path.join("store.json").exists() { read_info(path).map(|(info, _)| Some(info.settings)) } else { Ok(None) }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), StoreError> {
@@ -262,14 +356,20 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The first difference in what decides how slices are made.
+/// Keys of the manifest that say nothing of how slices are made; a store may be resumed after they have changed.
+const PROSE: [&str; 4] = ["description", "licence", "citation", "how_to_get"];
+
+/// Keys of the manifest that speak of single cases: a case of which they say something else is made anew, the others stay.
+const BY_CASE: [&str; 3] = ["series", "orientation", "patient"];
+
+/// The first difference in what decides how the slices of all cases are made.
 fn difference(found: &StoreInfo, expected: &StoreInfo) -> Option<(String, String, String)> {
     let comparable = |info: &StoreInfo| {
         let mut value = serde_json::to_value(info).unwrap_or_default();
         if let Some(store) = value.as_object_mut() {
             store.remove("tool_version");
             if let Some(manifest) = store.get_mut("manifest").and_then(Value::as_object_mut) {
-                manifest.retain(|key, _| !PROSE.contains(&key.as_str()));
+                manifest.retain(|key, _| !PROSE.contains(&key.as_str()) && !BY_CASE.contains(&key.as_str()));
             }
         }
         value

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 use slice_store::{
-    CaseData, FORMAT_VERSION, SliceId, SliceRecord, SliceStore, StoreError, StoreInfo, StoreSettings, StoreWriter,
+    CaseData, FORMAT_VERSION, KnownCase, SliceId, SliceLabel, SliceRecord, SliceStore, StoreError, StoreInfo,
+    StoreSettings, StoreWriter,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +16,6 @@ fn info() -> StoreInfo {
         format_version: FORMAT_VERSION,
         dataset: "test".to_owned(),
         target: "liver".to_owned(),
-        has_masks: true,
         settings: StoreSettings { slice_size: SIZE, ..StoreSettings::default() },
         tool_version: "0.0.0".to_owned(),
         manifest: json!({ "name": "test", "description": "prose", "labels": { "liver": 1 } }),
@@ -28,7 +29,11 @@ fn write_case(writer: &StoreWriter, case: &str, start: i16, slices: usize) -> Re
     masks[SIZE * SIZE + 3] = 1;
     masks[SIZE * SIZE + 9] = 1;
     let records = records(case, slices);
-    writer.write_case(CaseData { case, patient: case, images: &images, masks: &masks, records, provenance: json!(1) })
+    writer.write_case(case_data(case, &images, &masks, records))
+}
+
+fn case_data<'a>(case: &'a str, images: &'a [i16], masks: &'a [u8], records: Vec<SliceRecord>) -> CaseData<'a> {
+    CaseData { case, patient: case, images, masks, records, manifest: json!({ "labels": 1 }), provenance: json!(1) }
 }
 
 fn records(case: &str, slices: usize) -> Vec<SliceRecord> {
@@ -41,7 +46,7 @@ fn records(case: &str, slices: usize) -> Vec<SliceRecord> {
         column_spacing_mm: 1.4,
         slice_spacing_mm: 1.0,
         spacing_valid: true,
-        target_pixels: if index == 1 { 2 } else { 0 },
+        label: if index == 1 { SliceLabel::MaskPresent } else { SliceLabel::MaskAbsent },
         source_sha256: format!("sum of {case}"),
     };
     (0..slices as u32).map(record).collect()
@@ -52,7 +57,7 @@ fn finished(path: &Path) -> SliceStore {
     for (case, start) in [("v10", 100), ("v9", 50), ("v2", 0)] {
         write_case(&writer, case, start, 3).unwrap();
     }
-    assert_eq!(writer.finish().unwrap().len(), 9);
+    assert_eq!(writer.finish(["v10", "v9", "v2"]).unwrap().len(), 9);
     drop(writer);
     SliceStore::open(path).unwrap()
 }
@@ -77,8 +82,10 @@ fn what_was_written_is_read_in_natural_order() {
     // v9's slice 1 begins at pixel 64, counted from 50.
     assert_eq!(store.image(4)[..2], [114, 115]);
     assert_eq!(store.image(4).len(), SIZE * SIZE);
-    assert_eq!(store.mask(4).iter().positions_of(1), [3, 9]);
-    assert!(store.mask(3).iter().all(|&m| m == 0));
+    let masks = store.for_evaluation();
+    assert_eq!(masks.mask(4).unwrap().iter().positions_of(1), [3, 9]);
+    assert!(masks.mask(3).unwrap().iter().all(|&m| m == 0));
+    assert_eq!((masks.target_pixels(4), masks.target_pixels(3)), (Some(2), Some(0)));
     assert_eq!(store.info(), &info());
 }
 
@@ -100,11 +107,12 @@ fn the_checksum_depends_on_content_and_not_on_place_or_order() {
     for (case, start) in [("v2", 0), ("v10", 100), ("v9", 50)] {
         write_case(&writer, case, start, 3).unwrap();
     }
-    writer.finish().unwrap();
+    let cases = ["v10", "v9", "v2"];
+    writer.finish(cases).unwrap();
     assert_eq!(first.checksum(), SliceStore::open(b.path()).unwrap().checksum());
     assert_eq!(first.checksum().len(), 64);
     write_case(&writer, "v2", 0, 4).unwrap();
-    writer.finish().unwrap();
+    writer.finish(cases).unwrap();
     assert_ne!(first.checksum(), SliceStore::open(b.path()).unwrap().checksum());
 }
 
@@ -115,7 +123,7 @@ fn a_store_without_index_is_called_unfinished() {
     let writer = StoreWriter::create(directory.path(), info()).unwrap();
     write_case(&writer, "v1", 0, 3).unwrap();
     assert!(open_error(directory.path()).contains("is unfinished"));
-    writer.finish().unwrap();
+    writer.finish(["v1"]).unwrap();
     assert!(SliceStore::open(directory.path()).is_ok());
     // A case that is written anew takes the index away until the store is finished again.
     write_case(&writer, "v1", 1, 3).unwrap();
@@ -126,13 +134,12 @@ fn a_store_without_index_is_called_unfinished() {
 fn a_whole_case_is_known_by_its_source_and_half_a_case_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let writer = StoreWriter::create(directory.path(), info()).unwrap();
-    assert!(!writer.has_case("v1", "sum of v1"));
+    assert_eq!(writer.known("v1"), None);
     write_case(&writer, "v1", 0, 3).unwrap();
-    assert!(writer.has_case("v1", "sum of v1"));
-    assert!(!writer.has_case("v1", "another sum"));
-    assert_eq!(writer.provenance("v1"), Some(("sum of v1".to_owned(), json!(1))));
+    let (source_sha256, manifest, provenance) = ("sum of v1".to_owned(), json!({ "labels": 1 }), json!(1));
+    assert_eq!(writer.known("v1"), Some(KnownCase { source_sha256, manifest, provenance }));
     fs::remove_file(directory.path().join("masks/v1.npy")).unwrap();
-    assert!(!writer.has_case("v1", "sum of v1"));
+    assert_eq!(writer.known("v1"), None);
 }
 
 #[test]
@@ -158,6 +165,8 @@ fn other_settings_are_refused_and_the_key_is_named() {
     assert!(message.contains("`manifest.labels.tumour` = not set, now it is 2"), "{message}");
     assert_eq!(refusal(|info| info.manifest["description"] = json!("other prose")), None);
     assert_eq!(refusal(|info| info.tool_version = "1.2.3".to_owned()), None);
+    // What it says of single cases is compared case by case.
+    assert_eq!(refusal(|info| info.manifest["orientation"] = json!({ "v2": "RAS" })), None);
 }
 
 #[test]
@@ -178,15 +187,15 @@ fn contradictory_case_data_are_refused_and_leave_no_file() {
     masks[64] = 1;
     masks[65] = 1;
     let refusal = |case: &str, images: &[i16], masks: &[u8], records: Vec<SliceRecord>| {
-        let data = CaseData { case, patient: case, images, masks, records, provenance: json!(null) };
-        writer.write_case(data).unwrap_err().to_string()
+        writer.write_case(case_data(case, images, masks, records)).unwrap_err().to_string()
     };
     assert!(refusal("a/b", &images, &masks, records("a/b", 2)).contains("can't name a case"));
     assert!(refusal("", &images, &masks, records("", 2)).contains("can't name a case"));
     assert!(refusal("v", &images, &masks, records("w", 2)).contains("record 0 is of (\"w\""));
     assert!(refusal("v", &images, &masks, records("v", 3)).contains("expected 3 slices of 64"));
-    assert!(refusal("v", &images, &[], records("v", 2)).contains("0 mask pixels, expected 128"));
-    assert!(refusal("v", &images, &[0; 128], records("v", 2)).contains("record 1 tells 2 target pixels"));
+    assert!(refusal("v", &images, &[], records("v", 2)).contains("0 mask pixels, expected 2 masks of 64"));
+    let message = refusal("v", &images, &[0; 128], records("v", 2));
+    assert!(message.contains("record 1 is MaskPresent, its mask MaskAbsent"), "{message}");
     assert!(refusal("v", &images, &[2; 128], records("v", 2)).contains("a mask pixel of 2"));
     assert!(refusal("v", &[5000; 128], &masks, records("v", 2)).contains("a pixel of 5000 HU"));
     let mut endless = records("v", 2);
@@ -221,8 +230,8 @@ fn damage_is_found_when_the_store_is_opened() {
 
     let info_path = path.join("store.json");
     let text = fs::read_to_string(&info_path).unwrap();
-    fs::write(&info_path, text.replace("\"format_version\": 1", "\"format_version\": 7")).unwrap();
-    assert!(open_error(path).contains("has format version 7, expected 1"));
+    fs::write(&info_path, text.replace("\"format_version\": 2", "\"format_version\": 7")).unwrap();
+    assert!(open_error(path).contains("has format version 7, expected 1 or 2"));
     fs::write(&info_path, text.replace("\"target\"", "\"organ\"")).unwrap();
     assert!(open_error(path).contains("unknown field `organ`"));
 }
@@ -233,7 +242,7 @@ fn a_repeated_finish_writes_nothing() {
     drop(finished(directory.path()));
     let index = directory.path().join("index.parquet");
     let before = fs::metadata(&index).unwrap().modified().unwrap();
-    StoreWriter::create(directory.path(), info()).unwrap().finish().unwrap();
+    StoreWriter::create(directory.path(), info()).unwrap().finish(["v2", "v9", "v10"]).unwrap();
     assert_eq!(fs::metadata(&index).unwrap().modified().unwrap(), before);
 }
 
@@ -253,6 +262,246 @@ fn every_changed_bit_of_the_index_is_found_before_it_is_parsed() {
     assert!(SliceStore::open(directory.path()).is_ok());
     fs::remove_file(directory.path().join("index.sha256")).unwrap();
     assert!(open_error(directory.path()).contains("is unfinished: it has no index.sha256; run"));
-    StoreWriter::create(directory.path(), info()).unwrap().finish().unwrap();
+    StoreWriter::create(directory.path(), info()).unwrap().finish(["v2", "v9", "v10"]).unwrap();
     assert!(SliceStore::open(directory.path()).is_ok());
+}
+
+#[test]
+fn the_checksum_covers_pixels_masks_and_what_the_manifest_says_of_them() {
+    let checksum = |change: fn(&mut Vec<i16>, &mut Vec<u8>, &mut serde_json::Value)| {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = StoreWriter::create(directory.path(), info()).unwrap();
+        let mut images = vec![0; 2 * SIZE * SIZE];
+        let mut masks = vec![0; images.len()];
+        masks[SIZE * SIZE..][..2].fill(1);
+        let mut manifest = json!({ "intensity": { "kind": "grey8", "level": 40, "width": 400 } });
+        change(&mut images, &mut masks, &mut manifest);
+        let data = CaseData { manifest, ..case_data("v", &images, &masks, records("v", 2)) };
+        writer.write_case(data).unwrap();
+        writer.finish(["v"]).unwrap();
+        SliceStore::open(directory.path()).unwrap().checksum().to_owned()
+    };
+    let checksums = BTreeSet::from([
+        checksum(|_, _, _| ()),
+        checksum(|images, _, _| images[7] = 1),
+        // As many target pixels, elsewhere.
+        checksum(|_, masks, _| masks[SIZE * SIZE..].rotate_left(1)),
+        checksum(|_, _, manifest| manifest["intensity"] = json!({ "kind": "grey8", "level": 50, "width": 350 })),
+        checksum(|_, _, manifest| manifest["orientation"] = json!("RAS")),
+    ]);
+    assert_eq!(checksums.len(), 5);
+    assert!(checksums.contains(&checksum(|_, _, _| ())));
+}
+
+#[test]
+fn a_changed_byte_of_an_array_is_found_by_its_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = finished(directory.path());
+    let damaged = |store: &SliceStore| -> Vec<String> {
+        store.arrays().iter().filter_map(|array| array.verify().err()).map(|error| error.to_string()).collect()
+    };
+    assert_eq!((store.arrays().len(), damaged(&store).len()), (6, 0));
+    for name in ["images/v9.npy", "masks/v2.npy"] {
+        let path = directory.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut changed = whole.clone();
+        changed[whole.len() - 3] ^= 1;
+        fs::write(&path, changed).unwrap();
+        // Opening reads no pixels.
+        let found = damaged(&SliceStore::open(directory.path()).unwrap());
+        assert!(
+            found.len() == 1 && found[0].contains(&format!("{name}' has changed since it was written")),
+            "{found:?}"
+        );
+        fs::write(&path, whole).unwrap();
+    }
+    fs::remove_file(directory.path().join("images/v9.npy")).unwrap();
+    assert!(damaged(&store)[0].contains("cannot read"));
+}
+
+#[test]
+fn digests_are_those_of_the_files() {
+    use sha2::{Digest, Sha256};
+    let directory = tempfile::tempdir().unwrap();
+    for array in finished(directory.path()).arrays() {
+        let digest = Sha256::digest(fs::read(&array.path).unwrap());
+        let digest = digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(array.sha256, digest);
+    }
+}
+
+/// One case of five slices, one of each label; those with a mask are slices 1 and 3.
+fn partly_labelled(path: &Path) -> SliceStore {
+    use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown};
+    let writer = StoreWriter::create(path, info()).unwrap();
+    let mut of_case = records("v", 5);
+    for (record, label) in of_case.iter_mut().zip([ListPresent, MaskPresent, Unknown, MaskAbsent, ListAbsent]) {
+        record.label = label;
+    }
+    let images: Vec<i16> = (0..5 * SIZE * SIZE).map(|i| i as i16).collect();
+    let mut masks = vec![0; 2 * SIZE * SIZE];
+    masks[5] = 1;
+    writer.write_case(case_data("v", &images, &masks, of_case)).unwrap();
+    // And a case that nobody has looked at.
+    let mut unlabelled = records("w", 1);
+    unlabelled[0].label = Unknown;
+    writer.write_case(case_data("w", &images[..SIZE * SIZE], &[], unlabelled)).unwrap();
+    writer.finish(["v", "w"]).unwrap();
+    SliceStore::open(path).unwrap()
+}
+
+#[test]
+fn a_case_keeps_only_the_masks_that_it_has() {
+    use slice_store::{Presence, PresenceSource};
+    let directory = tempfile::tempdir().unwrap();
+    let store = partly_labelled(directory.path());
+    let of: Vec<(Presence, PresenceSource, bool, bool)> =
+        store.records().iter().map(|r| (r.presence(), r.label.source(), r.has_mask(), r.has_target())).collect();
+    assert_eq!(
+        of,
+        [
+            (Presence::Present, PresenceSource::List, false, true),
+            (Presence::Present, PresenceSource::Mask, true, true),
+            (Presence::Unknown, PresenceSource::None, false, false),
+            (Presence::Absent, PresenceSource::Mask, true, false),
+            (Presence::Absent, PresenceSource::List, false, false),
+            (Presence::Unknown, PresenceSource::None, false, false),
+        ]
+    );
+    let masks = store.for_evaluation();
+    let with_mask: Vec<usize> = (0..6).filter(|&row| masks.mask(row).is_some()).collect();
+    assert_eq!(with_mask, [1, 3]);
+    assert_eq!(masks.mask(1).unwrap().iter().positions_of(1), [5]);
+    assert!(masks.mask(3).unwrap().iter().all(|&m| m == 0));
+    assert_eq!([0, 1, 2, 3].map(|row| masks.target_pixels(row)), [None, Some(1), None, Some(0)]);
+    // The files are as small as that: a header of 128 bytes and two masks; none for the other case.
+    assert_eq!(fs::metadata(directory.path().join("masks/v.npy")).unwrap().len(), 128 + 2 * 64);
+    assert!(!directory.path().join("masks/w.npy").exists());
+    let case: serde_json::Value =
+        serde_json::from_slice(&fs::read(directory.path().join("cases/v.json")).unwrap()).unwrap();
+    assert_eq!(case["mask_slices"], json!([1, 3]));
+    assert_eq!(store.arrays().len(), 3);
+}
+
+#[test]
+fn masks_that_a_case_no_longer_has_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = StoreWriter::create(directory.path(), info()).unwrap();
+    write_case(&writer, "v", 0, 2).unwrap();
+    let mut without = records("v", 2);
+    for record in &mut without {
+        record.label = SliceLabel::Unknown;
+    }
+    writer.write_case(case_data("v", &[0; 2 * SIZE * SIZE], &[], without)).unwrap();
+    assert!(!directory.path().join("masks/v.npy").exists());
+    assert!(writer.known("v").is_some());
+}
+
+#[test]
+fn training_has_the_masks_that_were_paid_for_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = finished(directory.path());
+    let training = store.for_training([1, 4]).unwrap();
+    let given: Vec<usize> = (0..9).filter(|&row| training.mask(row).is_some()).collect();
+    assert_eq!(given, [1, 4]);
+    assert_eq!(training.mask(4), store.for_evaluation().mask(4));
+    // Images and image-level labels are there for all.
+    assert_eq!(training.image(7), store.image(7));
+    assert_eq!(training.records().iter().filter(|record| record.has_target()).count(), 3);
+}
+
+#[test]
+fn a_slice_without_a_mask_cant_be_paid_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let message = partly_labelled(directory.path()).for_training([1, 2]).err().unwrap().to_string();
+    assert!(message.contains("has no mask of slice 'v/0002'"), "{message}");
+}
+
+#[test]
+fn what_training_reads_is_counted() {
+    use slice_store::Crop;
+    let directory = tempfile::tempdir().unwrap();
+    let store = finished(directory.path());
+    let training = store.for_training([1, 4]).unwrap();
+    assert!(training.annotations_read().masks.is_empty());
+    training.mask(4);
+    training.mask(4);
+    training.mask(7);
+    // Slice 7 has target pixels at row 0, column 3, and row 1, column 1: one of the nine here, both of the 16.
+    let crop = |left, side| Crop { top: 0, left, side };
+    assert_eq!(training.crop_shows_target(7, crop(3, 3), 0.1), Some(true));
+    assert_eq!(training.crop_shows_target(7, crop(3, 3), 0.12), Some(false));
+    assert_eq!(training.crop_shows_target(7, crop(4, 3), 0.0), Some(false));
+    assert_eq!(training.crop_shows_target(7, crop(3, 3), 0.1), Some(true));
+    // Its mask is paid for.
+    assert_eq!(training.crop_shows_target(1, crop(0, 8), 0.0), Some(true));
+    let read = training.annotations_read();
+    let names = |ids: &[SliceId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&read.masks), ["v2/0001", "v9/0001"]);
+    assert_eq!(read.crops, [("v10/0001".parse().unwrap(), 2)]);
+}
+
+#[test]
+fn cases_that_are_not_named_at_the_end_leave_the_index_and_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(finished(directory.path()));
+    let writer = StoreWriter::create(directory.path(), info()).unwrap();
+    assert_eq!(writer.cases_before().iter().map(String::as_str).collect::<Vec<_>>(), ["v10", "v2", "v9"]);
+    assert_eq!(writer.finish(["v2", "v10"]).unwrap().len(), 6);
+    drop(writer);
+    let store = SliceStore::open(directory.path()).unwrap();
+    assert!(store.records().len() == 6 && store.records().iter().all(|record| record.case != "v9"));
+    let writer = StoreWriter::create(directory.path(), info()).unwrap();
+    assert_eq!(writer.cases_before().len(), 2);
+    assert!(writer.known("v9").is_some(), "its files are still there");
+    assert_eq!(writer.finish(["v2", "v9", "v10"]).unwrap().len(), 9);
+    // Without any case there is no index.
+    assert!(writer.finish([]).unwrap().is_empty());
+    assert!(open_error(directory.path()).contains("is unfinished"));
+}
+
+#[test]
+fn what_the_manifest_says_of_single_cases_is_kept_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(finished(directory.path()));
+    let mut other = info();
+    other.manifest["series"] = json!({ "v2": "1.2.3" });
+    StoreWriter::create(directory.path(), other.clone()).unwrap().finish(["v2", "v9", "v10"]).unwrap();
+    assert_eq!(*SliceStore::open(directory.path()).unwrap().info(), other);
+}
+
+#[test]
+fn a_directory_that_is_neither_empty_nor_a_store_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    for name in [".editor.tmp", "images/.picture.npy.tmp", "images/mine.npy", "cases/mine.json", "index.parquet"] {
+        fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+        fs::write(path.join(name), "mine").unwrap();
+    }
+    for info_of_another in [None, Some(r#"{ "name": "a shop" }"#), Some("no JSON")] {
+        if let Some(text) = info_of_another {
+            fs::write(path.join("store.json"), text).unwrap();
+        }
+        for make in [StoreWriter::create, StoreWriter::replace] {
+            let message = make(path, info()).err().unwrap().to_string();
+            assert!(message.contains("is neither empty nor a slice store"), "{message}");
+        }
+    }
+    for name in [".editor.tmp", "images/.picture.npy.tmp", "images/mine.npy", "cases/mine.json", "index.parquet"] {
+        assert_eq!(fs::read(path.join(name)).unwrap(), b"mine");
+    }
+    assert!(!path.join(".lock").exists());
+    // What a process leaves that was killed before it wrote anything is no obstacle, and is swept.
+    let killed = tempfile::tempdir().unwrap();
+    fs::write(killed.path().join(".lock"), "").unwrap();
+    fs::write(killed.path().join(".sam-mix-part-0-store.json"), "{").unwrap();
+    let writer = StoreWriter::create(killed.path(), info()).unwrap();
+    write_case(&writer, "v", 0, 2).unwrap();
+    assert!(!killed.path().join(".sam-mix-part-0-store.json").exists());
+    // Temporary files of others stay, in a store too.
+    drop(writer);
+    fs::write(killed.path().join(".editor.tmp"), "mine").unwrap();
+    fs::write(killed.path().join("images/.sam-mix-part-0-v.npy"), "half").unwrap();
+    StoreWriter::create(killed.path(), info()).unwrap();
+    assert!(killed.path().join(".editor.tmp").exists() && !killed.path().join("images/.sam-mix-part-0-v.npy").exists());
 }

@@ -8,7 +8,7 @@ use cam_classifier::focal_loss;
 use clap::Parser;
 use predictor::Registry;
 use slice_augment::Augmentation;
-use slice_store::SliceStore;
+use slice_store::{SliceStore, TrainingSlices};
 use stage_api::{Mode, PresenceClassifier};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +61,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.rounds > 0 && arguments.workers > 0 && arguments.batch > 0, "counts must be at least 1");
     let store = SliceStore::open(&arguments.store)?;
+    let store = store.for_training(0..store.records().len())?;
     if arguments.ours {
         let batches = all_labelled(store.records().len(), arguments.batch);
         println!("slices/s {:.0}", speed(&store, &batches, &arguments)?);
@@ -126,7 +127,7 @@ fn printed_rate(command: &mut Command) -> Result<f64> {
 }
 
 /// Slices per second of the middle epoch, image and mask of each.
-fn speed(store: &SliceStore, batches: &[Step], arguments: &Arguments) -> Result<f64> {
+fn speed(store: &TrainingSlices, batches: &[Step], arguments: &Arguments) -> Result<f64> {
     let mut config = configuration(arguments.batch)?;
     if arguments.augment {
         // As the peers: rotation, shift, scale, gamma and noise in every slice.
@@ -185,7 +186,7 @@ fn configuration(batch: usize) -> Result<Config> {
 }
 
 /// An epoch of a small classifier behind the loader, against the same epoch with its batches in memory.
-fn against_memory(store: &SliceStore, arguments: &Arguments) -> Result<()> {
+fn against_memory(store: &TrainingSlices, arguments: &Arguments) -> Result<()> {
     let config = configuration(arguments.classifier_batch)?;
     tch::set_num_threads(arguments.workers as i32);
     let classifier = Registry::default().classifier(&config.model().classifier, 0, Device::Cpu)?;

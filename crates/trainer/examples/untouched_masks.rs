@@ -32,7 +32,9 @@ fn main() -> Result<()> {
         let rows =
             (0..store.records().len()).filter(|&r| store.records()[r].case == case && store.records()[r].has_target());
         for row in rows.step_by(every) {
-            let Some(tight) = BoxPrompt::around(store.mask(row), size) else { continue };
+            let Some(tight) = store.for_evaluation().mask(row).and_then(|mask| BoxPrompt::around(mask, size)) else {
+                continue;
+            };
             let features = segmenter.features(&intensity.rows(&store, &[row], Device::Cpu));
             let embedding = segmenter.embed(&features, Adapters::Off, Mode::Eval);
             masks.extend(mask_for_box(&segmenter, &embedding, tight.enlarged(3.0, size), None));

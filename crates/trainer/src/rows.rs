@@ -1,8 +1,9 @@
 //! Rows of the store by name.
 
+use crate::config::{Config, WeakCrops};
 use anyhow::{Context, Result};
 use slice_sampling::Selection;
-use slice_store::{SliceId, SliceStore};
+use slice_store::{SliceId, SliceStore, Slices, TrainingSlices};
 
 /// Rows of the store by use.
 pub struct Rows {
@@ -16,7 +17,7 @@ pub struct Rows {
 
 impl Rows {
     /// Looks the names up; a name that the store doesn't have means that it is another store.
-    pub fn of(store: &SliceStore, selection: &Selection) -> Result<Self> {
+    pub fn of(store: &Slices, selection: &Selection) -> Result<Self> {
         Ok(Self {
             train: rows_of(store, &selection.train)?,
             labelled: rows_of(store, &selection.labelled)?,
@@ -42,8 +43,16 @@ impl Rows {
     }
 }
 
+/// The store as a run sees it: with the masks of its labelled and validation slices.
+pub fn for_training<'a>(store: &'a SliceStore, selection: &Selection, config: &Config) -> Result<TrainingSlices<'a>> {
+    let Rows { train, labelled, validation } = Rows::of(store, selection)?;
+    // One crop of each training slice is placed and labelled by the slice's mask.
+    let cropped = if config.classifier.weak_crops == WeakCrops::Off { Vec::new() } else { train };
+    Ok(store.for_training(labelled.into_iter().chain(validation).chain(cropped))?)
+}
+
 /// Rows of slices by name.
-pub fn rows_of(store: &SliceStore, ids: &[SliceId]) -> Result<Vec<usize>> {
+pub fn rows_of(store: &Slices, ids: &[SliceId]) -> Result<Vec<usize>> {
     ids.iter()
         .map(|id| {
             store.position(id).with_context(|| {

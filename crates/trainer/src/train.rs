@@ -18,7 +18,7 @@ use predictor::{Model, Registry};
 use run_record::checkpoint::{self, Which};
 use run_record::{LabelBudget, RunRecord, Status};
 use slice_sampling::Selection;
-use slice_store::SliceStore;
+use slice_store::{Presence, Slices, TrainingSlices};
 use stage_api::ClassifierInput;
 use state::State;
 use std::path::Path;
@@ -30,7 +30,7 @@ use training_loop::TrainingLoop;
 pub fn new_record(
     run: &Path,
     config: &Config,
-    store: &SliceStore,
+    store: &Slices,
     selection: &Selection,
     device: &str,
     threads: i32,
@@ -46,8 +46,8 @@ pub struct Training<'a> {
     pub config: &'a Config,
     /// The stages that it can name.
     pub registry: &'a Registry,
-    /// The prepared data.
-    pub store: &'a SliceStore,
+    /// The prepared data, with the masks that are paid for: [`crate::rows::for_training`].
+    pub store: &'a TrainingSlices<'a>,
     /// The run directory, which exists and holds `run.json`, `config.toml` and `selection.json`.
     pub run: &'a Path,
     /// Patients and slices.
@@ -144,8 +144,13 @@ impl Training<'_> {
         Ok(outcome)
     }
 
-    /// Without slices that lack the target the classifier would learn to say yes to everything.
+    /// Every training slice needs an image-level label, and without slices that lack the target the classifier would learn to
+    /// say yes to everything.
     fn check_negatives(&self, rows: &Rows) -> Result<()> {
+        let records = self.store.records();
+        if let Some(&row) = rows.train.iter().find(|&&row| records[row].presence() == Presence::Unknown) {
+            bail!("of training slice '{}' it is not known whether it shows the target", records[row].id());
+        }
         let negatives = rows.train.iter().filter(|&&r| !self.store.records()[r].has_target()).count();
         let learns = self.config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);
         ensure!(

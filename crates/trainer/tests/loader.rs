@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CONFIG, store};
-use slice_store::SliceStore;
+use slice_store::{SliceStore, TrainingSlices};
 use stage_api::BoxPrompt;
 use tch::{Device, Tensor};
 use trainer::config::Config;
@@ -23,8 +23,15 @@ fn config(set: &[&str]) -> Config {
 
 fn steps(config: &Config, store: &SliceStore) -> Vec<Step> {
     let rows: Vec<usize> = (0..store.records().len()).collect();
-    let positive: Vec<usize> = rows.iter().copied().filter(|&r| store.records()[r].has_target()).take(4).collect();
-    plan(config, &rows, &positive)
+    plan(config, &rows, &labelled(store))
+}
+
+fn labelled(store: &SliceStore) -> Vec<usize> {
+    (0..store.records().len()).filter(|&row| store.records()[row].has_target()).take(4).collect()
+}
+
+fn paid(store: &SliceStore) -> TrainingSlices<'_> {
+    store.for_training(labelled(store)).unwrap()
 }
 
 fn tensors(batch: &Batch) -> Vec<&Tensor> {
@@ -55,6 +62,7 @@ fn batches_are_the_same_for_any_number_of_threads_and_any_prefetch() {
         let mut config = config(&set);
         config.loader.prefetch = prefetch;
         let steps = steps(&config, &store);
+        let store = paid(&store);
         let loader = Loader::new(&store, &config, Device::Cpu, threads).unwrap();
         std::thread::scope(|scope| loader.start(scope, &steps).collect())
     };
@@ -75,7 +83,8 @@ fn a_slice_that_is_not_changed_is_the_windowed_store() {
     let place = tempfile::tempdir().unwrap();
     let store = SliceStore::open(&store(place.path())).unwrap();
     let config = Config::parse(&format!("[augmentation.classifier]\nprobability = 0\n{CONFIG}"), &[]).unwrap();
-    let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();
+    let paid = paid(&store);
+    let loader = Loader::new(&paid, &config, Device::Cpu, 2).unwrap();
     let values = |t: &Tensor| Vec::<f32>::try_from(t.reshape([-1])).unwrap();
     let mut seen = 0;
     for step in &steps(&config, &store) {
@@ -84,9 +93,9 @@ fn a_slice_that_is_not_changed_is_the_windowed_store() {
         let labelled = batch.labelled.iter().flat_map(|l| {
             let rows = (0..).zip(&step.labelled);
             rows.map(|(i, &View { row, .. })| {
-                let mask: Vec<f32> = store.mask(row).iter().map(|&m| f32::from(m)).collect();
-                assert_eq!(values(&l.masks.get(i)), mask);
-                assert_eq!(l.boxes[i as usize], BoxPrompt::around(store.mask(row), store.slice_size()));
+                let truth = store.for_evaluation().mask(row).unwrap().to_vec();
+                assert_eq!(values(&l.masks.get(i)), truth.iter().map(|&m| f32::from(m)).collect::<Vec<_>>());
+                assert_eq!(l.boxes[i as usize], BoxPrompt::around(&truth, store.slice_size()));
                 (l.images.get(i), row)
             })
         });
@@ -110,7 +119,8 @@ fn boxes_are_around_the_changed_masks_and_strong_views_lie_where_the_weak_ones_d
         "augmentation.strong.probability=0",
         "classifier.consistency=1.0",
     ]);
-    let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();
+    let paid = paid(&store);
+    let loader = Loader::new(&paid, &config, Device::Cpu, 2).unwrap();
     let (mut moved, mut boxes) = (0, 0);
     for step in &steps(&config, &store) {
         let batch = loader.load(step);

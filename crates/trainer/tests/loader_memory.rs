@@ -2,7 +2,7 @@
 
 mod common;
 
-use slice_store::{CaseData, SliceRecord, SliceStore, StoreWriter};
+use slice_store::{CaseData, SliceLabel, SliceRecord, SliceStore, StoreWriter};
 use std::path::Path;
 use tch::Device;
 use trainer::config::Config;
@@ -29,14 +29,18 @@ fn store(path: &Path) -> SliceStore {
             column_spacing_mm: 1.0,
             slice_spacing_mm: 1.0,
             spacing_valid: true,
-            target_pixels: if index.is_multiple_of(2) { (SIZE * SIZE) as u32 } else { 0 },
+            label: if index.is_multiple_of(2) { SliceLabel::MaskPresent } else { SliceLabel::MaskAbsent },
             source_sha256: String::new(),
         };
         let records = (0..SLICES).map(record).collect();
-        let (images, masks, provenance) = (&images, &masks, serde_json::Value::Null);
-        writer.write_case(CaseData { case: &name, patient: &name, images, masks, records, provenance }).unwrap();
+        let (manifest, provenance) = (serde_json::Value::Null, serde_json::Value::Null);
+        let (images, masks) = (&images, &masks);
+        writer
+            .write_case(CaseData { case: &name, patient: &name, images, masks, records, manifest, provenance })
+            .unwrap();
     }
-    writer.finish().unwrap();
+    let cases: Vec<String> = (0..CASES).map(|case| case.to_string()).collect();
+    writer.finish(cases.iter().map(String::as_str)).unwrap();
     SliceStore::open(path).unwrap()
 }
 
@@ -58,6 +62,7 @@ fn memory_is_flat_over_an_epoch_of_60000_slices() {
     let rows: Vec<usize> = (0..store.records().len()).collect();
     let steps = plan(&config, &rows, &rows[..5]);
     assert_eq!(steps.len(), 3750);
+    let store = store.for_training(rows[..5].iter().copied()).unwrap();
     let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();
     let mut seen = 0;
     let mut measured = Vec::new();

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
-use slice_store::{CaseData, SliceRecord, SliceStore, StoreWriter};
+use slice_store::{CaseData, SliceLabel, SliceRecord, SliceStore, StoreWriter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -71,6 +71,7 @@ fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BT
     let before = predictor::Model::new(&config.model(), &registry, Device::Cpu).unwrap();
     let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
     let selection = slice_sampling::select(store.records(), &config.sampling, config.seed).unwrap();
+    let store = &trainer::rows::for_training(store, &selection, config).unwrap();
     let mut record = trainer::train::new_record(run, config, store, &selection, "cpu", 2);
     let stop = AtomicBool::new(true);
     let training = Training {
@@ -119,7 +120,7 @@ fn store(path: &Path, labelled: usize) -> SliceStore {
     for patient in ["0", "1", "2"] {
         write_patient(&writer, patient, ((labelled + 1) as f64 / 0.3).ceil() as usize);
     }
-    writer.finish().unwrap();
+    writer.finish(["0", "1", "2"]).unwrap();
     SliceStore::open(path).unwrap()
 }
 
@@ -143,10 +144,11 @@ fn write_patient(writer: &StoreWriter, patient: &str, slices: usize) {
             column_spacing_mm: 1.0,
             slice_spacing_mm: 1.0,
             spacing_valid: true,
-            target_pixels: (side * side) as u32,
+            label: if side > 0 { SliceLabel::MaskPresent } else { SliceLabel::MaskAbsent },
             source_sha256: String::new(),
         });
     }
-    let (images, masks, provenance) = (&images, &masks, serde_json::Value::Null);
-    writer.write_case(CaseData { case: patient, patient, images, masks, records, provenance }).unwrap();
+    let (manifest, provenance) = (serde_json::Value::Null, serde_json::Value::Null);
+    let data = CaseData { case: patient, patient, images: &images, masks: &masks, records, manifest, provenance };
+    writer.write_case(data).unwrap();
 }

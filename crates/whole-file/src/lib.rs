@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever fails, a file that was there before is as it was, and nothing else is left behind.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,11 @@ pub fn replace_folder<E: From<io::Error>>(path: &Path, fill: impl FnOnce(&Path) 
     Ok(())
 }
 
+/// Whether a name is that of a file or folder that is being written, or was when its process was killed.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(PART)
+}
+
 /// Removes what a killed process left in a folder. Nobody else may write there meanwhile.
 ///
 /// # Errors
@@ -92,7 +98,7 @@ pub fn sweep(folder: &Path) -> Result<(), (PathBuf, io::Error)> {
     };
     for entry in fs::read_dir(folder).map_err(at(folder))? {
         let path = entry.map_err(at(folder))?.path();
-        if !path.file_name().unwrap_or_default().to_string_lossy().starts_with(PART) {
+        if !is_unfinished(path.file_name().unwrap_or_default()) {
             continue;
         }
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -108,7 +114,7 @@ const END: usize = 40;
 fn end_of(path: &Path) -> io::Result<String> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
     let name = name.to_string_lossy();
-    let from = (name.len().saturating_sub(END)..).find(|&at| name.is_char_boundary(at)).unwrap_or_default();
+    let from = (name.len().saturating_sub(END)..=name.len()).find(|&at| name.is_char_boundary(at)).unwrap_or_default();
     Ok(format!("-{}", &name[from..]))
 }
 

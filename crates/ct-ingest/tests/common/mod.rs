@@ -1,6 +1,8 @@
 //! Shared by the tests: NIfTI files made on the spot, and where the test data are.
 #![allow(dead_code)]
 
+pub mod scratch;
+
 use std::path::{Path, PathBuf};
 
 /// A NIfTI-1 file to be: little-endian, sform only.

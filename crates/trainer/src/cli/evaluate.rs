@@ -54,7 +54,6 @@ pub(super) struct EvaluateArgs {
 pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &AtomicBool) -> Result<bool> {
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
     let store = SliceStore::open(&arguments.store)?;
-    ensure!(store.info().has_masks, "the store '{}' has no masks to judge by", arguments.store.display());
     ensure!(
         store.info().target == record.store.target,
         "the run segments the {}, but the masks of '{}' are of the {}",
@@ -82,6 +81,11 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         (Split::Validation, true) => ("validation", rows_of(&store, &selection.validation)?),
     };
     ensure!(!rows.is_empty(), "the {split} split has no slices");
+    if let Some(&row) = rows.iter().find(|&&row| !store.records()[row].has_mask()) {
+        let (slice, store) = (store.records()[row].id(), arguments.store.display());
+        bail!("slice '{slice}' of the {split} split has no mask in the store '{store}' to compare with");
+    }
+    let store = store.for_evaluation();
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
     let model_config = config.model();

@@ -2,13 +2,14 @@
 
 use super::{Compute, device_name, open};
 use crate::config::{Config, difference};
+use crate::rows::for_training;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use predictor::{Registry, device};
 use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
-use slice_store::SliceStore;
+use slice_store::{SliceStore, Slices};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::Device;
@@ -68,16 +69,12 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     );
     let config = configuration(arguments)?;
     let store = SliceStore::open(&arguments.store)?;
-    ensure!(
-        store.info().has_masks,
-        "the store '{}' has no masks; training needs them for its labelled slices",
-        arguments.store.display()
-    );
     let selection = match (&arguments.selection, arguments.resume) {
         (_, true) => Selection::load(&run.join("selection.json"))?,
         (Some(path), false) => Selection::load(path)?,
         (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
     };
+    let store = for_training(&store, &selection, &config)?;
     // A run keeps it.
     let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
     if deterministic {
@@ -168,7 +165,7 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
 }
 
 /// The record of a run that goes on, on the store that it was begun on.
-fn begun_before(run: &Path, store: &SliceStore, device: Device, threads: i32) -> Result<RunRecord> {
+fn begun_before(run: &Path, store: &Slices, device: Device, threads: i32) -> Result<RunRecord> {
     let record = RunRecord::load(run)?;
     ensure!(
         record.store.checksum == store.checksum(),

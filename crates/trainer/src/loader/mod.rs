@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use slice_augment::{Appearance, Augmentation, Geometry};
-use slice_store::SliceStore;
+use slice_store::TrainingSlices;
 use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -68,7 +68,7 @@ pub struct Labelled {
 
 /// Prepares the batches of a plan.
 pub struct Loader<'a> {
-    store: &'a SliceStore,
+    store: &'a TrainingSlices<'a>,
     config: &'a Config,
     intensity: Intensity,
     device: Device,
@@ -77,7 +77,7 @@ pub struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// With a pool of `threads`.
-    pub fn new(store: &'a SliceStore, config: &'a Config, device: Device, threads: usize) -> Result<Self> {
+    pub fn new(store: &'a TrainingSlices<'a>, config: &'a Config, device: Device, threads: usize) -> Result<Self> {
         let name = |i| format!("loader-{i}");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build();
         let pool = pool.with_context(|| format!("cannot start {threads} loader threads"))?;
@@ -186,7 +186,7 @@ impl<'a> Loader<'a> {
             .map(|(i, ((to, mask_to), &View { row, .. }))| {
                 let mut rng = self.random(step, "labelled", i);
                 let geometry = self.view(&self.config.augmentation.labelled, row, to, &mut rng);
-                geometry.mask(self.store.mask(row), mask_to);
+                geometry.mask(self.mask(row), mask_to);
                 BoxPrompt::around(mask_to, size)
             })
             .collect();
@@ -206,7 +206,7 @@ impl<'a> Loader<'a> {
             let mut rng = stream(self.config.seed, &format!("view/{}/{}", view.row, view.change));
             self.view(&self.config.augmentation.labelled, view.row, image, &mut rng)
         };
-        geometry.mask(self.store.mask(view.row), mask);
+        geometry.mask(self.mask(view.row), mask);
         pair.map(|values| Tensor::from_slice(&values).reshape([1, 1, size as i64, size as i64]))
     }
 
@@ -224,8 +224,13 @@ impl<'a> Loader<'a> {
     }
 
     fn crop_source(&self, row: usize, side: usize, grid: usize) -> CropSource<'_> {
-        let (hu, mask) = (self.store.image(row), self.store.mask(row));
+        let (hu, mask) = (self.store.image(row), self.mask(row));
         CropSource { hu, mask, size: self.store.slice_size(), side, grid }
+    }
+
+    /// Panics where the mask is not paid for: a plan takes masks of labelled slices only.
+    fn mask(&self, row: usize) -> &[u8] {
+        self.store.mask(row).unwrap_or_else(|| panic!("no mask is paid for in row {row}"))
     }
 
     /// A changed slice of the store, and where its pixels are from.

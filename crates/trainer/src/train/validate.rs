@@ -82,7 +82,7 @@ impl TrainingLoop<'_> {
             let image = cache.intensity.rows(training.store, &[row], training.device);
             let untouched = bank.as_ref().map(|bank| bank.embeddings([View { row, change: 0 }]));
             let look = predictor.look(untouched.as_ref().unwrap_or(&image), size).remove(0);
-            let truth = training.store.mask(row);
+            let truth = training.store.mask(row).expect("validation slices are paid for");
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
                 ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
             }

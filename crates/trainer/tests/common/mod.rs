@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::Config;
+use trainer::rows::for_training;
 use trainer::train::{Outcome, Training};
 
 /// A classifier of a few thousand parameters; both encoder modes.
@@ -71,7 +72,6 @@ pub fn generated(slice_size: usize) -> StoreInfo {
         format_version: FORMAT_VERSION,
         dataset: "generated".into(),
         target: "liver".into(),
-        has_masks: true,
         settings: StoreSettings { slice_size, ..StoreSettings::default() },
         tool_version: String::new(),
         manifest: serde_json::Value::Null,
@@ -121,8 +121,9 @@ impl Bench {
         let config = self.config(set)?;
         std::fs::create_dir_all(run)?;
         let selection = slice_sampling::select(self.store.records(), &config.sampling, 0)?;
-        let mut record = trainer::train::new_record(run, &config, &self.store, &selection, "cpu", 1);
-        let (registry, store, selection) = (&self.registry, &self.store, &selection);
+        let store = &for_training(&self.store, &selection, &config)?;
+        let mut record = trainer::train::new_record(run, &config, store, &selection, "cpu", 1);
+        let (registry, selection) = (&self.registry, &selection);
         let (device, loader_threads) = (Device::Cpu, self.loader_threads);
         let (profile, embeddings) = (false, self.embeddings.as_deref());
         let training = Training {

@@ -1,0 +1,142 @@
+//! Who may read masks: training those that were paid for, evaluation all.
+//!
+//! Invariant: nothing that has a [`TrainingSlices`] and not the store gets at a mask outside of its list, or at a number that
+//! was counted in one; and what it read is counted.
+
+use crate::{SliceId, SliceStore, Slices, StoreError};
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+
+/// A store as training sees it: images and records of all slices, masks of those that are in the label budget.
+pub struct TrainingSlices<'a> {
+    store: &'a SliceStore,
+    /// By row.
+    is_paid: Vec<bool>,
+    read: Mutex<Read>,
+}
+
+/// What was asked for, by row.
+#[derive(Default)]
+struct Read {
+    masks: BTreeSet<usize>,
+    crops: BTreeSet<(usize, Crop)>,
+}
+
+/// A square part of a slice, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Crop {
+    /// Upper row.
+    pub top: usize,
+    /// Left column.
+    pub left: usize,
+    /// Rows, and columns.
+    pub side: usize,
+}
+
+/// The annotation that training has read, beside image-level labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnnotationsRead {
+    /// Slices whose masks were read.
+    pub masks: Vec<SliceId>,
+    /// Slices of which crops were labelled, and how many crops of each.
+    pub crops: Vec<(SliceId, usize)>,
+}
+
+/// A store as evaluation sees it: with every mask.
+pub struct EvaluationSlices<'a> {
+    store: &'a SliceStore,
+}
+
+impl SliceStore {
+    /// The handle that training reads through: it gives the masks of the rows that are `paid` for (labelled and validation
+    /// slices), and no other.
+    ///
+    /// # Errors
+    /// The store has no mask of one of these slices. Panics where there is no such row.
+    pub fn for_training(&self, paid: impl IntoIterator<Item = usize>) -> Result<TrainingSlices<'_>, StoreError> {
+        let mut is_paid = vec![false; self.records().len()];
+        for row in paid {
+            let record = &self.records()[row];
+            if !record.has_mask() {
+                return Err(StoreError::NoMask { path: self.path().to_path_buf(), slice: record.id() });
+            }
+            is_paid[row] = true;
+        }
+        Ok(TrainingSlices { store: self, is_paid, read: Mutex::default() })
+    }
+
+    /// The handle that evaluation reads through.
+    pub fn for_evaluation(&self) -> EvaluationSlices<'_> {
+        EvaluationSlices { store: self }
+    }
+}
+
+impl TrainingSlices<'_> {
+    /// The mask in a row of the index: 1 is the target, `size * size` pixels, row by row. `None` where it is not paid for.
+    /// Panics where there is no such row.
+    pub fn mask(&self, row: usize) -> Option<&[u8]> {
+        if !self.is_paid[row] {
+            return None;
+        }
+        self.read(|read| read.masks.insert(row));
+        self.store.masks.of(self.store, row)
+    }
+
+    /// Asks an annotator of one crop: whether more than `share` of its area is the target. That is a label of its own, which is
+    /// counted, unless the slice's mask is paid for. `None` where nobody can say, as the store has no mask of the slice. Panics
+    /// where the crop does not lie in the slice.
+    pub fn crop_shows_target(&self, row: usize, crop: Crop, share: f32) -> Option<bool> {
+        let size = self.slice_size();
+        let mask = self.store.masks.of(self.store, row)?;
+        self.read(|read| if self.is_paid[row] { read.masks.insert(row) } else { read.crops.insert((row, crop)) });
+        let lines = (crop.top..crop.top + crop.side).map(|y| &mask[y * size + crop.left..][..crop.side]);
+        let target: usize = lines.map(|line| line.iter().filter(|&&value| value != 0).count()).sum();
+        Some(target as f32 > share * (crop.side * crop.side) as f32)
+    }
+
+    /// What was read so far.
+    pub fn annotations_read(&self) -> AnnotationsRead {
+        let id = |row: usize| self.records()[row].id();
+        self.read(|read| {
+            let crops: Vec<usize> = read.crops.iter().map(|(row, _)| *row).collect();
+            AnnotationsRead {
+                masks: read.masks.iter().map(|&row| id(row)).collect(),
+                crops: crops.chunk_by(|a, b| a == b).map(|rows| (id(rows[0]), rows.len())).collect(),
+            }
+        })
+    }
+
+    fn read<T>(&self, with: impl FnOnce(&mut Read) -> T) -> T {
+        with(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl EvaluationSlices<'_> {
+    /// The mask in a row of the index: 1 is the target, `size * size` pixels, row by row. `None` where the store has none.
+    /// Panics where there is no such row.
+    pub fn mask(&self, row: usize) -> Option<&[u8]> {
+        self.store.masks.of(self.store, row)
+    }
+
+    /// Pixels of the target in the mask; `None` where the store has none. Panics where there is no such row.
+    pub fn target_pixels(&self, row: usize) -> Option<u32> {
+        self.store.masks.target_pixels(row)
+    }
+}
+
+impl Deref for TrainingSlices<'_> {
+    type Target = Slices;
+
+    fn deref(&self) -> &Slices {
+        self.store
+    }
+}
+
+impl Deref for EvaluationSlices<'_> {
+    type Target = Slices;
+
+    fn deref(&self) -> &Slices {
+        self.store
+    }
+}
