@@ -34,10 +34,12 @@ pub enum WeightsError {
         what: String,
     },
     /// The file holds other tensors than the model has.
-    #[error("cannot load weights from '{path}':{}", list(problems))]
+    #[error("cannot load weights from '{path}'{}:{}", how(read), list(problems))]
     Mismatch {
         /// The file.
         path: PathBuf,
+        /// Where in it the tensors are and by which names, if not alone under the model's.
+        read: String,
         /// Every tensor that is missing, superfluous or of another shape; one sentence each.
         problems: Vec<String>,
     },
@@ -86,6 +88,10 @@ impl WeightsError {
     pub(crate) fn malformed(path: &Path, what: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into() }
     }
+}
+
+fn how(read: &str) -> String {
+    if read.is_empty() { String::new() } else { format!(" (read{read})") }
 }
 
 fn list(problems: &[String]) -> String {

@@ -1,6 +1,7 @@
 //! The whole model behind the seam: slices and prompts in pixels of the slice, masks at the slice's size.
 
 mod export;
+mod unknown;
 
 use std::path::Path;
 
@@ -9,8 +10,8 @@ use stage_api::{
 };
 use tch::{Device, Tensor};
 
-use crate::architecture::{EncoderArchitecture, Family, SamArchitecture};
-use crate::checkpoint::{Shapes, StateFile, Weights};
+use crate::architecture::{EMBEDDING, EncoderArchitecture, Family, SamArchitecture};
+use crate::checkpoint::{Place, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
 use crate::mask_decoder::MaskDecoder;
@@ -19,6 +20,7 @@ use crate::prompt_encoder::PromptEncoder;
 use crate::settings::SegmenterSettings;
 
 pub use self::export::Notes;
+use self::unknown::unknown_encoder;
 
 /// SAM with low-rank adapters in its encoder.
 pub struct SamSegmenter {
@@ -31,6 +33,7 @@ pub struct SamSegmenter {
     tensors: Vec<NamedTensor>,
     settings: SegmenterSettings,
     weights_sha256: String,
+    place: Place,
 }
 
 impl SamSegmenter {
@@ -48,6 +51,7 @@ impl SamSegmenter {
 
     pub(crate) fn build(file: StateFile, settings: &SegmenterSettings, device: Device) -> Result<Self, WeightsError> {
         let weights_sha256 = file.sha256().to_owned();
+        let place = file.place().clone();
         let architecture = architecture(&file, settings)?;
         let mut weights = Weights::new(file, device);
         let encoder = ImageEncoder::take(&mut weights, &architecture, settings);
@@ -64,12 +68,20 @@ impl SamSegmenter {
             tensors,
             settings: settings.clone(),
             weights_sha256,
+            place,
         })
     }
 
     /// Which SAM it is.
     pub fn architecture(&self) -> &SamArchitecture {
         &self.architecture
+    }
+
+    /// Where in the file of weights the tensors were, and what was taken off their names; `None` where they stood alone,
+    /// under the model's names. For a note to the user.
+    pub fn read_from(&self) -> Option<String> {
+        let place = self.place.to_string();
+        (!place.is_empty()).then(|| format!("the weights were read{place}"))
     }
 
     /// SHA-256 of the file of weights, in lower-case hexadecimal: what a run records of its frozen encoder.
@@ -90,6 +102,41 @@ impl SamSegmenter {
     pub fn embed_by_layer(&self, features: &Features) -> Vec<(String, Tensor)> {
         let pass = Pass { adapters: Adapters::On, mode: Mode::Eval };
         tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
+    }
+
+    /// What every embedding of a slice is, `[C, g, g]`.
+    pub fn embedding_shape(&self) -> [i64; 3] {
+        let grid = self.architecture.grid();
+        [EMBEDDING, grid, grid]
+    }
+
+    /// A copy of all values that can be trained, for [`Self::interpolate`].
+    pub fn trainable_values(&self) -> Vec<Tensor> {
+        self.trainable().map(|t| t.tensor.detach().copy()).collect()
+    }
+
+    /// Puts the model between what it was when `pretrained` was copied of it, its adapters without effect as in every new
+    /// model, and what it is: 0 is the former, 1 the latter. Prompt encoder and decoder are interpolated value by value, an
+    /// adapted map by what it does, `W + share · s · B · A`: for that, `B` alone is scaled.
+    ///
+    /// # Panics
+    /// If the values are of another model.
+    pub fn interpolate(&self, pretrained: &[Tensor], share: f64) {
+        assert_eq!(self.trainable().count(), pretrained.len(), "values of another model");
+        tch::no_grad(|| {
+            for (t, before) in self.trainable().zip(pretrained) {
+                let mut tensor = t.tensor.shallow_clone();
+                match t.group {
+                    Group::Lora if is_second_factor(t) => drop(tensor.g_mul_scalar_(share)),
+                    Group::Lora => {}
+                    _ => drop(tensor.lerp_(before, 1.0 - share)),
+                }
+            }
+        });
+    }
+
+    fn trainable(&self) -> impl Iterator<Item = &NamedTensor> {
+        self.tensors.iter().filter(|t| matches!(t.group, Group::Lora | Group::PromptEncoder | Group::Decoder))
     }
 
     /// The settings that the model was built with.
@@ -127,8 +174,8 @@ impl PromptedSegmenter for SamSegmenter {
 
     fn is_adapted(&self) -> bool {
         // `A` is random from the start, `B` is 0 until it is trained.
-        let is_b = |t: &&NamedTensor| t.group == Group::Lora && t.name.contains("lora_b");
-        self.tensors.iter().filter(is_b).any(|t| bool::try_from(t.tensor.ne(0.0).any()).unwrap_or(true))
+        let mut second = self.tensors.iter().filter(|t| is_second_factor(t));
+        second.any(|t| bool::try_from(t.tensor.ne(0.0).any()).unwrap_or(true))
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
@@ -136,6 +183,11 @@ impl PromptedSegmenter for SamSegmenter {
             |t: &NamedTensor| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() };
         self.tensors.iter().map(copy).collect()
     }
+}
+
+/// Whether it is an adapter's `B`.
+fn is_second_factor(t: &NamedTensor) -> bool {
+    t.group == Group::Lora && t.name.contains("lora_b")
 }
 
 /// For each object the image that it is in, of so many.
@@ -175,7 +227,7 @@ fn images_of_objects(prompts: &Prompts, batch: i64) -> Vec<i64> {
 fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArchitecture, WeightsError> {
     let path = file.path();
     let encoder = EncoderArchitecture::recognise(file.shapes())
-        .ok_or_else(|| WeightsError::malformed(path, unknown_encoder(file.shapes())))?;
+        .ok_or_else(|| WeightsError::malformed(path, unknown_encoder(file)))?;
     let known = file.record().family.or_else(|| Family::of_file(file.sha256()));
     if let (Some(stated), Some(known)) = (settings.family, known)
         && stated != known
@@ -201,14 +253,4 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
     };
     let input_size = settings.input_size.or(file.record().input_size);
     SamArchitecture::new(family, encoder, input_size).map_err(|what| WeightsError::malformed(path, what))
-}
-
-fn unknown_encoder(shapes: &Shapes) -> String {
-    let first: Vec<&str> = shapes.iter().map(|(name, _)| name).take(3).collect();
-    format!(
-        "its {} tensors (first: {}) are of no SAM that is known here: expected 'image_encoder.pos_embed' of a ViT or \
-         'image_encoder.patch_embed.seq.2.c.weight' of a TinyViT",
-        shapes.len(),
-        first.join(", ")
-    )
 }

@@ -22,7 +22,7 @@ use tch::Tensor;
 pub(crate) use self::record::{AdapterRecord, Record};
 use self::safetensors::SafetensorsFile;
 pub(crate) use self::safetensors::write as write_safetensors;
-pub(crate) use self::shapes::Shapes;
+pub(crate) use self::shapes::{PARTS, Shapes};
 use self::torch_zip::TorchZip;
 pub(crate) use self::weights::Weights;
 use crate::error::WeightsError;
@@ -32,12 +32,33 @@ pub(crate) struct StateFile {
     path: PathBuf,
     /// Of all tensors, by their names in the model.
     shapes: Shapes,
-    /// What the names begin with in the file only.
-    prefix: &'static str,
+    place: Place,
     source: Source,
     /// SHA-256 of the file, in lower-case hexadecimal.
     sha256: String,
     record: Record,
+}
+
+/// Where in a file the tensors are, and by which names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Place {
+    /// The keys of the dictionary that holds them, from the file's own on.
+    containers: Vec<String>,
+    /// What all names there begin with, and those of the model don't.
+    prefix: String,
+}
+
+impl std::fmt::Display for Place {
+    /// Nothing where the tensors stand alone under the model's names.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.containers.is_empty() {
+            write!(f, " under '{}'", self.containers.join("']['"))?;
+        }
+        if !self.prefix.is_empty() {
+            write!(f, " without '{}', with which all names begin", self.prefix)?;
+        }
+        Ok(())
+    }
 }
 
 enum Source {
@@ -50,17 +71,19 @@ enum Source {
 impl StateFile {
     /// Opens a file of weights; its content, not its name, decides the format.
     ///
-    /// The state dictionary may stand alone or under `model` or `state_dict`; a `module.` prefix on every key (from
-    /// PyTorch's data parallel wrapper) is taken off.
+    /// The state dictionary may stand alone or under the names that [`torch_zip::CONTAINERS`] lists; what all of its keys
+    /// begin with is taken off, as wrappers (data parallel, compiled, Lightning's) put it there.
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
         let mut file = File::open(path).map_err(WeightsError::io(path))?;
         let (sha256, length) = checksum(&mut file).map_err(WeightsError::io(path))?;
         let mut start = Vec::new();
         file.rewind().and_then(|()| (&file).take(9).read_to_end(&mut start)).map_err(WeightsError::io(path))?;
         let malformed = |what| WeightsError::malformed(path, what);
+        let mut containers = Vec::new();
         let (source, shapes, record) = if start.starts_with(b"PK\x03\x04") {
             let archive = TorchZip::open(file, length).map_err(malformed)?;
             let shapes = archive.shapes();
+            containers.extend(archive.containers().iter().map(|&key| key.to_owned()));
             (Source::Torch(archive), shapes, Record::default())
         } else if safetensors::looks_like(&start) {
             let (file, record) = SafetensorsFile::open(file, length).map_err(malformed)?;
@@ -78,8 +101,8 @@ impl StateFile {
             };
             return Err(WeightsError::UnknownFormat { path: path.to_owned(), found, way_out });
         };
-        let (shapes, prefix) = shapes.without_module_prefix();
-        Ok(Self { path: path.to_owned(), shapes, prefix, source, sha256, record })
+        let (shapes, prefix) = shapes.without_shared_prefix();
+        Ok(Self { path: path.to_owned(), shapes, place: Place { containers, prefix }, source, sha256, record })
     }
 
     /// The tensors of a model as if they had been read from its file.
@@ -87,7 +110,7 @@ impl StateFile {
         let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
         let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
         let source = Source::Memory(tensors);
-        Self { path: path.to_owned(), shapes, prefix: "", source, sha256: sha256.to_owned(), record }
+        Self { path: path.to_owned(), shapes, place: Place::default(), source, sha256: sha256.to_owned(), record }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -96,6 +119,10 @@ impl StateFile {
 
     pub(crate) fn shapes(&self) -> &Shapes {
         &self.shapes
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(crate) fn sha256(&self) -> &str {
@@ -108,7 +135,7 @@ impl StateFile {
 
     /// A tensor by its name in the model, as the file has it, on the CPU.
     pub(crate) fn tensor(&mut self, name: &str) -> Result<Tensor, WeightsError> {
-        let stored = format!("{}{name}", self.prefix);
+        let stored = format!("{}{name}", self.place.prefix);
         let tensor = match &mut self.source {
             Source::Torch(archive) => archive.tensor(&stored),
             Source::Safetensors(file) => file.tensor(&stored),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// PyTorch's data parallel wrapper puts it before every name.
-const MODULE: &str = "module.";
+/// The parts of a SAM, by which the names of its tensors begin.
+pub(crate) const PARTS: [&str; 3] = ["image_encoder", "prompt_encoder", "mask_decoder"];
 
 /// Shapes by name.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +39,28 @@ impl Shapes {
         parts.max().map_or(0, |highest: usize| highest.saturating_add(1).min(self.len()))
     }
 
-    /// The names as the model has them, and what was taken off.
-    pub(super) fn without_module_prefix(self) -> (Self, &'static str) {
-        if self.0.is_empty() || !self.0.keys().all(|name| name.starts_with(MODULE)) {
-            return (self, "");
+    /// The names as the model has them, and what was taken off: what all names share, up to a dot, as wrappers put it before
+    /// them (`module.`, `_orig_mod.`, `model.`, several of them). A part of the model is none.
+    pub(super) fn without_shared_prefix(self) -> (Self, String) {
+        let shared = match (self.0.first_key_value(), self.0.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => shared_prefix(first, last),
+            _ => "",
+        };
+        let shared = shared.to_owned();
+        if shared.is_empty() {
+            return (self, shared);
         }
-        let stripped = self.0.into_iter().map(|(name, shape)| (name[MODULE.len()..].to_owned(), shape));
-        (stripped.collect(), MODULE)
+        let stripped = self.0.into_iter().map(|(name, shape)| (name[shared.len()..].to_owned(), shape));
+        (stripped.collect(), shared)
     }
+}
+
+/// Of the first and the last name in their order, and so of all between them.
+fn shared_prefix<'a>(first: &'a str, last: &str) -> &'a str {
+    let segments = first.split_inclusive('.').zip(last.split_inclusive('.'));
+    let shared = segments
+        .take_while(|(a, b)| a == b && a.strip_suffix('.').is_some_and(|part| !PARTS.contains(&part)))
+        .map(|(segment, _)| segment.len())
+        .sum();
+    &first[..shared]
 }

@@ -103,6 +103,116 @@ fn state_under_model_with_views_types_and_prefix_is_read_as_pytorch_wrote_it() {
     assert_eq!(state["empty"].size(), [0, 3]);
 }
 
+/// Every name of a state dictionary as the file has it, to the file's bytes: tensors of one number each.
+fn safetensors(names: &[String]) -> File {
+    let tensors: Vec<_> = names.iter().map(|name| (name.clone(), Tensor::from_slice(&[0.5_f32]))).collect();
+    let file = file("weights.safetensors", &[]);
+    write_safetensors(&file.path, &tensors, &Record::default()).expect("it is written");
+    file
+}
+
+#[test]
+fn what_all_names_begin_with_is_taken_off_and_a_part_of_the_model_is_not() {
+    let own = ["image_encoder.pos_embed", "image_encoder.neck.0.weight", "mask_decoder.iou_token.weight"];
+    for prefix in ["", "model.", "sam.", "module.", "_orig_mod.", "model._orig_mod.module.", "a.b.c."] {
+        let names = own.map(|name| format!("{prefix}{name}"));
+        let state = StateFile::open(&safetensors(&names).path).expect("a whole file");
+        let found: Vec<&str> = state.shapes().iter().map(|(name, _)| name).collect();
+        assert_eq!(found, ["image_encoder.neck.0.weight", "image_encoder.pos_embed", "mask_decoder.iou_token.weight"]);
+        let said = state.place().to_string();
+        assert!(
+            said.contains(&format!("without '{prefix}', with which all names begin")) != prefix.is_empty(),
+            "{said}"
+        );
+        assert_eq!(read(&safetensors(&names).path).expect("a whole file").len(), 3, "they are read by their own names");
+    }
+    // All adapters are of the image encoder.
+    let adapters = ["model.image_encoder.blocks.0.lora_a", "model.image_encoder.blocks.1.lora_a"].map(str::to_owned);
+    let state = StateFile::open(&safetensors(&adapters).path).expect("a whole file");
+    assert!(state.shapes().get("image_encoder.blocks.0.lora_a").is_some());
+    // One name without it: nothing is taken off.
+    let mixed = ["model.image_encoder.pos_embed", "model.mask_decoder.x", "loss.weight"].map(str::to_owned);
+    let state = StateFile::open(&safetensors(&mixed).path).expect("a whole file");
+    assert!(state.shapes().get("model.mask_decoder.x").is_some() && state.place().to_string().is_empty());
+}
+
+/// A pickle of dictionaries in each other by these keys, about one float tensor `a`, with a number beside each of them.
+fn nested_pickle(keys: &[&str]) -> Vec<u8> {
+    let innermost = pickle_of_tensor(4, 0, 1, 1);
+    let mut inner = innermost[2..innermost.len() - 1].to_vec();
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    for key in keys.iter().rev() {
+        inner = [b"}(".to_vec(), text("epoch"), b"K\x03".to_vec(), text(key), inner, b"u".to_vec()].concat();
+    }
+    [b"\x80\x02".to_vec(), inner, b".".to_vec()].concat()
+}
+
+#[test]
+fn the_state_dictionary_is_found_under_every_name_that_scripts_give_it() {
+    for keys in [&[][..], &["model"], &["state_dict"], &["model_state_dict"], &["net"], &["net", "state_dict"]] {
+        let file = file("weights.pth", &zip_of_pickle(&nested_pickle(keys)));
+        let state = StateFile::open(&file.path).expect("a whole file");
+        assert_eq!(state.shapes().iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"], "{keys:?}");
+        assert!(keys.iter().all(|key| state.place().to_string().contains(&format!("'{key}'"))), "{}", state.place());
+    }
+    let refusal = refusal(&zip_of_pickle(&nested_pickle(&["weights"])));
+    assert_eq!(
+        refusal,
+        "there is no tensor at its top nor under 'model', 'state_dict', 'model_state_dict' or 'net', where a state \
+         dictionary is expected; it has 'epoch' (an integer), 'weights' (a dictionary); 'weights' holds tensors: save it \
+         alone, torch.save(torch.load(FILE)['weights'], 'weights.pth')"
+    );
+}
+
+#[test]
+fn a_file_without_image_encoder_says_so_and_what_to_give() {
+    let message = |names: &[&str], record: &Record| {
+        let tensors: Vec<_> = names.iter().map(|name| ((*name).to_owned(), Tensor::from_slice(&[0.5_f32]))).collect();
+        let file = file("weights.safetensors", &[]);
+        write_safetensors(&file.path, &tensors, record).expect("it is written");
+        SamSegmenter::load(&file.path, &SegmenterSettings::default(), Device::Cpu).err().expect("no SAM").to_string()
+    };
+    let none = Record::default();
+    // As SAMed, PEFT and this program name them.
+    for names in [
+        &["w_a_000", "w_b_000", "mask_decoder.iou_token.weight"][..],
+        &["base_model.model.vision_encoder.layers.0.attn.qkv.lora_A.weight", "base_model.model.x.lora_B.weight"],
+        &["image_encoder.blocks.0.attn.qkv.lora_a_q", "image_encoder.blocks.0.attn.qkv.lora_b_q"],
+    ] {
+        let found = message(names, &none);
+        let parts = [
+            "it has low-rank adapters (2 of its",
+            "no image encoder, expected 'image_encoder.pos_embed'",
+            "Give the checkpoint that they were trained on",
+        ];
+        assert!(parts.iter().all(|part| found.contains(part)), "{found}");
+    }
+    let adapters = AdapterRecord {
+        architecture: "ViT-B".into(),
+        rank: 8,
+        targets: vec![LoraTarget::Q],
+        alpha: None,
+        base_sha256: "ec2df6".into(),
+    };
+    let found =
+        message(&["image_encoder.blocks.0.attn.qkv.lora_a_q"], &Record { adapters: Some(adapters), ..none.clone() });
+    assert!(
+        found.contains("from a ViT-B whose file has SHA-256 ec2df6: `export --weights THAT_FILE --adapters"),
+        "{found}"
+    );
+    let found = message(&["mask_decoder.iou_token.weight", "mask_decoder.mask_tokens.weight"], &none);
+    assert!(found.contains("it has no image encoder, its 2 tensors are 'mask_decoder.…', expected"), "{found}");
+    let found = message(&["model.image_encoder.pos_embed", "loss.weight"], &none);
+    assert!(found.contains("begin with 'model.', but 'loss.weight' doesn't"), "{found}");
+    let found = message(&["vision_encoder.pos_embed", "mask_decoder.x"], &none);
+    assert!(found.contains("those of Hugging Face's transformers"), "{found}");
+    let found = message(&["trunk.a", "trunk.b"], &none);
+    assert!(
+        found.contains("its 2 tensors (first: a, b) without 'trunk.', with which all names begin are of no SAM"),
+        "{found}"
+    );
+}
+
 #[test]
 fn what_training_scripts_keep_beside_the_model_is_passed_over() {
     for bytes in [TRAINING, TRAINING_PROTOCOL_4] {
@@ -156,7 +266,10 @@ fn deep_nesting_and_self_reference_are_harmless() {
     assert!(refusal(&zip_of_pickle(&nested)).contains("holds a tuple, expected a dictionary of tensors"));
     // A dictionary that is its own value.
     let own = refusal(&zip_of_pickle(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."));
-    assert!(own.contains("'a' is a dictionary, expected a tensor"), "{own}");
+    assert!(own.contains("it has 'a' (a dictionary)"), "{own}");
+    // And one that is its own model.
+    let own = refusal(&zip_of_pickle(b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s."));
+    assert!(own.contains("it has 'model' (a dictionary)"), "{own}");
 }
 
 #[test]

@@ -13,6 +13,15 @@ use super::shapes::Shapes;
 /// State dictionaries are small; a pickle beyond this is something else.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
+/// The names under which training scripts keep the model, outermost first where they are nested.
+pub(super) const CONTAINERS: [&str; 4] = ["model", "state_dict", "model_state_dict", "net"];
+
+/// More of them than anyone nests; a hostile dictionary can hold itself.
+const MOST_NESTED: usize = 3;
+
+/// Keys that a message shows.
+const KEYS_SHOWN: usize = 8;
+
 /// Deflate cannot compress better than this, so an entry that claims more is a bomb.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
@@ -23,6 +32,8 @@ pub(super) struct TorchZip {
     archive: Archive,
     /// The folder of its entries.
     folder: String,
+    /// The keys of the dictionary that holds the tensors.
+    containers: Vec<&'static str>,
     plans: BTreeMap<String, TensorPlan>,
     /// The storages that more than one tensor lies in.
     shared: HashMap<String, Shared>,
@@ -53,13 +64,19 @@ impl TorchZip {
             return Err(format!("its byte order is '{}', expected 'little'", String::from_utf8_lossy(&order)));
         }
         let pickle = Pickle::parse(&entry(&mut archive, &pickle_name, MAX_PICKLE_BYTES)?)?;
-        let plans = plans(&pickle)?;
+        let (containers, dict) = state_dict(&pickle)?;
+        let plans = plans(&pickle, dict)?;
         let shared = check_storages(&mut archive, &folder, &plans, length)?;
-        Ok(Self { archive, folder, plans, shared })
+        Ok(Self { archive, folder, containers, plans, shared })
     }
 
     pub(super) fn shapes(&self) -> Shapes {
         self.plans.iter().map(|(name, plan)| (name.clone(), plan.size.clone())).collect()
+    }
+
+    /// The keys of the dictionary that holds the tensors, from the outermost on; none where it is the file's own.
+    pub(super) fn containers(&self) -> &[&'static str] {
+        &self.containers
     }
 
     /// Reads one tensor.
@@ -93,16 +110,20 @@ impl TensorPlan {
     }
 }
 
+/// A pickled dictionary.
+type Dict<'a> = &'a [(Handle, Handle)];
+
 /// Where each tensor of the state dictionary lies.
-fn plans(pickle: &Pickle) -> Result<BTreeMap<String, TensorPlan>, String> {
+fn plans(pickle: &Pickle, dict: Dict) -> Result<BTreeMap<String, TensorPlan>, String> {
     let mut plans = BTreeMap::new();
-    for &(key, value) in state_dict(pickle)? {
+    for &(key, value) in dict {
         let name =
             pickle.text(key).ok_or_else(|| format!("a key that is {}, expected text", pickle.node(key).what()))?;
         let Node::Tensor(plan) = pickle.node(value) else {
             return Err(format!(
-                "'{name}' is {}, expected a tensor: a state dictionary stands alone, or under 'model' or 'state_dict'",
-                pickle.node(value).what()
+                "'{name}' is {}, expected a tensor as its neighbours are: a state dictionary stands alone, or under {}",
+                pickle.node(value).what(),
+                containers()
             ));
         };
         check_bounds(plan).map_err(|what| format!("'{name}': {what}"))?;
@@ -111,22 +132,68 @@ fn plans(pickle: &Pickle) -> Result<BTreeMap<String, TensorPlan>, String> {
     Ok(plans)
 }
 
-/// The dictionary that holds the tensors: the root itself, or what stands under `model` or `state_dict` in it.
-fn state_dict(pickle: &Pickle) -> Result<&[(Handle, Handle)], String> {
+/// The dictionary that holds the tensors, and the keys that lead to it.
+fn state_dict(pickle: &Pickle) -> Result<(Vec<&'static str>, Dict<'_>), String> {
     let Node::Dict(root) = pickle.root() else {
         return Err(format!("holds {}, expected a dictionary of tensors", pickle.root().what()));
     };
-    let nested = ["model", "state_dict"].iter().find_map(|wanted| {
-        let (_, value) = root.iter().find(|(key, _)| pickle.text(*key) == Some(wanted))?;
-        match pickle.node(*value) {
-            // Some files keep other settings under the same name.
-            Node::Dict(dict) if dict.iter().any(|(_, value)| matches!(pickle.node(*value), Node::Tensor(_))) => {
-                Some(dict.as_slice())
-            }
-            _ => None,
-        }
+    if let Some((mut keys, dict)) = contained(pickle, root, MOST_NESTED) {
+        keys.reverse();
+        return Ok((keys, dict));
+    }
+    if root.is_empty() || has_tensors(pickle, root) {
+        Ok((Vec::new(), root))
+    } else {
+        Err(without_tensors(pickle, root))
+    }
+}
+
+/// What stands under one of [`CONTAINERS`] and holds tensors, with the keys that lead there, the innermost first. Some files
+/// keep other settings under the same names.
+fn contained<'a>(pickle: &'a Pickle, dict: Dict<'a>, depth: usize) -> Option<(Vec<&'static str>, Dict<'a>)> {
+    CONTAINERS.iter().filter(|_| depth > 0).find_map(|&wanted| {
+        let (_, value) = dict.iter().find(|(key, _)| pickle.text(*key) == Some(wanted))?;
+        let Node::Dict(inner) = pickle.node(*value) else { return None };
+        let own = || has_tensors(pickle, inner).then(|| (Vec::new(), inner.as_slice()));
+        let (mut keys, found) = contained(pickle, inner, depth - 1).or_else(own)?;
+        keys.push(wanted);
+        Some((keys, found))
+    })
+}
+
+fn has_tensors(pickle: &Pickle, dict: Dict) -> bool {
+    dict.iter().any(|(_, value)| matches!(pickle.node(*value), Node::Tensor(_)))
+}
+
+/// What there is instead, and the way out where tensors stand under another key.
+fn without_tensors(pickle: &Pickle, root: Dict) -> String {
+    let text =
+        |key: Handle| pickle.text(key).map_or("a key that is no text", |key| &key[..key.floor_char_boundary(40)]);
+    let shown: Vec<String> = root
+        .iter()
+        .take(KEYS_SHOWN)
+        .map(|&(key, value)| format!("'{}' ({})", text(key), pickle.node(value).what()))
+        .collect();
+    let more = root.len().saturating_sub(KEYS_SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let holder = root.iter().find(|(_, value)| match pickle.node(*value) {
+        Node::Dict(dict) => has_tensors(pickle, dict),
+        _ => false,
     });
-    Ok(nested.unwrap_or(root))
+    let way_out = holder.map_or_else(String::new, |&(key, _)| {
+        format!("; '{0}' holds tensors: save it alone, torch.save(torch.load(FILE)['{0}'], 'weights.pth')", text(key))
+    });
+    format!(
+        "there is no tensor at its top nor under {}, where a state dictionary is expected; it has {}{more}{way_out}",
+        containers(),
+        shown.join(", ")
+    )
+}
+
+fn containers() -> String {
+    let quoted = CONTAINERS.map(|key| format!("'{key}'"));
+    let [others @ .., last] = &quoted;
+    format!("{} or {last}", others.join(", "))
 }
 
 /// Every element lies in the storage, and there are no more of them than the storage has.

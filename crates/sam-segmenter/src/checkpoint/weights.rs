@@ -70,7 +70,8 @@ impl Weights {
     pub(crate) fn finish(mut self) -> Result<Vec<NamedTensor>, WeightsError> {
         self.problems.extend(self.file.shapes.iter().map(|(name, shape)| superfluous(name, shape)));
         if !self.problems.is_empty() {
-            return Err(WeightsError::Mismatch { path: self.file.path, problems: self.problems });
+            let read = self.file.place.to_string();
+            return Err(WeightsError::Mismatch { path: self.file.path, read, problems: self.problems });
         }
         self.failure.map_or(Ok(self.taken), Err)
     }
