@@ -1,8 +1,9 @@
-//! A classifier on what SAM's own image encoder, untouched, makes of a slice: that encoder has seen millions of pictures and
+//! A classifier on what SAM's own image encoder, as pretrained, makes of a slice: that encoder has seen millions of pictures and
 //! tells organs apart on any scanner, where a network from scratch has seen a few patients.
 //!
 //! A few convolutions give a map of logits, "the target is at this place"; a slice has the target if its hottest places do.
 
+use crate::norm::RunningStatistics;
 use crate::resnet::SettingsError;
 use serde::{Deserialize, Serialize};
 use stage_api::{ClassifierInput, Group, Mode, NamedTensor, Presence, PresenceClassifier};
@@ -14,7 +15,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub struct EmbeddingSettings {
     /// Channels of the encoder's embedding; 256 for every SAM.
     pub input_channels: i64,
-    /// Places of the embedding along each axis that become one place of the map (area average). 2: a map of 32 × 32.
+    /// Places of the embedding along each axis that become one place of the map (area average). 2: a map of 32 × 32. Where
+    /// it doesn't divide the embedding's side, the map has as many places as are nearest to it, and all of them together are
+    /// the whole slice.
     pub pool: i64,
     /// Channels of the hidden layers.
     pub channels: i64,
@@ -56,8 +59,7 @@ impl EmbeddingSettings {
 pub struct EmbeddingClassifier {
     settings: EmbeddingSettings,
     /// Of each channel of the embedding, without scale and shift of its own.
-    running_mean: Tensor,
-    running_var: Tensor,
+    running: RunningStatistics,
     first: Convolution,
     blocks: Vec<Convolution>,
     last: Convolution,
@@ -89,11 +91,9 @@ impl EmbeddingClassifier {
     pub fn new(settings: &EmbeddingSettings, seed: u64, device: Device) -> Result<Self, SettingsError> {
         settings.check()?;
         tch::manual_seed(seed as i64);
-        let options = (Kind::Float, device);
         let width = settings.channels;
         Ok(Self {
-            running_mean: Tensor::zeros([settings.input_channels], options),
-            running_var: Tensor::ones([settings.input_channels], options),
+            running: RunningStatistics::new(settings.input_channels, device),
             first: Convolution::new("first", [settings.input_channels, width], 1, device),
             blocks: (0..settings.blocks)
                 .map(|i| Convolution::new(&format!("blocks.{i}"), [width, width], 3, device))
@@ -103,17 +103,21 @@ impl EmbeddingClassifier {
         })
     }
 
+    /// `[B, C, g, g]` to `[B, C, h, w]`, which covers the same part of the slice.
+    fn pooled(&self, embedding: &Tensor) -> Tensor {
+        let pool = self.settings.pool;
+        if pool == 1 {
+            return embedding.shallow_clone();
+        }
+        let (_, _, height, width) = embedding.size4().expect("embeddings are [B, C, g, g]");
+        let places = |side: i64| ((side as f64 / pool as f64).round() as i64).max(1);
+        embedding.adaptive_avg_pool2d([places(height), places(width)])
+    }
+
     /// `[B, 1, h, w]`, logits.
     fn map(&self, embedding: &Tensor, mode: Mode) -> Tensor {
-        let (pool, training) = (self.settings.pool, mode == Mode::Train);
-        let pooled = if pool == 1 {
-            embedding.shallow_clone()
-        } else {
-            embedding.avg_pool2d([pool, pool], [pool, pool], [0, 0], false, true, None)
-        };
-        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
-        let normed = pooled.batch_norm(None::<&Tensor>, None::<&Tensor>, mean, var, training, 0.1, 1e-5, false);
-        let x = self.first.forward(&normed.feature_dropout(self.settings.dropout, training)).gelu("none");
+        let normed = self.running.normalize(&self.pooled(embedding), None, mode);
+        let x = self.first.forward(&normed.feature_dropout(self.settings.dropout, mode.is_training())).gelu("none");
         let x = self.blocks.iter().fold(x, |x, block| &x + block.forward(&x).gelu("none"));
         self.last.forward(&x)
     }
@@ -131,23 +135,29 @@ impl PresenceClassifier for EmbeddingClassifier {
         ClassifierInput::Embedding
     }
 
+    fn embedding_channels(&self) -> Option<i64> {
+        Some(self.settings.input_channels)
+    }
+
+    /// The only running statistics are those of the embedding itself.
+    fn track(&self, embedding: &Tensor) {
+        no_grad(|| drop(self.running.normalize(&self.pooled(embedding), None, Mode::Train)));
+    }
+
     /// `cam` is the sigmoid of `map`: a probability at each place.
     fn forward(&self, embedding: &Tensor, mode: Mode) -> Presence {
         let run = || {
             let map = self.map(embedding, mode);
             Presence { logit: self.logit(&map), cam: map.detach().sigmoid(), map: Some(map) }
         };
-        match mode {
-            Mode::Train => run(),
-            Mode::Eval => no_grad(run),
-        }
+        if mode.is_training() { run() } else { no_grad(run) }
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
         let named = |name: String, group, tensor: &Tensor| NamedTensor { name, group, tensor: tensor.shallow_clone() };
         let mut all = vec![
-            named("norm.running_mean".into(), Group::Buffer, &self.running_mean),
-            named("norm.running_var".into(), Group::Buffer, &self.running_var),
+            named("norm.running_mean".into(), Group::Buffer, &self.running.mean),
+            named("norm.running_var".into(), Group::Buffer, &self.running.variance),
         ];
         for layer in std::iter::once(&self.first).chain(&self.blocks).chain([&self.last]) {
             all.push(named(format!("{}.weight", layer.name), Group::Classifier, &layer.weight));
@@ -174,6 +184,53 @@ mod tests {
             assert_eq!(found.cam.size(), [2, 1, expected, expected]);
             assert_eq!(found.logit.size(), [2]);
         }
+    }
+
+    #[test]
+    fn a_map_lies_where_the_slice_does_whatever_is_pooled() {
+        // Each place of the embedding says where it is, from 0 to 1 across the slice.
+        let side = 64;
+        let at = (Tensor::arange(side, (Kind::Float, Device::Cpu)) + 0.5) / side as f64;
+        for pool in 1..=8 {
+            let settings = EmbeddingSettings { pool, ..EmbeddingSettings::default() };
+            let net = EmbeddingClassifier::new(&settings, 0, Device::Cpu).unwrap();
+            let [rows, columns] = [at.view([1, 1, side, 1]), at.view([1, 1, 1, side])]
+                .map(|x| net.pooled(&x.expand([1, 1, side, side], false)));
+            let places = rows.size()[2];
+            assert_eq!(places, (side as f64 / pool as f64).round() as i64);
+            for i in 0..places {
+                let middle = (i as f64 + 0.5) / places as f64;
+                let (row, column) = (rows.double_value(&[0, 0, i, 0]), columns.double_value(&[0, 0, 0, i]));
+                // Not more than a place of the embedding apart, where places can't be shared evenly.
+                assert!(
+                    (row - middle).abs() < 1.0 / side as f64 && (column - row).abs() < 1e-6,
+                    "{pool}: {row} {middle}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn whole_slices_alone_make_the_running_statistics() {
+        let net = EmbeddingClassifier::new(&EmbeddingSettings::default(), 0, Device::Cpu).unwrap();
+        let buffers = |net: &EmbeddingClassifier| [net.running.mean.copy(), net.running.variance.copy()];
+        let (whole, before) = (embedding(3, 16) * 2.0 + 1.0, buffers(&net));
+        net.forward(&whole.narrow(2, 0, 8).narrow(3, 0, 8), Mode::TrainUntracked);
+        assert_eq!(before, buffers(&net));
+        // The mean of each channel, and its unbiased variance, of places of 2 × 2.
+        net.track(&whole);
+        let pooled = whole.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None).transpose(0, 1).flatten(1, -1);
+        let expected = [
+            pooled.mean_dim([1i64].as_slice(), false, Kind::Float) * 0.1,
+            pooled.var_dim([1i64].as_slice(), true, false) * 0.1 + 0.9,
+        ];
+        for (found, expected) in buffers(&net).iter().zip(&expected) {
+            assert!((found - expected).abs().max().double_value(&[]) < 1e-5);
+        }
+        // As a whole training pass does.
+        let other = EmbeddingClassifier::new(&EmbeddingSettings::default(), 0, Device::Cpu).unwrap();
+        other.forward(&whole, Mode::Train);
+        assert_eq!(buffers(&net), buffers(&other));
     }
 
     #[test]

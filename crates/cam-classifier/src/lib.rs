@@ -1,11 +1,12 @@
 //! The classifier branch of SAM-Mix: a network says whether a slice contains the target, and its class activation map
 //! becomes SAM's prompt (a box and a mask). Two of them: a ResNet on slices, as the paper has it, and a few convolutions on
-//! the embedding that SAM's untouched encoder makes of a slice.
+//! the embedding that SAM's pretrained encoder makes of a slice.
 //!
 //! Invariant: a prompt is made of the image alone; no function here takes a mask or a label, but for the loss.
 
 mod embedding;
 mod focal;
+mod norm;
 mod prompt;
 mod resnet;
 

@@ -45,7 +45,8 @@ pub fn cam_prompts(cam: &Tensor, size: usize, settings: &PromptSettings) -> Vec<
     values.chunks_exact(size * size).map(|map| cam_prompt(map, size, settings)).collect()
 }
 
-/// The prompt of one map that already has the slice's size (row-major, `size × size`, ≥ 0).
+/// The prompt of one map that already has the slice's size (row-major, `size × size`, ≥ 0). A value that is not a finite
+/// number says nothing: it is in no component.
 pub fn cam_prompt(map: &[f32], size: usize, settings: &PromptSettings) -> CamPrompt {
     let peak = map.iter().copied().filter(|v| v.is_finite()).fold(0.0, f32::max);
     let level = if settings.absolute { settings.threshold } else { settings.threshold * peak };
@@ -59,10 +60,11 @@ pub fn cam_prompt(map: &[f32], size: usize, settings: &PromptSettings) -> CamPro
 
 /// The largest 4-connected component above `level`; of equally large ones that with the higher peak.
 fn main_component(map: &[f32], size: usize, level: f32) -> Option<Vec<u8>> {
+    let counts = |pixel: usize| map[pixel].is_finite() && map[pixel] > level;
     let mut seen = vec![false; map.len()];
     let mut best: Option<(usize, f32, Vec<usize>)> = None;
     for start in 0..map.len() {
-        if seen[start] || map[start] <= level {
+        if seen[start] || !counts(start) {
             continue;
         }
         let mut pixels = vec![start];
@@ -78,7 +80,7 @@ fn main_component(map: &[f32], size: usize, level: f32) -> Option<Vec<u8>> {
                 (at + size < map.len()).then(|| at + size),
             ];
             for n in neighbours.into_iter().flatten() {
-                if !seen[n] && map[n] > level {
+                if !seen[n] && counts(n) {
                     seen[n] = true;
                     pixels.push(n);
                 }
@@ -134,7 +136,23 @@ mod tests {
         for map in [[0.0; 64], [f32::NAN; 64]] {
             let found = prompt(&map, 8);
             assert!(found.empty && found.mask.iter().all(|&m| m == 0));
-            assert_eq!(found.bounds, BoxPrompt { x0: 2.0, y0: 2.0, x1: 6.0, y1: 6.0 });
+            assert_eq!(found.bounds, BoxPrompt { x0: 2.0, y0: 2.0, x1: 5.0, y1: 5.0 });
+        }
+    }
+
+    #[test]
+    fn pixels_that_are_no_finite_number_are_in_no_component() {
+        for nothing in [f32::NAN, f32::INFINITY] {
+            let n = nothing;
+            // Three of them side by side, beside two that say something.
+            #[rustfmt::skip]
+            let map = [ n,  n,  n,
+                       0., 0., 0.,
+                       5., 5.,  n];
+            assert_eq!(prompt(&map, 3).mask, [0, 0, 0, 0, 0, 0, 1, 1, 0]);
+            let absolute = PromptSettings { threshold: 0.5, absolute: true };
+            let below = [n, 0.1, 0.1, 0.1];
+            assert!(cam_prompt(&below, 2, &absolute).empty, "nothing is above the threshold");
         }
     }
 

@@ -1,6 +1,7 @@
 //! A ResNet with one input channel and one logit (He et al., 2016; torchvision's v1.5 layout: the stride sits in the
 //! bottleneck's 3×3 convolution), and its class activation map.
 
+use crate::norm::RunningStatistics;
 use serde::{Deserialize, Serialize};
 use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -49,7 +50,7 @@ impl Default for ResNetSettings {
 
 /// A layout that can't be built.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("classifier.{key}: found {found}, expected {expected}")]
+#[error("`classifier.settings.{key}` is {found}, expected {expected}")]
 pub struct SettingsError {
     /// The configuration key.
     pub key: &'static str,
@@ -178,10 +179,7 @@ impl PresenceClassifier for ResNetClassifier {
             });
             Presence { logit, cam, map: None }
         };
-        match mode {
-            Mode::Train => run(),
-            Mode::Eval => no_grad(run),
-        }
+        if mode.is_training() { run() } else { no_grad(run) }
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {
@@ -251,8 +249,7 @@ struct ConvNorm {
     stride: i64,
     scale: Tensor,
     shift: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
+    running: RunningStatistics,
 }
 
 impl ConvNorm {
@@ -265,24 +262,14 @@ impl ConvNorm {
             stride,
             scale: Tensor::ones([output], options).set_requires_grad(true),
             shift: Tensor::zeros([output], options).set_requires_grad(true),
-            running_mean: Tensor::zeros([output], options),
-            running_var: Tensor::ones([output], options),
+            running: RunningStatistics::new(output, device),
         }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let padding = self.kernel.size()[2] / 2;
-        // Batch normalisation takes its statistics and parameters as they are.
-        x.conv2d(&self.kernel.to_kind(x.kind()), None::<Tensor>, self.stride, padding, 1, 1).batch_norm(
-            Some(&self.scale),
-            Some(&self.shift),
-            Some(&self.running_mean),
-            Some(&self.running_var),
-            mode == Mode::Train,
-            0.1,
-            1e-5,
-            false,
-        )
+        let y = x.conv2d(&self.kernel.to_kind(x.kind()), None::<Tensor>, self.stride, padding, 1, 1);
+        self.running.normalize(&y, Some([&self.scale, &self.shift]), mode)
     }
 
     fn list(&self, prefix: &str, all: &mut Vec<NamedTensor>) {
@@ -290,8 +277,8 @@ impl ConvNorm {
         all.push(named(format!("{prefix}{conv}.weight"), Group::Classifier, &self.kernel));
         all.push(named(format!("{prefix}{norm}.weight"), Group::Classifier, &self.scale));
         all.push(named(format!("{prefix}{norm}.bias"), Group::Classifier, &self.shift));
-        all.push(named(format!("{prefix}{norm}.running_mean"), Group::Buffer, &self.running_mean));
-        all.push(named(format!("{prefix}{norm}.running_var"), Group::Buffer, &self.running_var));
+        all.push(named(format!("{prefix}{norm}.running_mean"), Group::Buffer, &self.running.mean));
+        all.push(named(format!("{prefix}{norm}.running_var"), Group::Buffer, &self.running.variance));
     }
 }
 
@@ -350,6 +337,39 @@ mod tests {
     }
 
     #[test]
+    fn crops_and_other_input_that_inference_never_sees_leave_every_running_statistic() {
+        let net = ResNetClassifier::new(&small(), 0, Device::Cpu).unwrap();
+        let buffers = || {
+            let all = net.tensors().into_iter().filter(|t| t.group == Group::Buffer);
+            all.map(|t| (t.name, t.tensor.copy())).collect::<Vec<(String, Tensor)>>()
+        };
+        let before = buffers();
+        let crops = Tensor::rand([4, 1, 32, 32], (Kind::Float, Device::Cpu)) * 9.0;
+        net.forward(&crops, Mode::TrainUntracked).logit.sum(Kind::Float).backward();
+        assert!(before == buffers() && before.len() > 10);
+        let reached = |t: &NamedTensor| t.tensor.grad().defined();
+        assert!(net.tensors().iter().filter(|t| t.group == Group::Classifier).all(reached));
+    }
+
+    #[test]
+    fn one_slice_whose_last_map_is_one_place_leaves_finite_statistics_and_a_finite_logit() {
+        let net = ResNetClassifier::new(&small(), 0, Device::Cpu).unwrap();
+        let slice = Tensor::rand([1, 1, 32, 32], (Kind::Float, Device::Cpu));
+        let trained = net.forward(&slice, Mode::Train);
+        assert_eq!(trained.cam.size(), [1, 1, 1, 1]);
+        trained.logit.sum(Kind::Float).backward();
+        for t in net.tensors() {
+            assert!(bool::try_from(t.tensor.isfinite().all()).unwrap(), "{}", t.name);
+            assert!(
+                t.group == Group::Buffer || bool::try_from(t.tensor.grad().isfinite().all()).unwrap(),
+                "{}",
+                t.name
+            );
+        }
+        assert!(net.forward(&slice, Mode::Eval).logit.double_value(&[0]).is_finite());
+    }
+
+    #[test]
     fn last_stride_of_one_doubles_the_map_and_input_scale_halves_it() {
         let slices = Tensor::rand([1, 1, 256, 256], (Kind::Float, Device::Cpu));
         let side = |settings: ResNetSettings| {
@@ -364,6 +384,9 @@ mod tests {
     fn an_impossible_layout_is_refused_by_its_key() {
         let error =
             ResNetClassifier::new(&ResNetSettings { blocks: [2, 0, 1, 1], ..small() }, 0, Device::Cpu).unwrap_err();
-        assert_eq!(error.key, "blocks");
+        assert_eq!(
+            error.to_string(),
+            "`classifier.settings.blocks` is [2, 0, 1, 1], expected at least one block in each stage"
+        );
     }
 }

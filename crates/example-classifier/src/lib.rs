@@ -67,10 +67,7 @@ impl PresenceClassifier for TinyConvNet {
             });
             Presence { logit, cam, map: None }
         };
-        match mode {
-            Mode::Train => run(),
-            Mode::Eval => no_grad(run),
-        }
+        if mode.is_training() { run() } else { no_grad(run) }
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {

@@ -12,7 +12,8 @@ use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_sampling::stream_seed;
 use stage_api::{Group, NamedTensor, PresenceClassifier, PromptedSegmenter};
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor};
+use std::sync::Once;
+use tch::Device;
 
 /// Where `cargo xtask setup` puts the pretrained weights, from the workspace's root.
 const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
@@ -32,7 +33,22 @@ impl Model {
             registry.classifier(&config.classifier, stream_seed(config.seed, "init/classifier"), device)?;
         let settings =
             SegmenterSettings { seed: stream_seed(config.seed, "init/lora") >> 1, ..config.segmenter.settings.clone() };
-        let segmenter = SamSegmenter::load(&weights_path(&config.segmenter)?, &settings, device)?;
+        let weights = weights_path(&config.segmenter)?;
+        let segmenter = SamSegmenter::load(&weights, &settings, device)?;
+        if let Some(how) = segmenter.read_from() {
+            // Training makes the model twice: to check the configuration, and to train it.
+            static SAID: Once = Once::new();
+            SAID.call_once(|| eprintln!("note: '{}': {how}", weights.display()));
+        }
+        let [channels, grid, _] = segmenter.embedding_shape();
+        if let Some(wanted) = classifier.embedding_channels().filter(|&wanted| wanted != channels) {
+            bail!(
+                "the classifier \"{}\" is set for embeddings of {wanted} channels, but those of '{}' have {channels} ({channels} × \
+                 {grid} × {grid}): `classifier.settings.input_channels = {channels}`, or leave it out",
+                config.classifier.kind,
+                weights.display()
+            );
+        }
         Ok(Self { classifier, segmenter })
     }
 
@@ -58,16 +74,10 @@ impl Model {
         if let Some(damage) = &found.instead_of {
             eprintln!("warning: {damage}: '{}', the one before it, is used", found.directory.display());
         }
-        let segmenter: Vec<NamedTensor> = model.tensors().into_iter().filter(|t| is_of_segmenter(t.group)).collect();
-        let pretrained: Vec<Tensor> = segmenter.iter().map(|t| t.tensor.detach().copy()).collect();
+        let pretrained = model.segmenter.trainable_values();
         load_weights(&found.directory.join(checkpoint::WEIGHTS), &model.tensors())?;
-        let untrained_share = 1.0 - config.prediction.trained_share;
-        if untrained_share > 0.0 {
-            tch::no_grad(|| {
-                for (trained, pretrained) in segmenter.iter().zip(&pretrained) {
-                    let _ = trained.tensor.shallow_clone().lerp_(pretrained, untrained_share);
-                }
-            });
+        if config.prediction.trained_share < 1.0 {
+            model.segmenter.interpolate(&pretrained, config.prediction.trained_share);
         }
         Ok(model)
     }

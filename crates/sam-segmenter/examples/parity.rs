@@ -92,7 +92,7 @@ fn step(comparison: &mut Comparison, model: &SamSegmenter, side: i64, device: De
     let loss: Tensor = 1.0 - (sum(&(&probability * &target)) * 2.0 + 1.0) / (sum(&probability) + sum(&target) + 1.0);
     comparison.check_whole("lora.loss", &loss.view([1]), TOLERANCE);
     loss.backward();
-    embedding.backward();
+    embedding.backward().expect("the encoder's own backward pass");
     for name in comparison.names("lora.gradient.") {
         if let Some(tensor) = tensors.get(&name) {
             comparison.check(&format!("lora.gradient.{name}"), &tensor.grad(), GRADIENT_TOLERANCE);

@@ -47,7 +47,7 @@ fn main() {
             Box::new(move || {
                 let embedding = embed(model, input, Mode::Train);
                 loss(model, &embedding, &target).backward();
-                embedding.backward();
+                embedding.backward().expect("the encoder's own backward pass");
                 optimizer.step();
             })
         }

@@ -154,10 +154,7 @@ impl PromptedSegmenter for SamSegmenter {
 
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding {
         let forward = || self.encoder.forward(&features.tensor, Pass { adapters, mode });
-        let encoded = match mode {
-            Mode::Train => forward(),
-            Mode::Eval => tch::no_grad(forward),
-        };
+        let encoded = if mode.is_training() { forward() } else { tch::no_grad(forward) };
         Embedding { tensor: encoded.embedding, slice_size: features.slice_size, rest: encoded.rest }
     }
 

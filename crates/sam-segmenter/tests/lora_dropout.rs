@@ -66,7 +66,7 @@ fn check_gradient(model: &SamSegmenter, slice: &Tensor) {
     let value = |embedding: &Tensor| (embedding * &weights).sum(Kind::Float);
     let embedding = step();
     value(&embedding.tensor).backward();
-    embedding.backward();
+    embedding.backward().expect("nothing is refused");
     let gradients: Vec<Tensor> = adapters.iter().map(|tensor| tensor.grad().copy()).collect();
     let length = gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum::<f64>().sqrt();
     let moved = |by: f64| {

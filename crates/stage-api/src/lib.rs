@@ -3,15 +3,26 @@
 //! Invariant: nothing here takes a ground-truth mask or label; the prediction path is built from these types alone.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Whether a forward pass belongs to a training step (dropout and batch statistics on) or to inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Training: gradients are wanted, batch normalisation and dropout behave as in training.
+    /// Training on input like that of inference: gradients are wanted, dropout is on, batch normalisation takes the batch's
+    /// statistics and updates its running ones.
     Train,
-    /// Inference: running statistics, no dropout.
+    /// Training on input that inference never sees (crops, strongly augmented copies): as [`Self::Train`], but the running
+    /// statistics stay as they are, since inference on whole slices goes by them.
+    TrainUntracked,
+    /// Inference: running statistics, no dropout, no gradients.
     Eval,
+}
+
+impl Mode {
+    /// Whether gradients are wanted.
+    pub fn is_training(self) -> bool {
+        self != Self::Eval
+    }
 }
 
 /// In which numbers a stage computes. Parameters, their gradients, losses and what stages exchange are 32-bit floats in any
@@ -105,8 +116,19 @@ pub trait PresenceClassifier {
         ClassifierInput::Slices
     }
 
+    /// Channels of the embeddings that it can read, where it reads them and can read no others.
+    fn embedding_channels(&self) -> Option<i64> {
+        None
+    }
+
     /// The classifier's own input, as [`Self::input`] says, to what it says of each slice.
     fn forward(&self, input: &Tensor, mode: Mode) -> Presence;
+
+    /// Updates the running statistics by a batch, as a pass in [`Mode::Train`] does, and nothing else: for whole slices whose
+    /// crops are what is trained on. A stage can do so without the rest of the pass.
+    fn track(&self, input: &Tensor) {
+        tch::no_grad(|| self.forward(input, Mode::Train));
+    }
 
     /// Every parameter and buffer, in a fixed order: what a checkpoint holds.
     fn tensors(&self) -> Vec<NamedTensor>;
@@ -134,10 +156,11 @@ impl BoxPrompt {
         Self { x0: 0.0, y0: 0.0, x1: last, y1: last }
     }
 
-    /// The central half of a square slice: the fallback where a CAM is empty.
+    /// The central half of a square slice, half as wide and half as high: the fallback where a CAM is empty.
     pub fn central_half(size: usize) -> Self {
         let size = size as f32;
-        Self { x0: 0.25 * size, y0: 0.25 * size, x1: 0.75 * size, y1: 0.75 * size }
+        let (first, last) = (0.25 * size, 0.75 * size - 1.0);
+        Self { x0: first, y0: first, x1: last, y1: last }
     }
 
     /// The tight box around the pixels that are not zero in a row-major mask of `width` columns; `None` if there is none.
@@ -220,18 +243,21 @@ impl Embedding {
 
     /// To be called after `backward()` of a loss that was made of an embedding in [`Mode::Train`]: carries the gradient on
     /// into the encoder's adapters. Nothing is left to do where the graph reaches them.
-    pub fn backward(self) {
-        if let Some(EncoderBackward(rest)) = self.rest {
-            let gradient = self.tensor.grad();
-            if gradient.defined() {
-                rest(&gradient);
-            }
-        }
+    ///
+    /// # Errors
+    /// What libtorch refuses on the way, for example for want of memory.
+    pub fn backward(self) -> Result<(), TchError> {
+        let Some(EncoderBackward(rest)) = self.rest else { return Ok(()) };
+        let gradient = self.tensor.grad();
+        if gradient.defined() { rest(&gradient) } else { Ok(()) }
     }
 }
 
+/// From the gradient of an embedding to those of the encoder's adapters.
+type Backward = dyn FnOnce(&Tensor) -> Result<(), TchError>;
+
 /// What an encoder does with the gradient of its embedding; see [`Embedding::backward`].
-pub struct EncoderBackward(pub Box<dyn FnOnce(&Tensor)>);
+pub struct EncoderBackward(pub Box<Backward>);
 
 impl std::fmt::Debug for EncoderBackward {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -281,8 +307,7 @@ pub trait PromptedSegmenter {
     /// The frozen first part of the encoder. `slices`: `[B, 1, H, W]`, windowed to `[0, 1]`. Without gradient.
     fn features(&self, slices: &Tensor) -> Features;
 
-    /// The rest of the encoder. Gradients reach the adapters in [`Mode::Train`] only, and then by
-    /// [`Embedding::backward`].
+    /// The rest of the encoder. Gradients reach the adapters in training only, and then by [`Embedding::backward`].
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding;
 
     /// Masks for each object of the prompts, at the slice's size.
@@ -315,6 +340,17 @@ mod tests {
                     0, 1, 0, 0];
         assert_eq!(BoxPrompt::around(&mask, 4), Some(BoxPrompt { x0: 1.0, y0: 1.0, x1: 2.0, y1: 2.0 }));
         assert_eq!(BoxPrompt::around(&[0u8; 12], 4), None);
+    }
+
+    #[test]
+    fn the_central_half_is_half_as_wide_and_in_the_middle() {
+        assert_eq!(BoxPrompt::central_half(256), BoxPrompt { x0: 64.0, y0: 64.0, x1: 191.0, y1: 191.0 });
+        for size in [32_usize, 50, 77, 256] {
+            let b = BoxPrompt::central_half(size);
+            assert!((b.x1 - b.x0 + 1.0 - size as f32 / 2.0).abs() < 1e-4, "{size}: inclusive corners");
+            // As many pixels before it as behind it.
+            assert!((b.x0 - (size as f32 - 1.0 - b.x1)).abs() < 1e-4 && b.x0 == b.y0 && b.x1 == b.y1, "{size}");
+        }
     }
 
     #[test]

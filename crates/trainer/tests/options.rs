@@ -88,6 +88,21 @@ fn accumulated_steps_move_by_their_mean_gradient_and_the_average_follows() {
     assert!((norm(&clipped) / norm(&accumulated) - 1.0).abs() < 0.01, "{} {}", norm(&clipped), norm(&accumulated));
 }
 
+#[test]
+fn a_classifier_for_embeddings_of_other_channels_is_refused_before_anything_is_trained() {
+    let test = "a_classifier_for_embeddings_of_other_channels_is_refused_before_anything_is_trained";
+    let Some(weights) = weights(test) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(CONFIG, &store(place.path()), weights);
+    let set = "classifier={kind=\"embedding\", settings={input_channels=128}}";
+    let error = bench.train(&place.path().join("run"), &[set]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the classifier \"embedding\" is set for embeddings of 128 channels, but those of '")
+            && error.ends_with("have 256 (256 × 64 × 64): `classifier.settings.input_channels = 256`, or leave it out"),
+        "{error}"
+    );
+}
+
 /// With a learning rate of 0 the decoder's Dice stays as it is; then the classifier learns.
 const WITHOUT_PROGRESS: &str = r#"
 [sampling]

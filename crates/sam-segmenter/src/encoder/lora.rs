@@ -20,6 +20,13 @@ pub(crate) struct Pass {
     pub(crate) mode: Mode,
 }
 
+impl Pass {
+    /// Whether adapters take part as they do in training: as a detour, with dropout.
+    pub(crate) fn trains_adapters(self) -> bool {
+        self.adapters == Adapters::On && self.mode.is_training()
+    }
+}
+
 /// Makes the adapters of an encoder, all from one stream of random numbers.
 pub(super) struct LoraFactory<'a> {
     settings: &'a SegmenterSettings,
@@ -85,6 +92,11 @@ impl LowRank {
         self.inner(x).linear::<Tensor>(&for_input(&self.b, x), None)
     }
 
+    /// Whether a gradient of one of its factors is wanted: single ones can be frozen.
+    fn is_trained(&self) -> bool {
+        self.a.requires_grad() || self.b.requires_grad()
+    }
+
     /// `[…, rank]`. With dropout, draws random numbers.
     fn inner(&self, x: &Tensor) -> Tensor {
         let x = if self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() };
@@ -120,6 +132,11 @@ impl AdaptedLinear {
         apply(x, &self.weight, &self.bias, self.adapter.as_ref(), pass)
     }
 
+    /// Whether it has an adapter that isn't frozen.
+    pub(super) fn is_trained(&self) -> bool {
+        self.adapter.as_ref().is_some_and(LowRank::is_trained)
+    }
+
     /// Its weight with the adapter added, under its name; `None` without adapter.
     pub(super) fn merged(&self) -> Option<(String, Tensor)> {
         self.adapter.as_ref().map(|adapter| (self.name.clone(), &self.weight + adapter.delta()))
@@ -130,9 +147,9 @@ impl AdaptedLinear {
 fn apply(x: &Tensor, weight: &Tensor, bias: &Tensor, adapter: Option<&LowRank>, pass: Pass) -> Tensor {
     let bias = for_input(bias, x);
     let plain = |weight: &Tensor| linear(x, &for_input(weight, x), Some(&bias));
-    match (adapter, pass) {
-        (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Train }) => adapter.add_to(&plain(weight), x),
-        (Some(adapter), Pass { adapters: Adapters::On, mode: Mode::Eval }) => plain(&(weight + adapter.delta())),
+    match adapter {
+        Some(adapter) if pass.trains_adapters() => adapter.add_to(&plain(weight), x),
+        Some(adapter) if pass.adapters == Adapters::On => plain(&(weight + adapter.delta())),
         _ => plain(weight),
     }
 }
@@ -189,6 +206,11 @@ impl Qkv {
         let parts =
             kept.as_ref().map(|kept| kept.parts.each_ref().map(|pair| pair.each_ref().map(Tensor::shallow_clone)));
         parts.expect("it was just put there")
+    }
+
+    /// Which of q, k and v have an adapter that isn't frozen.
+    pub(super) fn trained(&self) -> [bool; 3] {
+        self.adapters.each_ref().map(|adapter| adapter.as_ref().is_some_and(LowRank::is_trained))
     }
 
     /// What it makes of zeros: queries, keys and values, `[C]` each.

@@ -6,7 +6,7 @@ mod tiny_vit;
 mod vit;
 
 use stage_api::EncoderBackward;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use self::lora::LoraFactory;
 pub(crate) use self::lora::Pass;
@@ -98,12 +98,10 @@ impl ImageEncoder {
     }
 }
 
-/// The gradients of tensors, carried on into the graphs that these are the ends of.
-fn push(ends: impl IntoIterator<Item = (Tensor, Tensor)>) {
+/// The gradients of tensors, carried on into the graphs that these are the ends of; those of frozen parts alone have none.
+fn push(ends: impl IntoIterator<Item = (Tensor, Tensor)>) -> Result<(), TchError> {
     // The derivative of x · gradient is that gradient.
-    let products =
-        ends.into_iter().map(|(x, gradient)| tch::with_grad(|| x.flatten(0, -1).dot(&gradient.flatten(0, -1))));
-    if let Some(sum) = products.reduce(|a, b| tch::with_grad(|| a + b)) {
-        sum.backward();
-    }
+    let ends = ends.into_iter().filter(|(x, _)| x.requires_grad());
+    let products = ends.map(|(x, gradient)| tch::with_grad(|| x.flatten(0, -1).dot(&gradient.flatten(0, -1))));
+    products.reduce(|a, b| tch::with_grad(|| a + b)).map_or(Ok(()), |sum| sum.f_backward())
 }

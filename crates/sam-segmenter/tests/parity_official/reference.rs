@@ -104,7 +104,7 @@ pub fn step(fixture: &Fixture, model: &SamSegmenter, prefix: &str) -> (Tensor, B
     }
     loss.backward();
     let value = embedding.tensor.detach();
-    embedding.backward();
+    embedding.backward().expect("nothing is refused");
     let gradients = tensors.into_iter().map(|(name, tensor)| (name, tensor.grad()));
     (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
 }

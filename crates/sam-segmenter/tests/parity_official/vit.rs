@@ -198,6 +198,126 @@ fn no_gradient_reaches_what_is_frozen_or_switched_off() {
     }
 }
 
+#[test]
+fn frozen_adapters_get_no_gradient_and_change_nobody_elses() {
+    let all = SegmenterSettings {
+        lora_rank: 3,
+        lora_targets: vec![LoraTarget::Q, LoraTarget::K, LoraTarget::V, LoraTarget::Proj, LoraTarget::Mlp],
+        ..SegmenterSettings::default()
+    };
+    // All of the first block's, as `optimizer.freeze` has it; single ones of it; those of two blocks and of one in the middle.
+    let frozen: [&[&str]; 6] = [
+        &["blocks.0."],
+        &["blocks.0.attn.qkv"],
+        &["lora_a"],
+        &["blocks.0.attn.qkv.lora_b_q"],
+        &["blocks.0.", "blocks.1."],
+        &["blocks.2."],
+    ];
+    for device in formula::devices() {
+        for (memory, precision) in
+            [(Memory::Keep, Precision::F32), (Memory::Recompute, Precision::F32), (Memory::Recompute, Precision::Bf16)]
+        {
+            let settings = SegmenterSettings { memory, precision, ..all.clone() };
+            let (embedding, expected) = encoder_gradients(&small_model(&settings, device));
+            for names in frozen {
+                let model = small_model(&settings, device);
+                let is_frozen = |name: &str| name.contains("lora") && names.iter().any(|part| name.contains(part));
+                let all = named(&model);
+                assert!(all.keys().any(|name| is_frozen(name)), "{names:?}");
+                all.iter().filter(|(name, _)| is_frozen(name)).for_each(|(_, t)| drop(t.set_requires_grad(false)));
+                let (found_embedding, found) = encoder_gradients(&model);
+                assert_eq!(found_embedding, embedding);
+                let wanted: Vec<&String> = expected.keys().filter(|name| !is_frozen(name)).collect();
+                assert_eq!(found.keys().collect::<Vec<_>>(), wanted, "{memory:?}, {names:?}");
+                for (name, gradient) in &found {
+                    let apart = ((gradient - &expected[name]).norm() / expected[name].norm()).double_value(&[]);
+                    assert!(apart < 1e-5, "{memory:?}, {precision:?}, {names:?}: {name} is {apart:.1e} apart");
+                }
+            }
+            // With all of them frozen nothing is left to do.
+            let model = small_model(&settings, device);
+            for tensor in named(&model).values() {
+                let _ = tensor.set_requires_grad(false);
+            }
+            let slice = slice_by_formula(0, 256, 256).to_device(device);
+            let embedding = model.embed(&model.features(&slice), Adapters::On, Mode::Train);
+            assert!(!embedding.tensor.requires_grad());
+            embedding.backward().expect("nothing to do");
+        }
+    }
+}
+
+#[test]
+fn between_pretrained_and_trained_an_adapted_map_is_w_plus_share_times_its_update() {
+    let settings = SegmenterSettings {
+        lora_rank: 3,
+        lora_alpha: Some(6.0),
+        lora_targets: vec![LoraTarget::Q, LoraTarget::V, LoraTarget::Proj, LoraTarget::Mlp],
+        ..SegmenterSettings::default()
+    };
+    let merged = |model: &SamSegmenter| -> BTreeMap<String, Tensor> {
+        model.merged_state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+    };
+    for share in [0.0, 0.3, 0.5, 1.0] {
+        let model = small_model(&settings, Device::Cpu);
+        let before = merged(&model);
+        let pretrained = model.trainable_values();
+        for (name, tensor) in named(&model).iter().filter(|(_, t)| t.requires_grad()) {
+            let value = formula::tensor(&format!("trained.{name}"), &tensor.size());
+            tch::no_grad(|| tensor.shallow_clone().copy_(&value));
+        }
+        let after = merged(&model);
+        model.interpolate(&pretrained, share);
+        let mut moved = 0;
+        for (name, found) in merged(&model) {
+            // What any map does is linear in its weights, so that effective weights are what lies between.
+            let expected = &before[&name] * (1.0 - share) + &after[&name] * share;
+            let worst = (found - expected).abs().max().double_value(&[]);
+            assert!(worst < 1e-5, "{name} at {share}: {worst:.1e}");
+            moved += i32::from(before[&name] != after[&name]);
+        }
+        // Four maps of four blocks, beside decoder and prompt encoder.
+        assert!(moved > 16 + 100, "{moved}");
+        assert_eq!(model.is_adapted(), share > 0.0);
+    }
+}
+
+#[test]
+fn names_that_all_begin_alike_make_the_same_model_which_says_what_was_taken_off() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("wrapped.safetensors");
+    let shapes = formula::small_vit_shapes(32, 2, 4, &[1, 3], 16);
+    let state: Vec<(String, Tensor)> =
+        shapes.iter().map(|(name, shape)| (format!("model._orig_mod.{name}"), formula::tensor(name, shape))).collect();
+    Tensor::write_safetensors(&state, &path).expect("the weights are written");
+    let settings = SegmenterSettings { family: Some(Family::Sam), ..without_adapters() };
+    let wrapped = SamSegmenter::load(&path, &settings, Device::Cpu).expect("the prefix is taken off");
+    let plain = small_model(&settings, Device::Cpu);
+    assert_eq!(named(&wrapped), named(&plain));
+    let said = wrapped.read_from().expect("a note");
+    assert_eq!(said, "the weights were read without 'model._orig_mod.', with which all names begin");
+    assert_eq!(plain.read_from(), None);
+}
+
+/// The embedding of a slice with adapters that do something, and the gradients of its product with fixed numbers.
+fn encoder_gradients(model: &SamSegmenter) -> (Tensor, BTreeMap<String, Tensor>) {
+    let all = named(model);
+    for (name, tensor) in all.iter().filter(|(name, _)| name.contains("lora_")) {
+        let value = formula::tensor(name, &tensor.size());
+        tch::no_grad(|| tensor.shallow_clone().copy_(&value));
+    }
+    let device = all["mask_decoder.mask_tokens.weight"].device();
+    let slice = slice_by_formula(0, 256, 256).to_device(device);
+    let embedding = model.embed(&model.features(&slice), Adapters::On, Mode::Train);
+    let weights = formula::tensor("direction", &embedding.tensor.size()).to_device(device);
+    (&embedding.tensor * weights).sum(Kind::Float).backward();
+    let value = embedding.tensor.detach();
+    embedding.backward().expect("nothing is refused");
+    let gradients = all.into_iter().map(|(name, tensor)| (name, tensor.grad()));
+    (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
+}
+
 /// A step of Dice loss, as `keep_step` in the fixture's script.
 fn check_gradients(prefix: &str, settings: &SegmenterSettings, device: Device, count: usize) {
     let fixture = Fixture::read("sam_vit");

@@ -44,6 +44,9 @@ impl Config {
                 "at least 2 crops of at least 32 pixels",
             );
         }
+        if !self.classifier.focal_gamma.is_finite() || self.classifier.focal_gamma < 0.0 {
+            return out_of("classifier.focal_gamma", self.classifier.focal_gamma.to_string(), "a number of at least 0");
+        }
         for (name, augmentation) in [
             ("classifier", &self.augmentation.classifier),
             ("strong", &self.augmentation.strong),
@@ -74,11 +77,13 @@ impl Config {
         if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
             return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");
         }
-        if self.prompt.threshold <= 0.0 || self.prompt.threshold >= 1.0 {
+        // NaN, which TOML can write, is in no order.
+        let is_share = |t: f32| t > 0.0 && t < 1.0;
+        if !is_share(self.prompt.threshold) {
             return out_of("prompt.threshold", self.prompt.threshold.to_string(), "more than 0, less than 1");
         }
         let thresholds = &self.training_prompts.cam_thresholds;
-        if thresholds.is_empty() || thresholds.iter().any(|t| *t <= 0.0 || *t >= 1.0) {
+        if thresholds.is_empty() || !thresholds.iter().all(|&t| is_share(t)) {
             return out_of("training_prompts.cam_thresholds", format!("{thresholds:?}"), "values between 0 and 1");
         }
         for (key, share) in [

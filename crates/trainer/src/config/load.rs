@@ -103,6 +103,9 @@ mod tests {
             ("optimizer.kind=adamww", "did you mean `adamw`?"),
             ("optimizer.nesterov=true", "needs `optimizer.kind = \"sgd\"`"),
             ("optimizer.momentum=1.0", "0 or more, less than 1"),
+            ("classifier.focal_gamma=-0.5", "`classifier.focal_gamma` is -0.5, expected a number of at least 0"),
+            ("prompt.threshold=nan", "`prompt.threshold` is NaN, expected more than 0, less than 1"),
+            ("training_prompts.cam_thresholds=[0.2, nan]", "`training_prompts.cam_thresholds` is [0.2, NaN], expected"),
         ] {
             let error = Config::parse(SMALL, &[set.into()]).unwrap_err().to_string();
             assert!(error.contains(expected), "{set}: {error}");

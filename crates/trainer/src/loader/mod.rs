@@ -48,6 +48,8 @@ pub struct Slices {
     pub images: Tensor,
     /// `[n]`, 1 or 0.
     pub labels: Tensor,
+    /// What `images` are crops of, where they are: embeddings of the whole slices, `[n, C, g, g]`.
+    pub whole: Option<Tensor>,
     /// The strong views of the same slices, where the configuration asks for them; their geometry is that of `images`.
     pub strong: Option<Tensor>,
 }
@@ -147,7 +149,7 @@ impl<'a> Loader<'a> {
             None
         };
         let labels: Vec<bool> = rows.iter().map(|&row| self.store.records()[row].has_target()).collect();
-        Slices { images: copy(images), labels: self.labels(&labels), strong }
+        Slices { images: copy(images), labels: self.labels(&labels), whole: None, strong }
     }
 
     fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Option<(Tensor, Tensor)> {

@@ -42,23 +42,24 @@ impl TrainingLoop<'_> {
                 ),
                 _ => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
             };
-            for (images, labels) in [(all, labels)]
-                .into_iter()
-                .chain(batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone())))
-            {
-                let presence = model.classifier.forward(&images, Mode::Train);
+            // Inference is on whole slices, and so are the running statistics that it goes by.
+            let mode = if slices.whole.is_some() { Mode::TrainUntracked } else { Mode::Train };
+            slices.whole.iter().for_each(|whole| model.classifier.track(whole));
+            let crops = batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone(), Mode::TrainUntracked));
+            for (images, labels, mode) in [(all, labels, mode)].into_iter().chain(crops) {
+                let presence = model.classifier.forward(&images, mode);
                 let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, self.positive_weight);
                 parts.push((loss, images.size()[0] as f64));
                 // The first batch is that of the slices: what it says of them is what their strong views should say.
                 if let (Some(strong), None) = (&slices.strong, &consistency) {
                     let weak = presence.logit.narrow(0, 0, strong.size()[0]).sigmoid().detach();
-                    let strong = model.classifier.forward(strong, Mode::Train).logit.sigmoid();
+                    let strong = model.classifier.forward(strong, Mode::TrainUntracked).logit.sigmoid();
                     consistency = Some(strong.mse_loss(&weak, Reduction::Mean) * config.classifier.consistency);
                 }
             }
         }
         let by_masks = batch.masks.as_ref().map(|(inputs, masks)| {
-            let presence = model.classifier.forward(inputs, Mode::Train);
+            let presence = model.classifier.forward(inputs, Mode::TrainUntracked);
             let map = presence.map.context("`classifier.batch_masks` needs a classifier that gives a map of logits")?;
             anyhow::Ok(map_loss(&map, masks) * config.classifier.mask_weight)
         });

@@ -156,7 +156,7 @@ impl<'a> TrainingLoop<'a> {
                 // With everything frozen nothing requires a gradient.
                 let mut watch = self.training.stopwatch();
                 (total / step.accumulates as f64).f_backward()?;
-                losses.embeddings.drain(..).for_each(Embedding::backward);
+                losses.embeddings.drain(..).try_for_each(Embedding::backward)?;
                 watch.lap(&mut self.state.progress.times, Part::Backward);
             }
         }

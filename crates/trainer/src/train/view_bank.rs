@@ -126,7 +126,7 @@ impl ViewBank {
         let Some(crops) = &self.crops else {
             let images = self.embeddings(step.slices.iter().map(|&row| View { row, change: 0 }));
             let shown: Vec<bool> = step.slices.iter().map(|row| self.shows_target[row]).collect();
-            return Some(Slices { images, labels: labels(&shown, self.device), strong: None });
+            return Some(Slices { images, labels: labels(&shown, self.device), whole: None, strong: None });
         };
         let (parts, shown): (Vec<Tensor>, Vec<bool>) = step
             .slices
@@ -139,7 +139,8 @@ impl ViewBank {
             })
             .unzip();
         let images = (!parts.is_empty()).then(|| self.on_device(&Tensor::stack(&parts, 0)))?;
-        Some(Slices { images, labels: labels(&shown, self.device), strong: None })
+        let whole = self.embeddings(step.slices.iter().map(|&row| View { row, change: 0 }));
+        Some(Slices { images, labels: labels(&shown, self.device), whole: Some(whole), strong: None })
     }
 
     fn labelled(&self, of: &[View]) -> Labelled {

@@ -3,7 +3,7 @@
 //! Through the resting weight it is one product, for which autograd would have kept the map's input. The detour is so small
 //! that it is computed again, with a graph of its own.
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use super::{AdaptedLinear, LowRank, Qkv};
 use crate::encoder::push;
@@ -24,9 +24,9 @@ impl Detour {
     }
 
     /// Adds to the gradients of the adapter; gives its input's, which is undefined where it isn't wanted.
-    fn back(self, gradient: &Tensor) -> Tensor {
-        push([(self.y, gradient.shallow_clone())]);
-        self.x.grad()
+    fn back(self, gradient: &Tensor) -> Result<Tensor, TchError> {
+        push([(self.y, gradient.shallow_clone())])?;
+        Ok(self.x.grad())
     }
 }
 
@@ -37,7 +37,7 @@ impl AdaptedLinear {
     }
 
     /// From the gradient of the result to the input's.
-    pub(in super::super) fn back(&self, gradient: &Tensor, detour: Option<Detour>) -> Tensor {
+    pub(in super::super) fn back(&self, gradient: &Tensor, detour: Option<Detour>) -> Result<Tensor, TchError> {
         back(gradient, &self.weight, detour)
     }
 }
@@ -48,38 +48,40 @@ impl Qkv {
         self.adapters.each_ref().map(|adapter| adapter.as_ref().map(|adapter| Detour::of(adapter, x, wants_input)))
     }
 
-    /// Which of q, k and v have an adapter.
-    pub(in super::super) fn adapted(&self) -> [bool; 3] {
-        self.adapters.each_ref().map(Option::is_some)
-    }
-
     /// From the gradients of q, k and v, which may be absent where there is no detour, to the detours' own.
-    pub(in super::super) fn back_to_adapters(gradients: &[Option<Tensor>; 3], detours: [Option<Detour>; 3]) {
+    pub(in super::super) fn back_to_adapters(
+        gradients: &[Option<Tensor>; 3],
+        detours: [Option<Detour>; 3],
+    ) -> Result<(), TchError> {
         for (detour, gradient) in detours.into_iter().zip(gradients) {
             if let (Some(detour), Some(gradient)) = (detour, gradient) {
-                let _ = detour.back(gradient);
+                let _input = detour.back(gradient)?;
             }
         }
+        Ok(())
     }
 
     /// The same, and on to the input's gradient.
-    pub(in super::super) fn back(&self, gradients: &[Option<Tensor>; 3], detours: [Option<Detour>; 3]) -> Tensor {
+    pub(in super::super) fn back(
+        &self,
+        gradients: &[Option<Tensor>; 3],
+        detours: [Option<Detour>; 3],
+    ) -> Result<Tensor, TchError> {
         let parts = gradients.iter().zip(self.weights_and_biases()).zip(detours);
-        let parts =
+        let mut parts =
             parts.filter_map(|((gradient, [weight, _]), detour)| Some(back(gradient.as_ref()?, &weight, detour)));
-        parts
-            .reduce(|mut sum, part| {
-                sum += part;
-                sum
-            })
-            .expect("who wants the input's gradient computes those of q, k and v")
+        let first = parts.next().expect("who wants the input's gradient computes those of q, k and v")?;
+        parts.try_fold(first, |mut sum, part| {
+            sum += part?;
+            Ok(sum)
+        })
     }
 }
 
-fn back(gradient: &Tensor, weight: &Tensor, detour: Option<Detour>) -> Tensor {
+fn back(gradient: &Tensor, weight: &Tensor, detour: Option<Detour>) -> Result<Tensor, TchError> {
     let mut x = linear(gradient, &weight.tr(), None);
     if let Some(detour) = detour {
-        x += detour.back(gradient);
+        x += detour.back(gradient)?;
     }
-    x
+    Ok(x)
 }

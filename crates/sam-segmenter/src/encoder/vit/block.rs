@@ -2,7 +2,6 @@
 //!
 //! It is cut into steps, because its way back on the CPU starts from some of their results.
 
-use stage_api::{Adapters, Mode};
 use tch::Tensor;
 
 use super::super::lora::{AdaptedLinear, LoraFactory, Pass, Qkv, QkvRows};
@@ -23,7 +22,6 @@ pub(super) struct Block {
     pub(super) second_norm: LayerNorm,
     pub(super) mlp_in: AdaptedLinear,
     pub(super) mlp_out: AdaptedLinear,
-    has_adapters: bool,
     has_dropout: bool,
 }
 
@@ -51,8 +49,7 @@ impl Block {
             second_norm: LayerNorm::take(scope.at("norm2"), width, LayerNorm::EPS_2D),
             mlp_in: AdaptedLinear::take(scope.at("mlp.lin1"), [width, mlp], LoraTarget::Mlp, lora),
             mlp_out: AdaptedLinear::take(scope.at("mlp.lin2"), [mlp, width], LoraTarget::Mlp, lora),
-            has_adapters: lora.settings().lora_rank > 0,
-            has_dropout: lora.settings().lora_dropout > 0.0,
+            has_dropout: lora.settings().lora_rank > 0 && lora.settings().lora_dropout > 0.0,
         }
     }
 
@@ -97,14 +94,16 @@ impl Block {
         added(self.mlp_out.forward(activated, pass), y)
     }
 
-    /// Whether that pass records gradients for adapters of this block.
+    /// Whether that pass records gradients for adapters of this block: it may have none, or all of them may be frozen.
     pub(super) fn trains_adapters(&self, pass: Pass) -> bool {
-        self.has_adapters && matches!(pass, Pass { adapters: Adapters::On, mode: Mode::Train })
+        let maps = [&self.proj, &self.mlp_in, &self.mlp_out];
+        pass.trains_adapters()
+            && (self.qkv.trained().contains(&true) || maps.into_iter().any(AdaptedLinear::is_trained))
     }
 
-    /// Whether that pass draws random numbers.
+    /// Whether that pass draws random numbers: for frozen adapters too.
     pub(super) fn drops_out(&self, pass: Pass) -> bool {
-        self.has_dropout && self.trains_adapters(pass)
+        self.has_dropout && pass.trains_adapters()
     }
 
     /// The weights that have adapters, with the adapters added.

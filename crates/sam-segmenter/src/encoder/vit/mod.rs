@@ -10,7 +10,7 @@ mod windows;
 
 use std::rc::Rc;
 
-use stage_api::{Group, Mode};
+use stage_api::Group;
 use tch::{Kind, Tensor};
 
 use self::block::Block;
@@ -67,7 +67,7 @@ impl Vit {
 
     pub(super) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
         let by_graph = self.memory == Memory::Keep && !attention::is_blocked(features);
-        if pass.mode == Mode::Train && !by_graph {
+        if pass.mode.is_training() && !by_graph {
             return way_back::forward(&self.blocks, &self.neck, features, pass, self.memory);
         }
         let x = self.blocks.iter().fold(features.shallow_clone(), |x, block| block.forward(&x, pass));

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use stage_api::EncoderBackward;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::super::lora::{Pass, Qkv};
 use super::super::neck::Neck;
@@ -20,7 +20,7 @@ use crate::layers::{LayerNorm, gelu};
 use crate::settings::Memory;
 
 /// From the gradient of an output to that of the input, where the input needs one.
-type WayBack = Box<dyn FnOnce(&Tensor) -> Option<Tensor>>;
+type WayBack = Box<dyn FnOnce(&Tensor) -> Result<Option<Tensor>, TchError>>;
 
 /// Where a block's input comes from: nothing before the first adapter needs a gradient.
 #[derive(Clone, Copy, PartialEq)]
@@ -51,13 +51,14 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
     // The way back ends with the first block's seed, and the next step must not begin where that leads.
     let after = blocks.iter().any(|block| block.drops_out(pass)).then(random_seed);
     let back = move |gradient: &Tensor| {
-        push([(embedding, gradient.shallow_clone())]);
+        push([(embedding, gradient.shallow_clone())])?;
         let mut gradient = Some(x.grad());
         drop(x);
         while let (Some(way), Some(of_output)) = (ways.pop(), gradient) {
-            gradient = way(&of_output);
+            gradient = way(&of_output)?;
         }
         after.into_iter().for_each(tch::manual_seed);
+        Ok(())
     };
     Encoded { embedding: leaf, rest: Some(EncoderBackward(Box::new(back))) }
 }
@@ -96,11 +97,17 @@ fn random_seed() -> i64 {
 }
 
 /// Computes the block again, for autograd.
-fn back_by_graph(block: &Block, x: &Tensor, gradient: &Tensor, input: Input, pass: Pass) -> Option<Tensor> {
+fn back_by_graph(
+    block: &Block,
+    x: &Tensor,
+    gradient: &Tensor,
+    input: Input,
+    pass: Pass,
+) -> Result<Option<Tensor>, TchError> {
     let x = x.detach().set_requires_grad(input == Input::Trained);
     let y = tch::with_grad(|| block.forward(&x, pass));
-    push([(y, gradient.shallow_clone())]);
-    (input == Input::Trained).then(|| x.grad())
+    push([(y, gradient.shallow_clone())])?;
+    Ok((input == Input::Trained).then(|| x.grad()))
 }
 
 /// What a block keeps of a forward pass.
@@ -126,7 +133,7 @@ impl Kept {
     }
 
     /// From the gradient of the block's output to its input's. Those of the adapters are added to them.
-    fn back(self, block: &Block, gradient: &Tensor, input: Input) -> Option<Tensor> {
+    fn back(self, block: &Block, gradient: &Tensor, input: Input) -> Result<Option<Tensor>, TchError> {
         let wants_input = input == Input::Trained;
         let Self { x, qkv, attended, y, hidden } = self;
         let map = size(&x);
@@ -137,20 +144,20 @@ impl Kept {
         let in_detour = block.mlp_in.detour(|| second.y.shallow_clone());
         let out_detour = block.mlp_out.detour(|| gelu(&hidden));
 
-        let of_hidden = hidden.gelu_backward(&block.mlp_out.back(gradient, out_detour), "none");
+        let of_hidden = hidden.gelu_backward(&block.mlp_out.back(gradient, out_detour)?, "none");
         drop(hidden);
-        let of_y = second.back(&block.mlp_in.back(&of_hidden, in_detour)) + gradient;
+        let of_y = second.back(&block.mlp_in.back(&of_hidden, in_detour)?)? + gradient;
         drop(of_hidden);
-        let of_attended = block.windows.split(&block.proj.back(&of_y, proj_detour), None);
-        let wanted = block.qkv.adapted().map(|adapted| adapted || wants_input);
+        let of_attended = block.windows.split(&block.proj.back(&of_y, proj_detour)?, None);
+        let wanted = block.qkv.trained().map(|trained| trained || wants_input);
         let of_qkv = blocked::backward(&block.grids(&qkv, &x), &attended, &of_attended, wanted)
             .map(|gradient| gradient.map(|gradient| block.windows.join(&gradient, map)));
         drop((qkv, attended, of_attended));
         if !wants_input {
-            Qkv::back_to_adapters(&of_qkv, qkv_detours);
-            return None;
+            Qkv::back_to_adapters(&of_qkv, qkv_detours)?;
+            return Ok(None);
         }
-        Some(first.back(&block.qkv.back(&of_qkv, qkv_detours)) + of_y)
+        Ok(Some(first.back(&block.qkv.back(&of_qkv, qkv_detours)?)? + of_y))
     }
 }
 
@@ -166,8 +173,8 @@ impl Normed {
         Self { y: tch::with_grad(|| norm.forward(&x)), x }
     }
 
-    fn back(self, gradient: &Tensor) -> Tensor {
-        push([(self.y, gradient.shallow_clone())]);
-        self.x.grad()
+    fn back(self, gradient: &Tensor) -> Result<Tensor, TchError> {
+        push([(self.y, gradient.shallow_clone())])?;
+        Ok(self.x.grad())
     }
 }
