@@ -3,10 +3,11 @@
 //!
 //! A few convolutions give a map of logits, "the target is at this place"; a slice has the target if its hottest places do.
 
+use crate::groups::{PARAMETERS, STATISTICS};
 use crate::norm::RunningStatistics;
 use crate::resnet::SettingsError;
 use serde::{Deserialize, Serialize};
-use stage_api::{ClassifierInput, Group, Mode, NamedTensor, Presence, PresenceClassifier};
+use stage_api::{ClassifierInput, Mode, NamedTensor, Presence, PresenceClassifier};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// The classifier's layout.
@@ -156,12 +157,12 @@ impl PresenceClassifier for EmbeddingClassifier {
     fn tensors(&self) -> Vec<NamedTensor> {
         let named = |name: String, group, tensor: &Tensor| NamedTensor { name, group, tensor: tensor.shallow_clone() };
         let mut all = vec![
-            named("norm.running_mean".into(), Group::Buffer, &self.running.mean),
-            named("norm.running_var".into(), Group::Buffer, &self.running.variance),
+            named("norm.running_mean".into(), STATISTICS, &self.running.mean),
+            named("norm.running_var".into(), STATISTICS, &self.running.variance),
         ];
         for layer in std::iter::once(&self.first).chain(&self.blocks).chain([&self.last]) {
-            all.push(named(format!("{}.weight", layer.name), Group::Classifier, &layer.weight));
-            all.push(named(format!("{}.bias", layer.name), Group::Classifier, &layer.bias));
+            all.push(named(format!("{}.weight", layer.name), PARAMETERS, &layer.weight));
+            all.push(named(format!("{}.bias", layer.name), PARAMETERS, &layer.bias));
         }
         all
     }
@@ -245,7 +246,7 @@ mod tests {
     fn masks_reach_every_parameter_by_the_map() {
         let net = EmbeddingClassifier::new(&EmbeddingSettings::default(), 0, Device::Cpu).unwrap();
         net.forward(&embedding(2, 16), Mode::Train).map.unwrap().sum(Kind::Float).backward();
-        for t in net.tensors().iter().filter(|t| t.group == Group::Classifier) {
+        for t in net.tensors().iter().filter(|t| t.group == PARAMETERS) {
             assert!(t.tensor.grad().abs().max().double_value(&[]) > 0.0, "{}", t.name);
         }
     }

@@ -6,6 +6,7 @@
 
 mod embedding;
 mod focal;
+mod groups;
 mod norm;
 mod prompt;
 mod resnet;

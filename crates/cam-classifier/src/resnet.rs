@@ -1,6 +1,7 @@
 //! A ResNet with one input channel and one logit (He et al., 2016; torchvision's v1.5 layout: the stride sits in the
 //! bottleneck's 3×3 convolution), and its class activation map.
 
+use crate::groups::{PARAMETERS, STATISTICS};
 use crate::norm::RunningStatistics;
 use serde::{Deserialize, Serialize};
 use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier};
@@ -188,8 +189,8 @@ impl PresenceClassifier for ResNetClassifier {
         for block in &self.blocks {
             block.list(&mut all);
         }
-        all.push(named("fc.weight", Group::Classifier, &self.weight));
-        all.push(named("fc.bias", Group::Classifier, &self.bias));
+        all.push(named("fc.weight", PARAMETERS, &self.weight));
+        all.push(named("fc.bias", PARAMETERS, &self.bias));
         all
     }
 }
@@ -274,11 +275,11 @@ impl ConvNorm {
 
     fn list(&self, prefix: &str, all: &mut Vec<NamedTensor>) {
         let [conv, norm] = &self.names;
-        all.push(named(format!("{prefix}{conv}.weight"), Group::Classifier, &self.kernel));
-        all.push(named(format!("{prefix}{norm}.weight"), Group::Classifier, &self.scale));
-        all.push(named(format!("{prefix}{norm}.bias"), Group::Classifier, &self.shift));
-        all.push(named(format!("{prefix}{norm}.running_mean"), Group::Buffer, &self.running.mean));
-        all.push(named(format!("{prefix}{norm}.running_var"), Group::Buffer, &self.running.variance));
+        all.push(named(format!("{prefix}{conv}.weight"), PARAMETERS, &self.kernel));
+        all.push(named(format!("{prefix}{norm}.weight"), PARAMETERS, &self.scale));
+        all.push(named(format!("{prefix}{norm}.bias"), PARAMETERS, &self.shift));
+        all.push(named(format!("{prefix}{norm}.running_mean"), STATISTICS, &self.running.mean));
+        all.push(named(format!("{prefix}{norm}.running_var"), STATISTICS, &self.running.variance));
     }
 }
 
@@ -293,8 +294,7 @@ mod tests {
     #[test]
     fn default_layout_has_the_stated_parameter_count() {
         let net = ResNetClassifier::new(&ResNetSettings::default(), 0, Device::Cpu).unwrap();
-        let count: usize =
-            net.tensors().iter().filter(|t| t.group == Group::Classifier).map(|t| t.tensor.numel()).sum();
+        let count: usize = net.tensors().iter().filter(|t| t.group == PARAMETERS).map(|t| t.tensor.numel()).sum();
         assert_eq!(count, 17_573_569);
         let mut names: Vec<_> = net.tensors().into_iter().map(|t| t.name).collect();
         let all = names.len();
@@ -325,7 +325,7 @@ mod tests {
         let sum = || {
             net.tensors()
                 .iter()
-                .filter(|t| t.group == Group::Buffer)
+                .filter(|t| t.group == STATISTICS)
                 .map(|t| t.tensor.sum(Kind::Double).double_value(&[]))
                 .sum::<f64>()
         };
@@ -340,7 +340,7 @@ mod tests {
     fn crops_and_other_input_that_inference_never_sees_leave_every_running_statistic() {
         let net = ResNetClassifier::new(&small(), 0, Device::Cpu).unwrap();
         let buffers = || {
-            let all = net.tensors().into_iter().filter(|t| t.group == Group::Buffer);
+            let all = net.tensors().into_iter().filter(|t| t.group == STATISTICS);
             all.map(|t| (t.name, t.tensor.copy())).collect::<Vec<(String, Tensor)>>()
         };
         let before = buffers();
@@ -348,7 +348,7 @@ mod tests {
         net.forward(&crops, Mode::TrainUntracked).logit.sum(Kind::Float).backward();
         assert!(before == buffers() && before.len() > 10);
         let reached = |t: &NamedTensor| t.tensor.grad().defined();
-        assert!(net.tensors().iter().filter(|t| t.group == Group::Classifier).all(reached));
+        assert!(net.tensors().iter().filter(|t| t.group == PARAMETERS).all(reached));
     }
 
     #[test]
@@ -360,11 +360,7 @@ mod tests {
         trained.logit.sum(Kind::Float).backward();
         for t in net.tensors() {
             assert!(bool::try_from(t.tensor.isfinite().all()).unwrap(), "{}", t.name);
-            assert!(
-                t.group == Group::Buffer || bool::try_from(t.tensor.grad().isfinite().all()).unwrap(),
-                "{}",
-                t.name
-            );
+            assert!(t.group == STATISTICS || bool::try_from(t.tensor.grad().isfinite().all()).unwrap(), "{}", t.name);
         }
         assert!(net.forward(&slice, Mode::Eval).logit.double_value(&[0]).is_finite());
     }

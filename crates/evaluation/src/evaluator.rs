@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use run_record::{Evaluation, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
 use slice_store::{EvaluationSlices, SliceRecord};
-use stage_api::{BoxPrompt, Embedding, PromptedSegmenter};
+use stage_api::{BoxPrompt, Embedding, Segmenter};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -24,8 +24,8 @@ pub(crate) struct SliceResult {
     pub(crate) bounds: BoxPrompt,
     /// After each step of the inference; the last is the prediction.
     pub(crate) steps: Vec<Overlap>,
-    pub(crate) whole_image: f64,
-    pub(crate) central_half: f64,
+    /// Absent where the segmenter takes no prompt.
+    pub(crate) blind: Option<BlindBoxes>,
     /// Slices with the target only.
     pub(crate) liver: Option<LiverResult>,
     /// The predicted mask, a bit a pixel.
@@ -51,9 +51,15 @@ pub(crate) struct LookSummary {
 
 /// Dice of masks that the prediction has no part in.
 pub(crate) struct Controls {
+    pub(crate) blind: BlindBoxes,
+    pub(crate) oracle: Option<OracleResult>,
+}
+
+/// Dice with boxes that look at nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct BlindBoxes {
     pub(crate) whole_image: f64,
     pub(crate) central_half: f64,
-    pub(crate) oracle: Option<OracleResult>,
 }
 
 /// What true boxes give.
@@ -67,6 +73,11 @@ pub(crate) struct OracleResult {
 
 pub(crate) struct LiverResult {
     pub(crate) cam: Distances,
+    /// Absent where the segmenter takes no prompt.
+    pub(crate) boxes: Option<BoxesOfLiver>,
+}
+
+pub(crate) struct BoxesOfLiver {
     pub(crate) cam_box_iou: f64,
     pub(crate) oracle: OracleResult,
 }
@@ -92,8 +103,8 @@ pub struct Evaluator<'a> {
     pub oracle_margin_px: f32,
     /// Both branches.
     pub model: &'a Model,
-    /// The SAM branch as it came.
-    pub untouched: &'a dyn PromptedSegmenter,
+    /// The segmenter as its pretrained weights have it; absent where it takes no prompt.
+    pub untouched: Option<&'a dyn Segmenter>,
     /// The prepared data, with masks.
     pub store: &'a EvaluationSlices<'a>,
     /// Where to compute.
@@ -110,7 +121,14 @@ impl Evaluator<'_> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
         let known = match self.embeddings {
-            Some(folder) => match self.known(folder, &volumes.concat())? {
+            Some(folder) => match Known::open(
+                folder,
+                (self.config, self.model),
+                self.store,
+                &volumes.concat(),
+                self.device,
+                self.stop,
+            )? {
                 Some(known) => Some(known),
                 None => return Ok(None),
             },
@@ -155,7 +173,7 @@ impl Evaluator<'_> {
         let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, untouched };
         let mut controls = Vec::with_capacity(rows.len());
         let mut tick = |i: usize, look: &Look, encoded: &EncodedSlice| {
-            controls.push(self.controls(rows[i], look.present, encoded));
+            controls.push(self.untouched.map(|pretrained| self.controls(rows[i], look.present, encoded, pretrained)));
             ticker.tick("");
         };
         let VolumePrediction { slices, steps } =
@@ -170,21 +188,27 @@ impl Evaluator<'_> {
         Some((results, costs))
     }
 
-    fn compared(&self, row: usize, slice: SlicePrediction, steps: Vec<Overlap>, controls: Controls) -> SliceResult {
+    fn compared(
+        &self,
+        row: usize,
+        slice: SlicePrediction,
+        steps: Vec<Overlap>,
+        controls: Option<Controls>,
+    ) -> SliceResult {
         let (look, truth, size) = (slice.look, self.truth(row), self.store.slice_size());
         let tight = BoxPrompt::around(truth, size);
-        let liver = tight.zip(controls.oracle).map(|(tight, oracle)| LiverResult {
+        let blind = controls.as_ref().map(|controls| controls.blind);
+        let oracle = controls.and_then(|controls| controls.oracle);
+        let liver = tight.map(|tight| LiverResult {
             cam: self.distances(&slice.mask, row),
-            cam_box_iou: f64::from(look.prompt.bounds.iou(&tight)),
-            oracle,
+            boxes: oracle.map(|oracle| BoxesOfLiver { cam_box_iou: f64::from(look.prompt.bounds.iou(&tight)), oracle }),
         });
         SliceResult {
             row,
             look: LookSummary { probability: look.probability, present: look.present, empty_cam: look.prompt.empty },
             bounds: look.prompt.bounds,
             steps,
-            whole_image: controls.whole_image,
-            central_half: controls.central_half,
+            blind,
             liver,
             mask: pack(&slice.mask),
         }
@@ -192,31 +216,33 @@ impl Evaluator<'_> {
 
     /// What other boxes give, and the weights as they came. Boxes that look at nothing have the classifier's presence call: a
     /// slice that it calls empty has an empty mask. Boxes from the truth have no such gate.
-    fn controls(&self, row: usize, present: bool, encoded: &EncodedSlice) -> Controls {
+    fn controls(&self, row: usize, present: bool, encoded: &EncodedSlice, pretrained: &dyn Segmenter) -> Controls {
         let size = self.store.slice_size();
         let blind = |bounds| {
             let mask = if present {
-                mask_for_box(&self.model.segmenter, encoded.adapted(), bounds, None)
+                mask_for_box(self.model.segmenter.as_ref(), encoded.adapted(), bounds, None)
             } else {
                 vec![0; size * size]
             };
             self.overlap(&mask, row).dice()
         };
         Controls {
-            whole_image: blind(BoxPrompt::whole(size)),
-            central_half: blind(BoxPrompt::central_half(size)),
-            oracle: self.oracle(row, encoded),
+            blind: BlindBoxes {
+                whole_image: blind(BoxPrompt::whole(size)),
+                central_half: blind(BoxPrompt::central_half(size)),
+            },
+            oracle: self.oracle(row, encoded, pretrained),
         }
     }
 
     /// What the true box gives. `None` where there is none.
-    fn oracle(&self, row: usize, encoded: &EncodedSlice) -> Option<OracleResult> {
+    fn oracle(&self, row: usize, encoded: &EncodedSlice, pretrained: &dyn Segmenter) -> Option<OracleResult> {
         let size = self.store.slice_size();
         let tight = BoxPrompt::around(self.truth(row), size)?;
         let bounds = tight.enlarged(self.oracle_margin_px, size);
-        let mask = oracle_box(&self.model.segmenter, encoded.adapted(), bounds);
-        let untouched = oracle_box(self.untouched, encoded.untouched(), bounds);
-        let untouched_whole = mask_for_box(self.untouched, encoded.untouched(), BoxPrompt::whole(size), None);
+        let mask = oracle_box(self.model.segmenter.as_ref(), encoded.adapted(), bounds);
+        let untouched = oracle_box(pretrained, encoded.untouched(), bounds);
+        let untouched_whole = mask_for_box(pretrained, encoded.untouched(), BoxPrompt::whole(size), None);
         Some(OracleResult {
             distances: self.distances(&mask, row),
             overlap: self.overlap(&mask, row),
@@ -271,7 +297,7 @@ fn volumes(records: &[SliceRecord], rows: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// The mask for a true box. Oracle: it takes ground truth, so it is never part of a prediction.
-fn oracle_box(segmenter: &dyn PromptedSegmenter, embedding: &Embedding, bounds: BoxPrompt) -> Vec<u8> {
+fn oracle_box(segmenter: &dyn Segmenter, embedding: &Embedding, bounds: BoxPrompt) -> Vec<u8> {
     mask_for_box(segmenter, embedding, bounds, None)
 }
 

@@ -1,7 +1,7 @@
 //! Pictures of slices: a few of the best and of the middle, and the worst, sorted by what failed.
 
 use crate::evaluator::{Evaluator, SliceResult, unpack};
-use crate::known::Known;
+use crate::known::{Known, encoded};
 use crate::overlay::{self, Overlay};
 use anyhow::{Context, Result};
 use predictor::Intensity;
@@ -17,7 +17,10 @@ fn failure(result: &SliceResult) -> Failure {
     let Some(liver) = result.liver.as_ref().filter(|_| result.overlap().prediction > 0) else {
         return Failure::Presence;
     };
-    failure_of_found(result.dice(), liver.cam_box_iou, liver.oracle.overlap.dice())
+    liver
+        .boxes
+        .as_ref()
+        .map_or(Failure::Mask, |boxes| failure_of_found(result.dice(), boxes.cam_box_iou, boxes.oracle.overlap.dice()))
 }
 
 /// Where both masks have pixels.
@@ -66,8 +69,8 @@ impl Evaluator<'_> {
         let intensity = Intensity::new(&self.config.intensity);
         // Maps of all slices were too much to keep.
         let image = intensity.rows(self.store, &[result.row], self.device);
-        let encoded = self.encoded(result.row, image, known);
-        let input = encoded.input(self.model.classifier.input());
+        let slice = encoded(self.model, result.row, image, known);
+        let input = slice.input(self.model.classifier.input());
         let look = self.model.predictor(&self.config.prompt, &self.config.prediction).look(input, size).remove(0);
         let file = format!("{group}-{}-{:04}.png", record.case.replace('/', "_"), record.index);
         let picture = overlay::draw(&Overlay {

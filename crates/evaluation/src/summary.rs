@@ -1,6 +1,6 @@
 //! From slices to means, and to a row for each slice.
 
-use crate::evaluator::{Evaluator, LiverResult, OracleResult, SliceResult, StepCost};
+use crate::evaluator::{BlindBoxes, BoxesOfLiver, Evaluator, LiverResult, OracleResult, SliceResult, StepCost};
 use anyhow::Result;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use run_record::{
@@ -20,27 +20,32 @@ impl Evaluator<'_> {
         for result in results {
             volumes.entry(&self.store.records()[result.row].case).or_default().push(result);
         }
-        let blind = |dice: fn(&SliceResult) -> f64| BlindBoxResults {
-            dice_all: mean(results.iter().map(dice)),
-            dice_liver: mean(with_liver(results).map(dice)),
+        let has_prompts = self.untouched.is_some();
+        let blind = |dice: fn(&BlindBoxes) -> f64| {
+            let of = |r: &SliceResult| r.blind.as_ref().map(dice);
+            has_prompts.then(|| BlindBoxResults {
+                dice_all: mean(results.iter().filter_map(of)),
+                dice_liver: mean(with_liver(results).filter_map(of)),
+            })
         };
-        let untouched = |dice: fn(&OracleResult) -> f64| mean(liver(results).map(|l| dice(&l.oracle)));
+        let untouched = |dice: fn(&OracleResult) -> f64| mean(boxes(results).map(|b| dice(&b.oracle)));
+        let has_classifier = self.config.classifier.kind != "none";
         Evaluation {
             split: split.into(),
             dataset: self.store.info().dataset.clone(),
             store_checksum: self.store.checksum().into(),
             kept_embeddings: self.embeddings.is_some(),
             cam_box: cam_box(results, &volumes),
-            oracle_box: oracle_box(results, &volumes),
-            classifier: classifier(results),
+            oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),
+            classifier: has_classifier.then(|| classifier(results)),
             counts: counts(results),
             steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, results, &volumes)).collect(),
-            control_whole_image: blind(|r| r.whole_image),
-            control_central_half: blind(|r| r.central_half),
-            untouched_weights: UntouchedResults {
+            control_whole_image: blind(|b| b.whole_image),
+            control_central_half: blind(|b| b.central_half),
+            untouched_weights: has_prompts.then(|| UntouchedResults {
                 oracle_dice_liver: untouched(|o| o.untouched),
                 whole_image_dice_liver: untouched(|o| o.untouched_whole_image),
-            },
+            }),
             oracle_margin_px: self.oracle_margin_px,
             per_volume: volumes
                 .iter()
@@ -59,8 +64,11 @@ impl Evaluator<'_> {
     /// A row for each slice.
     pub(crate) fn write_table(&self, results: &[SliceResult], path: &Path) -> Result<()> {
         let record = |r: &SliceResult| &self.store.records()[r.row];
-        let liver = |f: fn(&LiverResult) -> f64| -> Vec<Option<f64>> {
-            results.iter().map(|r| r.liver.as_ref().map(f)).collect()
+        let liver = |f: fn(&LiverResult) -> Option<f64>| -> Vec<Option<f64>> {
+            results.iter().map(|r| r.liver.as_ref().and_then(f)).collect()
+        };
+        let blind = |f: fn(&BlindBoxes) -> f64| -> Vec<Option<f64>> {
+            results.iter().map(|r| r.blind.as_ref().map(f)).collect()
         };
         let columns = vec![
             Column::new("case".into(), results.iter().map(|r| record(r).case.as_str()).collect::<Vec<_>>()),
@@ -75,14 +83,14 @@ impl Evaluator<'_> {
             ),
             Column::new("target_pixels".into(), results.iter().map(|r| r.overlap().truth as u32).collect::<Vec<_>>()),
             Column::new("cam_dice".into(), results.iter().map(SliceResult::dice).collect::<Vec<_>>()),
-            Column::new("cam_hd_px".into(), liver(|l| l.cam.hd_px)),
-            Column::new("cam_hd95_px".into(), liver(|l| l.cam.hd95_px)),
-            Column::new("cam_box_iou".into(), liver(|l| l.cam_box_iou)),
-            Column::new("oracle_dice".into(), liver(|l| l.oracle.overlap.dice())),
-            Column::new("oracle_hd95_px".into(), liver(|l| l.oracle.distances.hd95_px)),
-            Column::new("whole_image_dice".into(), results.iter().map(|r| r.whole_image).collect::<Vec<_>>()),
-            Column::new("central_half_dice".into(), results.iter().map(|r| r.central_half).collect::<Vec<_>>()),
-            Column::new("untouched_oracle_dice".into(), liver(|l| l.oracle.untouched)),
+            Column::new("cam_hd_px".into(), liver(|l| Some(l.cam.hd_px))),
+            Column::new("cam_hd95_px".into(), liver(|l| Some(l.cam.hd95_px))),
+            Column::new("cam_box_iou".into(), liver(|l| Some(l.boxes.as_ref()?.cam_box_iou))),
+            Column::new("oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.overlap.dice()))),
+            Column::new("oracle_hd95_px".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.distances.hd95_px))),
+            Column::new("whole_image_dice".into(), blind(|b| b.whole_image)),
+            Column::new("central_half_dice".into(), blind(|b| b.central_half)),
+            Column::new("untouched_oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.untouched))),
         ];
         let mut table = DataFrame::new(results.len(), columns)?;
         let mut bytes = Vec::new();
@@ -99,6 +107,10 @@ fn liver(results: &[SliceResult]) -> impl Iterator<Item = &LiverResult> {
     results.iter().filter_map(|r| r.liver.as_ref())
 }
 
+fn boxes(results: &[SliceResult]) -> impl Iterator<Item = &BoxesOfLiver> {
+    liver(results).filter_map(|l| l.boxes.as_ref())
+}
+
 fn cam_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
     BoxResults {
         dice_all: mean(results.iter().map(SliceResult::dice)),
@@ -107,23 +119,24 @@ fn cam_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
         hd_px: mean(liver(results).map(|l| l.cam.hd_px)),
         hd95_px: mean(liver(results).map(|l| l.cam.hd95_px)),
         hd95_mm: mean_if_all(liver(results).map(|l| l.cam.hd95_mm)),
-        box_iou: mean(liver(results).map(|l| l.cam_box_iou)),
+        box_iou: mean(boxes(results).map(|b| b.cam_box_iou)),
     }
 }
 
 fn oracle_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
     let of_volume = |slices: &Vec<&SliceResult>| {
-        let overlaps: Vec<Overlap> = slices.iter().filter_map(|r| r.liver.as_ref()).map(|l| l.oracle.overlap).collect();
+        let overlaps: Vec<Overlap> =
+            slices.iter().filter_map(|r| r.liver.as_ref()?.boxes.as_ref()).map(|b| b.oracle.overlap).collect();
         (!overlaps.is_empty()).then(|| overlaps.into_iter().sum::<Overlap>().dice())
     };
     BoxResults {
         dice_all: None,
-        dice_liver: mean(liver(results).map(|l| l.oracle.overlap.dice())),
+        dice_liver: mean(boxes(results).map(|b| b.oracle.overlap.dice())),
         dice_volume: mean(volumes.values().filter_map(of_volume)),
-        hd_px: mean(liver(results).map(|l| l.oracle.distances.hd_px)),
-        hd95_px: mean(liver(results).map(|l| l.oracle.distances.hd95_px)),
-        hd95_mm: mean_if_all(liver(results).map(|l| l.oracle.distances.hd95_mm)),
-        box_iou: mean(liver(results).map(|l| l.oracle.box_iou)),
+        hd_px: mean(boxes(results).map(|b| b.oracle.distances.hd_px)),
+        hd95_px: mean(boxes(results).map(|b| b.oracle.distances.hd95_px)),
+        hd95_mm: mean_if_all(boxes(results).map(|b| b.oracle.distances.hd95_mm)),
+        box_iou: mean(boxes(results).map(|b| b.oracle.box_iou)),
     }
 }
 

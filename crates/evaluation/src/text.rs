@@ -24,7 +24,9 @@ pub fn table(e: &Evaluation) -> String {
         "box IoU"
     );
     let oracle = format!("oracle box +{} px (not what counts)", e.oracle_margin_px);
-    for (name, r) in [("CAM box", &e.cam_box), (oracle.as_str(), &e.oracle_box)] {
+    let prediction = if e.oracle_box.is_some() { "CAM box" } else { "prediction" };
+    let rows = [Some((prediction, &e.cam_box)), e.oracle_box.as_ref().map(|row| (oracle.as_str(), row))];
+    for (name, r) in rows.into_iter().flatten() {
         let _ = writeln!(
             text,
             "{name:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
@@ -41,28 +43,24 @@ pub fn table(e: &Evaluation) -> String {
         ("control: whole image as box", &e.control_whole_image),
         ("control: central half as box", &e.control_central_half),
     ] {
-        let _ = writeln!(text, "{name:<34}{:>9}{:>9}", cell(blind.dice_all, 4), cell(blind.dice_liver, 4));
+        if let Some(blind) = blind {
+            let _ = writeln!(text, "{name:<34}{:>9}{:>9}", cell(blind.dice_all, 4), cell(blind.dice_liver, 4));
+        }
     }
-    let untouched = &e.untouched_weights;
-    let _ =
-        writeln!(text, "{:<34}{:>9}{:>9}", "untouched weights, oracle box", "", cell(untouched.oracle_dice_liver, 4));
-    let _ = writeln!(
-        text,
-        "{:<34}{:>9}{:>9}",
-        "untouched weights, whole image",
-        "",
-        cell(untouched.whole_image_dice_liver, 4)
-    );
+    if let Some(pretrained) = &e.untouched_weights {
+        for (name, dice) in [
+            ("pretrained weights, oracle box", pretrained.oracle_dice_liver),
+            ("pretrained weights, whole image", pretrained.whole_image_dice_liver),
+        ] {
+            let _ = writeln!(text, "{name:<34}{:>9}{:>9}", "", cell(dice, 4));
+        }
+    }
     let c = &e.counts;
-    let _ = writeln!(
-        text,
-        "classifier: accuracy {:.4}, AUC {}; empty CAM {}, missed {}, false positive {}",
-        e.classifier.accuracy,
-        cell(e.classifier.auc, 4),
-        c.empty_cam,
-        c.missed,
-        c.false_positive
-    );
+    if let Some(classifier) = &e.classifier {
+        let auc = cell(classifier.auc, 4);
+        let _ = write!(text, "classifier: accuracy {:.4}, AUC {auc}; empty CAM {}, ", classifier.accuracy, c.empty_cam);
+    }
+    let _ = writeln!(text, "missed {}, false positive {}", c.missed, c.false_positive);
     let _ = writeln!(
         text,
         "{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",

@@ -4,9 +4,9 @@
 //! adds it to the registry (`src/main.rs`). The configuration then says `classifier.kind = "tiny-convnet"`.
 
 use anyhow::{Result, ensure};
-use predictor::Registry;
 use stage_api::{Group, Mode, NamedTensor, Presence, PresenceClassifier};
 use tch::{Device, Kind, Tensor, no_grad};
+use trainer::registry::Registry;
 
 /// The registry of this workspace with the example in it.
 pub fn registry() -> Registry {
@@ -73,7 +73,7 @@ impl PresenceClassifier for TinyConvNet {
     fn tensors(&self) -> Vec<NamedTensor> {
         let named = |name: String, tensor: &Tensor| NamedTensor {
             name,
-            group: Group::Classifier,
+            group: Group::trainable("classifier"),
             tensor: tensor.shallow_clone(),
         };
         let layers = self.kernels.iter().zip(&self.biases).enumerate();

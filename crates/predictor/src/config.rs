@@ -1,7 +1,6 @@
 //! What decides a prediction: the sections of a run's configuration that training and prediction share.
 
 use cam_classifier::PromptSettings;
-use sam_segmenter::SegmenterSettings;
 use serde::{Deserialize, Serialize};
 use slice_store::Window;
 use std::path::PathBuf;
@@ -53,14 +52,23 @@ pub enum Normalization {
     Authors,
 }
 
-/// The SAM branch.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// The segmenter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SegmenterConfig {
-    /// Pretrained weights; absent: the LiteMedSAM file that `cargo xtask setup` installs.
+    /// Its name in the registry.
+    pub kind: String,
+    /// Pretrained weights; absent: the LiteMedSAM file that `cargo xtask setup` installs, if it is a SAM.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// How the model is built.
-    pub settings: SegmenterSettings,
+    /// Its own settings.
+    pub settings: toml::Table,
+}
+
+impl Default for SegmenterConfig {
+    fn default() -> Self {
+        Self { kind: "sam".into(), weights: None, settings: toml::Table::new() }
+    }
 }
 
 /// How masks are predicted.

@@ -21,7 +21,7 @@ use whole_file::Unfinished;
 const BATCH: usize = 4;
 
 /// To be raised where the encoder or the changes of slices come to give other embeddings for the same settings.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What decides the embeddings of a store's slices and their views, each a row of the store and the number of its change (0: the
 /// slice as it is). `changed_by` decides what the changed views are.
@@ -33,11 +33,9 @@ pub fn identity(
     changed_by: &Value,
     device: Device,
 ) -> Value {
-    let settings = &config.segmenter.settings;
     json!({
         "format": FORMAT,
-        "weights_sha256": model.segmenter.encoder_fingerprint(),
-        "encoder": (settings.family, settings.input_size, settings.precision),
+        "encoder": model.segmenter.encoder_identity(),
         // A GPU rounds in another way.
         "device": if device.is_cuda() { "cuda" } else { "cpu" },
         "store": store_checksum,

@@ -1,12 +1,12 @@
 //! A slice and what the encoder makes of it, each part made when it is first asked for, and once.
 
-use stage_api::{Adapters, ClassifierInput, Embedding, Features, Mode, PromptedSegmenter};
+use stage_api::{Adapters, ClassifierInput, Embedding, Features, Mode, Segmenter};
 use std::cell::OnceCell;
 use tch::Tensor;
 
 /// One slice on its way through the encoder.
 pub struct EncodedSlice<'a> {
-    segmenter: &'a dyn PromptedSegmenter,
+    segmenter: &'a dyn Segmenter,
     is_adapted: bool,
     image: Tensor,
     features: OnceCell<Features>,
@@ -15,9 +15,9 @@ pub struct EncodedSlice<'a> {
 }
 
 impl<'a> EncodedSlice<'a> {
-    /// Of one slice `[1, 1, H, H]`. `is_adapted` is what [`PromptedSegmenter::is_adapted`] says: it looks at every adapter,
+    /// Of one slice `[1, 1, H, H]`. `is_adapted` is what [`Segmenter::is_adapted`] says: it looks at every adapter,
     /// so it is asked once for many slices.
-    pub fn new(segmenter: &'a dyn PromptedSegmenter, is_adapted: bool, image: Tensor) -> Self {
+    pub fn new(segmenter: &'a dyn Segmenter, is_adapted: bool, image: Tensor) -> Self {
         let (features, untouched, adapted) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         Self { segmenter, is_adapted, image, features, untouched, adapted }
     }

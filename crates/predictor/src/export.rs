@@ -1,8 +1,8 @@
 //! A run's result, or pretrained weights, in formats that other programs read.
 
-use crate::config::{ModelConfig, Normalization};
+use crate::config::{ModelConfig, Normalization, SegmenterConfig};
 use crate::model::Model;
-use crate::registry::Registry;
+use crate::registry::{ModelRegistry, sam};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use run_record::checkpoint::Which;
@@ -10,6 +10,7 @@ use run_record::{RunRecord, Status};
 use sam_segmenter::{
     DensePrompt, Family, Notes, SamSegmenter, SegmenterSettings, TORCHSCRIPT_DECODER, TORCHSCRIPT_ENCODER,
 };
+use stage_api::Segmenter;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -55,13 +56,14 @@ impl Export {
         run: &Path,
         which: Which,
         (config, record): (&ModelConfig, &RunRecord),
-        registry: &Registry,
+        registry: &ModelRegistry,
     ) -> Result<Self> {
         if record.status != Status::Finished {
             let which = if which == Which::Last { "last" } else { "best" };
             eprintln!("note: '{}' is not finished: what is exported is its {which} checkpoint so far", run.display());
         }
         let model = Model::from_run(run, which, config, registry, Device::Cpu)?;
+        let segmenter = sam_of(&model, &config.segmenter).with_context(|| format!("'{}'", run.display()))?;
         let window = config.intensity.window;
         let notes = [
             ("run", record.name.clone()),
@@ -71,7 +73,7 @@ impl Export {
             ("window_width", window.width.to_string()),
             ("intensity", intensity(config.intensity.normalization).to_owned()),
         ];
-        Ok(Self { segmenter: model.segmenter, notes: with_version(notes) })
+        Ok(Self { segmenter, notes: with_version(notes) })
     }
 
     /// A file of weights as it is, or with adapters that were exported beside it.
@@ -150,6 +152,19 @@ impl Export {
         }
         Ok(())
     }
+}
+
+/// A model's segmenter as the SAM that it is.
+///
+/// # Errors
+/// If it is none.
+pub fn sam_of(model: &Model, config: &SegmenterConfig) -> Result<SamSegmenter> {
+    ensure!(config.kind == "sam", "its segmenter is a \"{}\", and only a SAM can be exported", config.kind);
+    let segmenter = sam(config, 0, Device::Cpu)?;
+    for (from, mut to) in model.segmenter.tensors().into_iter().zip(segmenter.tensors()) {
+        tch::no_grad(|| to.tensor.copy_(&from.tensor));
+    }
+    Ok(segmenter)
 }
 
 /// Where an export goes: as asked, or into the run's directory.

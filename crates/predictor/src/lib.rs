@@ -13,12 +13,14 @@ mod host;
 mod intensity;
 pub mod memory;
 mod model;
+mod no_classifier;
 pub mod predict;
 mod predictor;
 mod progress;
 mod registry;
 mod rules;
 mod volume;
+mod weights;
 
 pub use config::{
     ClassifierChoice, IntensityConfig, ModelConfig, Normalization, PredictionConfig, SegmenterConfig, VolumeConfig,
@@ -26,8 +28,9 @@ pub use config::{
 pub use encoded::EncodedSlice;
 pub use host::HostBatch;
 pub use intensity::Intensity;
-pub use model::{Model, untouched_segmenter, weights_path};
+pub use model::Model;
 pub use predictor::{Look, Predictor, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
 pub use progress::Ticker;
-pub use registry::{ClassifierFactory, Registry};
+pub use registry::{ClassifierFactory, ModelRegistry, SegmenterFactory, known, sam_settings};
 pub use volume::{StepMasks, VolumePrediction, VolumeSlices};
+pub use weights::weights_path;

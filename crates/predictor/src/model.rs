@@ -1,55 +1,69 @@
 //! Both branches as configured, new or from a checkpoint.
 
 use crate::checkpoint::load_weights;
-use crate::config::{ModelConfig, PredictionConfig, SegmenterConfig};
+use crate::config::{ModelConfig, PredictionConfig};
 use crate::predictor::Predictor;
-use crate::registry::Registry;
-use anyhow::{Context, Result, bail, ensure};
+use crate::registry::ModelRegistry;
+use crate::weights::weights_path;
+use anyhow::{Result, ensure};
 use cam_classifier::PromptSettings;
 use run_record::RunRecord;
 use run_record::checkpoint::{self, Which};
-use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_sampling::stream_seed;
-use stage_api::{Group, NamedTensor, PresenceClassifier, PromptedSegmenter};
-use std::path::{Path, PathBuf};
-use std::sync::Once;
-use tch::Device;
-
-/// Where `cargo xtask setup` puts the pretrained weights, from the workspace's root.
-const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
+use stage_api::{ClassifierInput, NamedTensor, PresenceClassifier, PromptKinds, Segmenter};
+use std::path::Path;
+use tch::{Device, Tensor};
 
 /// Both branches.
 pub struct Model {
     /// The classifier branch.
     pub classifier: Box<dyn PresenceClassifier>,
-    /// The SAM branch.
-    pub segmenter: SamSegmenter,
+    /// The segmenter.
+    pub segmenter: Box<dyn Segmenter>,
 }
 
 impl Model {
     /// Pretrained where there are weights, random by the seed where not.
-    pub fn new(config: &ModelConfig, registry: &Registry, device: Device) -> Result<Self> {
+    pub fn new(config: &ModelConfig, registry: &ModelRegistry, device: Device) -> Result<Self> {
         let classifier =
             registry.classifier(&config.classifier, stream_seed(config.seed, "init/classifier"), device)?;
-        let settings =
-            SegmenterSettings { seed: stream_seed(config.seed, "init/lora") >> 1, ..config.segmenter.settings.clone() };
-        let weights = weights_path(&config.segmenter)?;
-        let segmenter = SamSegmenter::load(&weights, &settings, device)?;
-        if let Some(how) = segmenter.read_from() {
-            // Training makes the model twice: to check the configuration, and to train it.
-            static SAID: Once = Once::new();
-            SAID.call_once(|| eprintln!("note: '{}': {how}", weights.display()));
-        }
-        let [channels, grid, _] = segmenter.embedding_shape();
-        if let Some(wanted) = classifier.embedding_channels().filter(|&wanted| wanted != channels) {
-            bail!(
-                "the classifier \"{}\" is set for embeddings of {wanted} channels, but those of '{}' have {channels} ({channels} × \
-                 {grid} × {grid}): `classifier.settings.input_channels = {channels}`, or leave it out",
-                config.classifier.kind,
-                weights.display()
+        let seed = stream_seed(config.seed, "init/lora") >> 1;
+        let segmenter = registry.segmenter(&config.segmenter, seed, device)?;
+        let model = Self { classifier, segmenter };
+        model.check(config)?;
+        Ok(model)
+    }
+
+    /// Whether the two fit each other.
+    fn check(&self, config: &ModelConfig) -> Result<()> {
+        let (classifier, segmenter) = (&config.classifier.kind, &config.segmenter.kind);
+        if self.segmenter.prompts() == PromptKinds::None {
+            let volume = &config.prediction.volume;
+            ensure!(
+                !volume.propagate && config.prediction.refinements == 0,
+                "`prediction.volume.propagate` and `prediction.refinements` prompt the segmenter with boxes, but the segmenter \
+                 \"{segmenter}\" takes no prompt"
+            );
+        } else {
+            ensure!(
+                classifier != "none",
+                "`classifier.kind` is \"none\", but the segmenter \"{segmenter}\" needs prompts: name a classifier"
             );
         }
-        Ok(Self { classifier, segmenter })
+        let wants_embedding = self.classifier.input() == ClassifierInput::Embedding;
+        match (self.segmenter.embedding_shape(), self.classifier.embedding_channels()) {
+            (None, _) => ensure!(
+                !wants_embedding,
+                "the classifier \"{classifier}\" reads embeddings, but the segmenter \"{segmenter}\" has none that it can read"
+            ),
+            (Some([channels, grid, _]), Some(wanted)) => ensure!(
+                wanted == channels,
+                "the classifier \"{classifier}\" is set for embeddings of {wanted} channels, but those of the segmenter have \
+                 {channels} ({channels} × {grid} × {grid}): `classifier.settings.input_channels = {channels}`, or leave it out"
+            ),
+            (Some(_), None) => {}
+        }
+        Ok(())
     }
 
     /// As a run's checkpoint left them. The pretrained file must be the one that the run began with.
@@ -57,14 +71,14 @@ impl Model {
         run: &Path,
         which: Which,
         config: &ModelConfig,
-        registry: &Registry,
+        registry: &ModelRegistry,
         device: Device,
     ) -> Result<Self> {
         let model = Self::new(config, registry, device)?;
         let recorded = RunRecord::load(run)?;
-        let found = model.segmenter.encoder_fingerprint();
-        if let Some(expected) = recorded.weights_sha256.filter(|expected| expected != found) {
-            bail!(
+        if let (Some(expected), Some(found)) = (&recorded.weights_sha256, model.segmenter.pretrained_sha256()) {
+            ensure!(
+                expected == found,
                 "the run '{}' began with pretrained weights of SHA-256 {expected}, but '{}' has {found}",
                 run.display(),
                 weights_path(&config.segmenter)?.display()
@@ -74,7 +88,8 @@ impl Model {
         if let Some(damage) = &found.instead_of {
             eprintln!("warning: {damage}: '{}', the one before it, is used", found.directory.display());
         }
-        let pretrained = model.segmenter.trainable_values();
+        let trainable = model.segmenter.tensors().into_iter().filter(|t| t.group.is_trainable());
+        let pretrained: Vec<Tensor> = trainable.map(|t| t.tensor.detach().copy()).collect();
         load_weights(&found.directory.join(checkpoint::WEIGHTS), &model.tensors())?;
         if config.prediction.trained_share < 1.0 {
             model.segmenter.interpolate(&pretrained, config.prediction.trained_share);
@@ -86,44 +101,13 @@ impl Model {
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let tagged = |stage: &str, t: NamedTensor| NamedTensor { name: format!("{stage}.{}", t.name), ..t };
         let segmenter = self.segmenter.tensors().into_iter();
-        let segmenter = segmenter.filter(|t| is_of_segmenter(t.group));
+        let segmenter = segmenter.filter(|t| t.group.is_saved());
         let classifier = self.classifier.tensors().into_iter().map(|t| tagged("classifier", t));
         classifier.chain(segmenter.map(|t| tagged("segmenter", t))).collect()
     }
 
     /// The prediction path over both.
     pub fn predictor<'a>(&'a self, prompt: &'a PromptSettings, prediction: &'a PredictionConfig) -> Predictor<'a> {
-        Predictor { classifier: self.classifier.as_ref(), segmenter: &self.segmenter, prompt, prediction }
+        Predictor { classifier: self.classifier.as_ref(), segmenter: self.segmenter.as_ref(), prompt, prediction }
     }
-}
-
-/// Whether it is a part of the segmenter that can be trained.
-fn is_of_segmenter(group: Group) -> bool {
-    matches!(group, Group::Lora | Group::PromptEncoder | Group::Decoder)
-}
-
-/// The SAM branch as its pretrained file has it, for comparison.
-pub fn untouched_segmenter(config: &SegmenterConfig, device: Device) -> Result<SamSegmenter> {
-    let settings = SegmenterSettings { lora_rank: 0, ..config.settings.clone() };
-    Ok(SamSegmenter::load(&weights_path(config)?, &settings, device)?)
-}
-
-/// The configured file, or the installed one, looked for from the working directory upward.
-pub fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {
-    if let Some(path) = config.weights.clone().or_else(|| std::env::var_os("SAM_MIX_WEIGHTS").map(PathBuf::from)) {
-        ensure!(
-            path.is_file(),
-            "the pretrained weights '{}' are not there: fetch them, or name another file with --weights FILE \
-             (docs/how-to/other-checkpoints.md says which load)",
-            path.display()
-        );
-        return Ok(path);
-    }
-    let start = std::env::current_dir().context("the working directory can't be read")?;
-    start.ancestors().map(|d| d.join(INSTALLED_WEIGHTS)).find(|p| p.is_file()).with_context(|| {
-        format!(
-            "the pretrained weights '{INSTALLED_WEIGHTS}' are not there: `cargo xtask setup` installs them; \
-             --weights FILE (or segmenter.weights in the configuration) takes others"
-        )
-    })
 }

@@ -5,7 +5,7 @@
 
 use crate::config::PredictionConfig;
 use cam_classifier::{CamPrompt, PromptSettings, cam_prompts};
-use stage_api::{BoxPrompt, Embedding, Mode, PresenceClassifier, PromptedSegmenter, Prompts, sent};
+use stage_api::{BoxPrompt, Embedding, Mode, PresenceClassifier, PromptKinds, Prompts, Segmenter, sent};
 use tch::{Device, Kind, Tensor};
 
 /// Margin of the box around a mask when it prompts once more, in pixels.
@@ -16,7 +16,7 @@ pub struct Predictor<'a> {
     /// The classifier branch.
     pub classifier: &'a dyn PresenceClassifier,
     /// The SAM branch.
-    pub segmenter: &'a dyn PromptedSegmenter,
+    pub segmenter: &'a dyn Segmenter,
     /// From activation map to prompt.
     pub prompt: &'a PromptSettings,
     /// Presence threshold, refinements, rules of the volume.
@@ -83,6 +83,9 @@ impl Predictor<'_> {
 
     /// The mask for the CAM's own box.
     pub(crate) fn for_prompt(&self, embedding: &Embedding, prompt: &CamPrompt) -> ScoredMask {
+        if self.segmenter.prompts() == PromptKinds::None {
+            return best_scored(self.segmenter, embedding, &Prompts::default());
+        }
         scored_mask_for_box(self.segmenter, embedding, prompt.bounds, Some(cam_mask(embedding, prompt)))
     }
 
@@ -101,7 +104,7 @@ impl Predictor<'_> {
 
 /// The best-scored mask of one embedded slice for one box, row-major, 0 or 1.
 pub fn mask_for_box(
-    segmenter: &dyn PromptedSegmenter,
+    segmenter: &dyn Segmenter,
     embedding: &Embedding,
     bounds: BoxPrompt,
     cam_mask: Option<Tensor>,
@@ -111,13 +114,16 @@ pub fn mask_for_box(
 
 /// The best-scored mask of one embedded slice for one box.
 pub(crate) fn scored_mask_for_box(
-    segmenter: &dyn PromptedSegmenter,
+    segmenter: &dyn Segmenter,
     embedding: &Embedding,
     bounds: BoxPrompt,
     cam_mask: Option<Tensor>,
 ) -> ScoredMask {
-    let prompts = Prompts { boxes: Some(vec![bounds]), cam_mask, ..Prompts::default() };
-    let masks = tch::no_grad(|| segmenter.decode(embedding, &prompts, segmenter.default_choice()));
+    best_scored(segmenter, embedding, &Prompts { boxes: Some(vec![bounds]), cam_mask, ..Prompts::default() })
+}
+
+fn best_scored(segmenter: &dyn Segmenter, embedding: &Embedding, prompts: &Prompts) -> ScoredMask {
+    let masks = tch::no_grad(|| segmenter.decode(embedding, prompts, segmenter.default_choice()));
     let best = masks.scores.argmax(1, false).int64_value(&[0]);
     let mask = masks.logits.select(1, best).gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
     ScoredMask { mask: Vec::try_from(&mask).unwrap_or_default(), score: masks.scores.double_value(&[0, best]) }

@@ -1,24 +1,33 @@
-//! The stages by name: where an experiment's own classifier is added.
+//! Classifiers and segmenters by name.
 
-use crate::config::ClassifierChoice;
-use anyhow::{Context, Result, bail};
+use crate::config::{ClassifierChoice, SegmenterConfig};
+use crate::no_classifier::NoClassifier;
+use crate::weights::weights_path;
+use anyhow::{Context, Result};
 use cam_classifier::{EmbeddingClassifier, EmbeddingSettings, ResNetClassifier, ResNetSettings};
-use stage_api::PresenceClassifier;
+use sam_segmenter::{SamSegmenter, SegmenterSettings};
+use stage_api::{PresenceClassifier, Segmenter};
 use std::collections::BTreeMap;
+use std::sync::Once;
 use tch::Device;
 
 /// Builds a classifier from its settings table, a seed and a device.
 pub type ClassifierFactory = fn(&toml::Table, u64, Device) -> Result<Box<dyn PresenceClassifier>>;
 
-/// The classifiers that a configuration can name.
-pub struct Registry {
+/// Builds a segmenter from `[segmenter]`, a seed and a device.
+pub type SegmenterFactory = fn(&SegmenterConfig, u64, Device) -> Result<Box<dyn Segmenter>>;
+
+/// The classifiers and segmenters that a configuration can name.
+pub struct ModelRegistry {
     classifiers: BTreeMap<String, ClassifierFactory>,
+    segmenters: BTreeMap<String, SegmenterFactory>,
 }
 
-impl Default for Registry {
+impl Default for ModelRegistry {
     /// The stages of this workspace.
     fn default() -> Self {
-        Self { classifiers: BTreeMap::new() }
+        Self { classifiers: BTreeMap::new(), segmenters: BTreeMap::new() }
+            .with_classifier("none", |_, _, _| Ok(Box::new(NoClassifier)))
             .with_classifier("resnet", |settings, seed, device| {
                 let settings: ResNetSettings = settings.clone().try_into().context("in [classifier.settings]")?;
                 Ok(Box::new(ResNetClassifier::new(&settings, seed, device)?))
@@ -27,14 +36,22 @@ impl Default for Registry {
                 let settings: EmbeddingSettings = settings.clone().try_into().context("in [classifier.settings]")?;
                 Ok(Box::new(EmbeddingClassifier::new(&settings, seed, device)?))
             })
+            .with_segmenter("sam", |config, seed, device| Ok(Box::new(sam(config, seed, device)?)))
     }
 }
 
-impl Registry {
+impl ModelRegistry {
     /// Adds a classifier: `classifier.kind = "<name>"` then chooses it.
     #[must_use]
     pub fn with_classifier(mut self, name: &str, factory: ClassifierFactory) -> Self {
         self.classifiers.insert(name.into(), factory);
+        self
+    }
+
+    /// Adds a segmenter: `segmenter.kind = "<name>"` then chooses it.
+    #[must_use]
+    pub fn with_segmenter(mut self, name: &str, factory: SegmenterFactory) -> Self {
+        self.segmenters.insert(name.into(), factory);
         self
     }
 
@@ -45,10 +62,40 @@ impl Registry {
         seed: u64,
         device: Device,
     ) -> Result<Box<dyn PresenceClassifier>> {
-        let Some(factory) = self.classifiers.get(&choice.kind) else {
-            let known: Vec<&str> = self.classifiers.keys().map(String::as_str).collect();
-            bail!("classifier.kind is \"{}\", expected one of: {}", choice.kind, known.join(", "));
-        };
-        factory(&choice.settings, seed, device)
+        known("classifier.kind", &self.classifiers, &choice.kind)?(&choice.settings, seed, device)
     }
+
+    /// Builds the configured segmenter.
+    pub fn segmenter(&self, config: &SegmenterConfig, seed: u64, device: Device) -> Result<Box<dyn Segmenter>> {
+        known("segmenter.kind", &self.segmenters, &config.kind)?(config, seed, device)
+    }
+}
+
+/// What is registered under a name.
+///
+/// # Errors
+/// Lists the names there are.
+pub fn known<'a, T>(key: &str, all: &'a BTreeMap<String, T>, name: &str) -> Result<&'a T> {
+    all.get(name).with_context(|| {
+        let known: Vec<&str> = all.keys().map(String::as_str).collect();
+        format!("{key} is \"{name}\", expected one of: {}", known.join(", "))
+    })
+}
+
+/// The settings of a SAM in `[segmenter]`; the seed is the run's.
+pub fn sam_settings(config: &SegmenterConfig) -> Result<SegmenterSettings> {
+    config.settings.clone().try_into().context("in [segmenter.settings]")
+}
+
+/// A SAM as `[segmenter]` has it.
+pub(crate) fn sam(config: &SegmenterConfig, seed: u64, device: Device) -> Result<SamSegmenter> {
+    let settings = SegmenterSettings { seed, ..sam_settings(config)? };
+    let weights = weights_path(config)?;
+    let segmenter = SamSegmenter::load(&weights, &settings, device)?;
+    if let Some(how) = segmenter.read_from() {
+        // Training makes the model twice: to check the configuration, and to train it.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| eprintln!("note: '{}': {how}", weights.display()));
+    }
+    Ok(segmenter)
 }

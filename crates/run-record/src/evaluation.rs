@@ -98,7 +98,8 @@ pub struct VolumeResults {
     pub dice_liver: Option<f64>,
 }
 
-/// All results of one split: `evaluation/<split>.json`, and what `--json` prints.
+/// All results of one split: `evaluation/<split>.json`, and what `--json` prints. Of a segmenter that takes no prompt there are no
+/// rows that compare prompts, and of a run without classifier none of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// `test`, `validation`, or for a store that the run was not trained on, the name of its data set.
@@ -113,21 +114,21 @@ pub struct Evaluation {
     /// What counts: no ground truth.
     pub cam_box: BoxResults,
     /// With true boxes, over the slices with the target; never what counts.
-    pub oracle_box: BoxResults,
+    pub oracle_box: Option<BoxResults>,
     /// The classifier.
-    pub classifier: ClassifierResults,
+    pub classifier: Option<ClassifierResults>,
     /// Counts.
     pub counts: Counts,
     /// The way to `cam_box`, step by step.
     #[serde(default)]
     pub steps: Vec<StepResults>,
     /// Control: the trained model with the whole image as box.
-    pub control_whole_image: BlindBoxResults,
+    pub control_whole_image: Option<BlindBoxResults>,
     /// Control: the trained model with the image's central half as box.
     #[serde(default)]
-    pub control_central_half: BlindBoxResults,
+    pub control_central_half: Option<BlindBoxResults>,
     /// Control: the pretrained weights as they came.
-    pub untouched_weights: UntouchedResults,
+    pub untouched_weights: Option<UntouchedResults>,
     /// Pixels by which the oracle's box is larger than the tight one.
     pub oracle_margin_px: f32,
     /// Volumes.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sam_segmenter::{
     DensePrompt, Family, LoraTarget, Notes, SamSegmenter, SegmenterSettings, TORCHSCRIPT_DECODER, TORCHSCRIPT_ENCODER,
 };
-use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

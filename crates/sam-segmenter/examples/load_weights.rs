@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use sam_segmenter::{Family, SamSegmenter, SegmenterSettings};
-use stage_api::PromptedSegmenter;
+use stage_api::Segmenter;
 use tch::Device;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "the tests use the rest")]
 mod formula;
 
+use sam_segmenter::groups::ENCODER;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sam_segmenter::{Family, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, BoxPrompt, Embedding, Group, MaskChoice, Mode, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Prompts, Segmenter};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// Compares a model with what the official code made of it.
@@ -78,7 +79,7 @@ fn inference(comparison: &mut Comparison, model: &SamSegmenter, side: i64, devic
 /// Gradients of Dice loss; adapters by formula.
 fn step(comparison: &mut Comparison, model: &SamSegmenter, side: i64, device: Device) {
     let tensors: BTreeMap<String, Tensor> =
-        model.tensors().into_iter().filter(|t| t.group != Group::Encoder).map(|t| (t.name, t.tensor)).collect();
+        model.tensors().into_iter().filter(|t| t.group != ENCODER).map(|t| (t.name, t.tensor)).collect();
     for (name, tensor) in tensors.iter().filter(|(name, _)| name.contains("lora_")) {
         tch::no_grad(|| tensor.shallow_clone().copy_(&formula::tensor(name, &tensor.size())));
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use sam_segmenter::{Family, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 const USAGE: &str = "usage: sam_infer lite {decoder,volume} --weights FILE [--prompts N] [--masks single|three] [--slices N] \

@@ -10,12 +10,13 @@
 //! the way back to adapters of rank 8 on queries and values and to the decoder, and an AdamW update of both. The time is the
 //! median of the runs behind the first; the memory is the most that the process had.
 
+use sam_segmenter::groups::{DECODER, LORA};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use sam_segmenter::{Family, Memory, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, BoxPrompt, Embedding, Group, MaskChoice, Mode, Precision, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Reduction, Tensor};
 
 fn main() {
@@ -30,7 +31,7 @@ fn main() {
         .tensors()
         .into_iter()
         .filter_map(|t| match t.group {
-            Group::Lora | Group::Decoder => Some(t.tensor),
+            LORA | DECODER => Some(t.tensor),
             _ => {
                 let _ = t.tensor.set_requires_grad(false);
                 None

@@ -3,7 +3,8 @@
 //! Each object knows its image: `P` objects are `P` decodings (the official code pairs each object with each image). What is
 //! wanted of an image alone is computed once for all of its objects.
 
-use stage_api::{Group, MaskChoice, sent};
+use crate::groups::DECODER;
+use stage_api::{MaskChoice, sent};
 use tch::{Device, Kind, Tensor};
 
 use crate::architecture::EMBEDDING;
@@ -31,7 +32,7 @@ pub(crate) struct MaskDecoder {
 
 impl MaskDecoder {
     pub(crate) fn take(weights: &mut Weights) -> Self {
-        let mut scope = Scope::new(weights, "mask_decoder", Group::Decoder);
+        let mut scope = Scope::new(weights, "mask_decoder", DECODER);
         let [first, second] = UPSCALED;
         let tokens = MASK_TOKENS as i64;
         Self {

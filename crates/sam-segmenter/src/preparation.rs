@@ -3,7 +3,8 @@
 use stage_api::{SliceSize, sent};
 use tch::{Device, Tensor};
 
-use crate::architecture::{InputNormalization, SamArchitecture};
+use crate::architecture::SamArchitecture;
+use crate::family::InputNormalization;
 
 /// SAM's, of red, green and blue in 0 to 255.
 const PIXEL_MEAN: [f64; 3] = [123.675, 116.28, 103.53];

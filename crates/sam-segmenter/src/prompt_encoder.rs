@@ -1,6 +1,7 @@
 //! SAM's prompt encoder: points, boxes and masks to the decoder's tokens and to a map that is added to the embedding.
 
-use stage_api::{BoxPrompt, Group, Prompts, SliceSize, sent};
+use crate::groups::{BUFFER, PROMPT_ENCODER};
+use stage_api::{BoxPrompt, Prompts, SliceSize, sent};
 use tch::{Device, Kind, Tensor};
 
 use crate::architecture::{EMBEDDING, SamArchitecture};
@@ -48,10 +49,9 @@ pub(crate) struct EncodedPrompts {
 
 impl PromptEncoder {
     pub(crate) fn take(weights: &mut Weights, architecture: &SamArchitecture, dense: DensePrompt) -> Self {
-        let mut scope = Scope::new(weights, "prompt_encoder", Group::PromptEncoder);
+        let mut scope = Scope::new(weights, "prompt_encoder", PROMPT_ENCODER);
         let vector = [1, EMBEDDING];
-        let frequencies =
-            scope.take_as("pe_layer.positional_encoding_gaussian_matrix", &[2, EMBEDDING / 2], Group::Buffer);
+        let frequencies = scope.take_as("pe_layer.positional_encoding_gaussian_matrix", &[2, EMBEDDING / 2], BUFFER);
         Self {
             input_size: architecture.input_size,
             grid: architecture.grid(),
@@ -64,7 +64,7 @@ impl PromptEncoder {
                 DensePrompt::Embedding => Dense::Embedding(weights.add(
                     CAM_EMBEDDING,
                     &Tensor::zeros(vector, (Kind::Float, Device::Cpu)),
-                    Group::PromptEncoder,
+                    PROMPT_ENCODER,
                 )),
                 DensePrompt::MaskInput { strength } => Dense::MaskInput(strength),
                 DensePrompt::None => Dense::None,

@@ -5,19 +5,19 @@ mod unknown;
 
 use std::path::Path;
 
-use stage_api::{
-    Adapters, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, PromptedSegmenter, Prompts,
-};
+use stage_api::{Adapters, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, PromptKinds, Prompts, Segmenter};
 use tch::{Device, Tensor};
 
-use crate::architecture::{EMBEDDING, EncoderArchitecture, Family, SamArchitecture};
+use crate::architecture::{EMBEDDING, EncoderArchitecture, SamArchitecture};
 use crate::checkpoint::{Place, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
+use crate::family::Family;
+use crate::groups::LORA;
 use crate::mask_decoder::MaskDecoder;
 use crate::preparation::{prepare, restore};
 use crate::prompt_encoder::PromptEncoder;
-use crate::settings::SegmenterSettings;
+use crate::settings::{DensePrompt, SegmenterSettings};
 
 pub use self::export::Notes;
 use self::unknown::unknown_encoder;
@@ -84,12 +84,7 @@ impl SamSegmenter {
         (!place.is_empty()).then(|| format!("the weights were read{place}"))
     }
 
-    /// SHA-256 of the file of weights, in lower-case hexadecimal: what a run records of its frozen encoder.
-    pub fn encoder_fingerprint(&self) -> &str {
-        &self.weights_sha256
-    }
-
-    /// [`PromptedSegmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
+    /// [`Segmenter::features`] of what the encoder itself wants to see, `[B, 1 or 3, S, S]`: to be compared with other
     /// implementations on the same numbers. One channel stands for three equal ones.
     pub fn features_of_input(&self, input: &Tensor) -> Features {
         let side = self.architecture.input_size as usize;
@@ -104,48 +99,17 @@ impl SamSegmenter {
         tch::no_grad(|| self.encoder.by_layer(&features.tensor, pass))
     }
 
-    /// What every embedding of a slice is, `[C, g, g]`.
-    pub fn embedding_shape(&self) -> [i64; 3] {
-        let grid = self.architecture.grid();
-        [EMBEDDING, grid, grid]
-    }
-
-    /// A copy of all values that can be trained, for [`Self::interpolate`].
-    pub fn trainable_values(&self) -> Vec<Tensor> {
-        self.trainable().map(|t| t.tensor.detach().copy()).collect()
-    }
-
-    /// Puts the model between what it was when `pretrained` was copied of it, its adapters without effect as in every new
-    /// model, and what it is: 0 is the former, 1 the latter. Prompt encoder and decoder are interpolated value by value, an
-    /// adapted map by what it does, `W + share · s · B · A`: for that, `B` alone is scaled.
-    ///
-    /// # Panics
-    /// If the values are of another model.
-    pub fn interpolate(&self, pretrained: &[Tensor], share: f64) {
-        assert_eq!(self.trainable().count(), pretrained.len(), "values of another model");
-        tch::no_grad(|| {
-            for (t, before) in self.trainable().zip(pretrained) {
-                let mut tensor = t.tensor.shallow_clone();
-                match t.group {
-                    Group::Lora if is_second_factor(t) => drop(tensor.g_mul_scalar_(share)),
-                    Group::Lora => {}
-                    _ => drop(tensor.lerp_(before, 1.0 - share)),
-                }
-            }
-        });
-    }
-
-    fn trainable(&self) -> impl Iterator<Item = &NamedTensor> {
-        self.tensors.iter().filter(|t| matches!(t.group, Group::Lora | Group::PromptEncoder | Group::Decoder))
-    }
-
     /// The settings that the model was built with.
     pub fn settings(&self) -> &SegmenterSettings {
         &self.settings
     }
 }
 
-impl PromptedSegmenter for SamSegmenter {
+impl Segmenter for SamSegmenter {
+    fn prompts(&self) -> PromptKinds {
+        if self.settings.dense_prompt == DensePrompt::None { PromptKinds::Box } else { PromptKinds::BoxAndMask }
+    }
+
     fn features(&self, slices: &Tensor) -> Features {
         let (_, _, height, width) = slices.size4().expect("slices are [B, 1, H, W]");
         let tensor = tch::no_grad(|| self.encoder.features(&prepare(slices, &self.architecture)));
@@ -180,11 +144,48 @@ impl PromptedSegmenter for SamSegmenter {
             |t: &NamedTensor| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() };
         self.tensors.iter().map(copy).collect()
     }
+
+    fn encoder_groups(&self) -> &'static [&'static str] {
+        &[LORA.name]
+    }
+
+    fn embedding_shape(&self) -> Option<[i64; 3]> {
+        let grid = self.architecture.grid();
+        Some([EMBEDDING, grid, grid])
+    }
+
+    fn pretrained_sha256(&self) -> Option<&str> {
+        Some(&self.weights_sha256)
+    }
+
+    fn encoder_identity(&self) -> String {
+        let SegmenterSettings { family, input_size, precision, .. } = &self.settings;
+        format!("{} {family:?} {input_size:?} {precision:?}", self.weights_sha256)
+    }
+
+    /// The adapters, without effect in every new model, are interpolated by what they do, `W + share · s · B · A`: for that, `B`
+    /// alone is scaled. Prompt encoder and decoder go value by value.
+    ///
+    /// # Panics
+    /// If the values are of another model.
+    fn interpolate(&self, pretrained: &[Tensor], share: f64) {
+        assert_eq!(trainable(&self.tensors).count(), pretrained.len(), "values of another model");
+        tch::no_grad(|| {
+            for (t, before) in trainable(&self.tensors).zip(pretrained) {
+                let mut tensor = t.tensor.shallow_clone();
+                match t.group {
+                    LORA if is_second_factor(t) => drop(tensor.g_mul_scalar_(share)),
+                    LORA => {}
+                    _ => drop(tensor.lerp_(before, 1.0 - share)),
+                }
+            }
+        });
+    }
 }
 
 /// Whether it is an adapter's `B`.
 fn is_second_factor(t: &NamedTensor) -> bool {
-    t.group == Group::Lora && t.name.contains("lora_b")
+    t.group == LORA && t.name.contains("lora_b")
 }
 
 /// For each object the image that it is in, of so many.
@@ -250,4 +251,8 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
     };
     let input_size = settings.input_size.or(file.record().input_size);
     SamArchitecture::new(family, encoder, input_size).map_err(|what| WeightsError::malformed(path, what))
+}
+
+fn trainable(tensors: &[NamedTensor]) -> impl Iterator<Item = &NamedTensor> {
+    tensors.iter().filter(|t| t.group.is_trainable())
 }

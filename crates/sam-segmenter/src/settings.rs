@@ -5,9 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use stage_api::{MaskChoice, Precision};
 
-use crate::architecture::Family;
 use crate::checkpoint::StateFile;
 use crate::error::WeightsError;
+use crate::family::Family;
+use crate::lora_target::LoraTarget;
 
 /// Settings of [`SamSegmenter`](crate::SamSegmenter).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct SegmenterSettings {
     pub memory: Memory,
     /// What becomes of [`Prompts::cam_mask`](stage_api::Prompts::cam_mask).
     pub dense_prompt: DensePrompt,
-    /// Which masks [`default_choice`](stage_api::PromptedSegmenter::default_choice) names; `None` leaves it to the
+    /// Which masks [`default_choice`](stage_api::Segmenter::default_choice) names; `None` leaves it to the
     /// checkpoint's family. LiteMedSAM's decoder was trained with the single-mask token.
     #[serde(with = "mask_choice", skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskChoice>,
@@ -96,48 +97,6 @@ impl Default for SegmenterSettings {
             precision: Precision::F32,
             seed: 0,
         }
-    }
-}
-
-/// A linear map of an attention block that can have an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LoraTarget {
-    /// Queries.
-    Q,
-    /// Keys.
-    K,
-    /// Values.
-    V,
-    /// The map behind attention.
-    Proj,
-    /// Both maps of the perceptron.
-    Mlp,
-}
-
-impl LoraTarget {
-    /// All of them, in the order in which they are listed.
-    pub(crate) const ALL: [Self; 5] = [Self::Q, Self::K, Self::V, Self::Proj, Self::Mlp];
-
-    /// The name in configurations and files.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-            Self::Proj => "proj",
-            Self::Mlp => "mlp",
-        }
-    }
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|target| target.name() == name)
-    }
-
-    /// `q,v`.
-    pub(crate) fn list(targets: &[Self]) -> String {
-        let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
-        names.join(",")
     }
 }
 

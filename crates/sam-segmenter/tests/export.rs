@@ -15,7 +15,7 @@ use formula::Shapes;
 use sam_segmenter::{
     DensePrompt, Family, LoraTarget, Notes, SamSegmenter, SegmenterSettings, TORCHSCRIPT_DECODER, TORCHSCRIPT_ENCODER,
 };
-use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Prompts, Segmenter};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 /// Largest difference between a model and its copy.

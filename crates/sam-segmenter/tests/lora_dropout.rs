@@ -8,7 +8,7 @@ mod formula;
 
 use common::{assert_close, model, named};
 use sam_segmenter::{Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, Mode, PromptedSegmenter};
+use stage_api::{Adapters, Mode, Segmenter};
 use tch::{Kind, Tensor};
 
 #[test]

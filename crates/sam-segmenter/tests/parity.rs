@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use common::assert_close;
 
 use sam_segmenter::{LoraInit, Notes, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Precision, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 const STRIDE_EMBEDDING: i64 = 211;

@@ -3,8 +3,9 @@
 mod common;
 
 use common::{assert_close, model, named, weights};
+use sam_segmenter::groups::{DECODER, LORA, PROMPT_ENCODER};
 use sam_segmenter::{DensePrompt, SamSegmenter, SegmenterSettings};
-use stage_api::{BoxPrompt, Embedding, Group, MaskChoice, PromptedSegmenter, Prompts};
+use stage_api::{BoxPrompt, Embedding, MaskChoice, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 fn load(test: &str, dense_prompt: DensePrompt) -> Option<SamSegmenter> {
@@ -289,12 +290,12 @@ fn every_tensor_of_the_file_is_listed_in_its_group() {
     assert_eq!(tensors.len(), 435 + 40 + 1);
     let names: std::collections::BTreeSet<_> = tensors.iter().map(|t| &t.name).collect();
     assert_eq!(names.len(), tensors.len());
-    assert_eq!((count(Group::Lora), values(Group::Lora)), (40, 59_392));
+    assert_eq!((count(LORA), values(LORA)), (40, 59_392));
     // The reference's mask decoder and prompt encoder, the latter with the CAM's vector of 256.
-    assert_eq!(values(Group::Decoder), 4_058_340);
-    assert_eq!(values(Group::PromptEncoder), 6_220 + 256);
+    assert_eq!(values(DECODER), 4_058_340);
+    assert_eq!(values(PROMPT_ENCODER), 6_220 + 256);
     for t in &tensors {
-        assert_eq!(t.tensor.requires_grad(), !matches!(t.group, Group::Encoder | Group::Buffer), "{}", t.name);
+        assert_eq!(t.tensor.requires_grad(), t.group.is_trainable(), "{}", t.name);
     }
-    assert_eq!(model.encoder_fingerprint(), "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76");
+    assert_eq!(model.pretrained_sha256(), Some("79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"));
 }

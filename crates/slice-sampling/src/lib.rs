@@ -13,4 +13,4 @@ pub use error::SamplingError;
 pub use random::stream_seed;
 pub use select::{SamplingSettings, Selection, select};
 pub use split::{Split, SplitRule, split_patients};
-pub use subset::{SubsetStrategy, UniformSubset, keep_middle, strategy};
+pub use subset::{SubsetStrategy, UniformSubset, keep_middle};

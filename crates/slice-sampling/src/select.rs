@@ -1,6 +1,6 @@
 //! The whole choice of a run, and its file.
 
-use crate::{SamplingError, Split, SplitRule, keep_middle, split_patients, strategy};
+use crate::{SamplingError, Split, SplitRule, SubsetStrategy, keep_middle, split_patients};
 use serde::{Deserialize, Serialize};
 use slice_store::{SliceId, SliceRecord};
 use std::io::Write;
@@ -59,8 +59,13 @@ pub struct Selection {
     pub test: Vec<SliceId>,
 }
 
-/// Chooses. `records` are a store's, sorted by case and index.
-pub fn select(records: &[SliceRecord], settings: &SamplingSettings, seed: u64) -> Result<Selection, SamplingError> {
+/// Chooses. `records` are a store's, sorted by case and index; `strategy` is the one that the settings name.
+pub fn select(
+    records: &[SliceRecord],
+    settings: &SamplingSettings,
+    strategy: &dyn SubsetStrategy,
+    seed: u64,
+) -> Result<Selection, SamplingError> {
     let refuse =
         |key, found: String, expected: &str| Err(SamplingError::Setting { key, found, expected: expected.into() });
     if !(settings.keep_rate > 0.0 && settings.keep_rate <= 1.0) {
@@ -77,7 +82,7 @@ pub fn select(records: &[SliceRecord], settings: &SamplingSettings, seed: u64) -
         records.iter().filter(|r| patients.contains(&r.patient)).collect()
     };
     let train = keep_middle(&of(&split.train), settings.keep_rate);
-    let labelled = strategy(&settings.strategy)?.choose(&train, settings.labelled, seed)?;
+    let labelled = strategy.choose(&train, settings.labelled, seed)?;
     let mut comparable = of(&split.validation);
     comparable.retain(|record| record.has_mask());
     let validation = evenly(&comparable, settings.validation_slices);

@@ -29,18 +29,6 @@ impl SubsetStrategy for UniformSubset {
     }
 }
 
-/// A strategy by its name in the configuration.
-pub fn strategy(name: &str) -> Result<Box<dyn SubsetStrategy>, SamplingError> {
-    match name {
-        "uniform" => Ok(Box::new(UniformSubset)),
-        other => Err(SamplingError::Setting {
-            key: "strategy",
-            found: format!("\"{other}\""),
-            expected: "\"uniform\"".into(),
-        }),
-    }
-}
-
 /// The middle share of each volume's slices, in `(0, 1]`; at least one slice of each.
 pub fn keep_middle<'a>(records: &[&'a SliceRecord], keep_rate: f64) -> Vec<&'a SliceRecord> {
     let mut cases: BTreeMap<&str, usize> = BTreeMap::new();

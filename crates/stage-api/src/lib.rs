@@ -60,32 +60,62 @@ pub fn sent(host: &Tensor, device: Device) -> Tensor {
     host.internal_pin_memory(device).to_device_(device, host.kind(), true, false)
 }
 
-/// A parameter or buffer of a stage, under a name that is unique within the stage and stable between versions.
+/// A parameter or statistic of a stage, under a name that is unique within the stage and stable between versions.
 #[derive(Debug)]
 pub struct NamedTensor {
     /// Dotted path, for example `layer3.0.conv1.weight`.
     pub name: String,
-    /// The part of the model that it belongs to; the trainer chooses what to train by it.
+    /// The part of the stage that it belongs to, and what becomes of it in training.
     pub group: Group,
     /// The tensor itself, shared with the model: writing to it (under `no_grad`) changes the model.
     pub tensor: Tensor,
 }
 
-/// The part of a stage that a tensor belongs to.
+/// A part of a stage, by a name that the stage gives: configurations choose learning rates by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Group {
-    /// The presence classifier's parameters.
-    Classifier,
-    /// The low-rank adapters in the image encoder.
-    Lora,
-    /// The image encoder's own parameters.
-    Encoder,
-    /// The prompt encoder, with the dense CAM prompt's vector.
-    PromptEncoder,
-    /// The mask decoder.
-    Decoder,
-    /// State that is saved but not trained (running means and variances).
-    Buffer,
+pub struct Group {
+    /// For example `decoder`.
+    pub name: &'static str,
+    /// What becomes of its tensors in training.
+    pub role: Role,
+}
+
+/// What becomes of a tensor in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Trained and saved.
+    Trainable,
+    /// Saved, and changed by forward passes in training alone: running means and variances.
+    Statistics,
+    /// Neither: it comes from the pretrained file.
+    Frozen,
+}
+
+impl Group {
+    /// Parameters that can be trained.
+    pub const fn trainable(name: &'static str) -> Self {
+        Self { name, role: Role::Trainable }
+    }
+
+    /// Running statistics.
+    pub const fn statistics(name: &'static str) -> Self {
+        Self { name, role: Role::Statistics }
+    }
+
+    /// What stays as its pretrained file has it.
+    pub const fn frozen(name: &'static str) -> Self {
+        Self { name, role: Role::Frozen }
+    }
+
+    /// Whether a checkpoint holds it.
+    pub fn is_saved(self) -> bool {
+        self.role != Role::Frozen
+    }
+
+    /// Whether it can be trained.
+    pub fn is_trainable(self) -> bool {
+        self.role == Role::Trainable
+    }
 }
 
 /// What the classifier says of a batch of slices.
@@ -302,8 +332,23 @@ pub enum Adapters {
     Off,
 }
 
-/// The segmentation branch: a slice and its prompts to masks.
-pub trait PromptedSegmenter {
+/// Which prompts a segmenter needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptKinds {
+    /// None: it segments a slice by itself, and trains and predicts without a classifier.
+    None,
+    /// A box for each object.
+    Box,
+    /// A box, and the CAM's mask beside it.
+    BoxAndMask,
+}
+
+/// The segmentation branch: a slice, and its prompts where it needs any, to masks.
+pub trait Segmenter {
+    /// What [`Self::decode`] needs. The trainer makes prompts, and evaluation has the rows that compare them, accordingly.
+    fn prompts(&self) -> PromptKinds;
+
     /// The frozen first part of the encoder. `slices`: `[B, 1, H, W]`, windowed to `[0, 1]`. Without gradient.
     fn features(&self, slices: &Tensor) -> Features;
 
@@ -323,10 +368,93 @@ pub trait PromptedSegmenter {
     /// Whether the adapters change anything: if not, [`Adapters::On`] and [`Adapters::Off`] give one embedding.
     fn is_adapted(&self) -> bool;
 
-    /// Every parameter and buffer, in a fixed order. The trainer saves those that it trains; the rest comes from the
-    /// pretrained file again.
+    /// Every parameter and statistic, in a fixed order. The trainer saves those that a checkpoint holds; the rest comes from
+    /// the pretrained file again.
+    fn tensors(&self) -> Vec<NamedTensor>;
+
+    /// Names of the groups that a phase with a frozen encoder doesn't train.
+    fn encoder_groups(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// `[C, g, g]` of the embedding of a slice, where a classifier can read it.
+    fn embedding_shape(&self) -> Option<[i64; 3]> {
+        None
+    }
+
+    /// SHA-256 of its pretrained file, in lower-case hexadecimal, where it has one.
+    fn pretrained_sha256(&self) -> Option<&str> {
+        None
+    }
+
+    /// All that decides the embeddings of its pretrained encoder, as text: embeddings that are kept are known by it.
+    fn encoder_identity(&self) -> String {
+        String::new()
+    }
+
+    /// Puts the weights between `pretrained`, a copy of all trainable values in the order of [`Self::tensors`], and what they
+    /// are: a share of 0 is the former, 1 the latter.
+    fn interpolate(&self, pretrained: &[Tensor], share: f64) {
+        tch::no_grad(|| {
+            let trainable = self.tensors().into_iter().filter(|t| t.group.is_trainable());
+            for (mut t, before) in trainable.zip(pretrained) {
+                let _ = t.tensor.lerp_(before, 1.0 - share);
+            }
+        });
+    }
+}
+
+/// A network that needs no prompt: all that an experiment's own has to be. [`Promptless`] makes a [`Segmenter`] of it.
+pub trait SliceNetwork {
+    /// Slices `[B, 1, H, W]`, windowed to `[0, 1]`, to logits `[B, 1, H, W]`; above 0 is the target.
+    fn forward(&self, slices: &Tensor, mode: Mode) -> Tensor;
+
+    /// Every parameter and statistic, in a fixed order: what a checkpoint holds.
     fn tensors(&self) -> Vec<NamedTensor>;
 }
+
+/// A network without prompts as a segmenter: its logits are its embedding, which decoding hands on.
+#[derive(Debug)]
+pub struct Promptless<T>(pub T);
+
+impl<T: SliceNetwork> Segmenter for Promptless<T> {
+    fn prompts(&self) -> PromptKinds {
+        PromptKinds::None
+    }
+
+    fn features(&self, slices: &Tensor) -> Features {
+        let (_, _, height, width) = slices.size4().expect("slices are [B, 1, H, W]");
+        Features { tensor: slices.shallow_clone(), slice_size: [height as usize, width as usize] }
+    }
+
+    fn embed(&self, features: &Features, _: Adapters, mode: Mode) -> Embedding {
+        let forward = || self.0.forward(&features.tensor, mode);
+        let logits = if mode.is_training() { forward() } else { tch::no_grad(forward) };
+        Embedding::new(logits, features.slice_size)
+    }
+
+    fn decode(&self, embedding: &Embedding, _: &Prompts, _: MaskChoice) -> Masks {
+        let logits = embedding.tensor.shallow_clone();
+        let scores = Tensor::ones([logits.size()[0], 1], (Kind::Float, logits.device()));
+        Masks { logits, scores }
+    }
+
+    fn default_choice(&self) -> MaskChoice {
+        MaskChoice::Single
+    }
+
+    fn is_adapted(&self) -> bool {
+        false
+    }
+
+    fn tensors(&self) -> Vec<NamedTensor> {
+        self.0.tensors()
+    }
+}
+
+/// A part of the segmentation loss: of the logits `[H, W]` of one mask, and of the truth `[H, W]`, 1 in the target and 0 outside
+/// it; a scalar with gradient.
+pub type MaskLoss = fn(logits: &Tensor, truth: &Tensor) -> Tensor;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,6 @@
 use anyhow::{Context, Result, ensure};
 use cam_classifier::focal_loss;
 use clap::Parser;
-use predictor::Registry;
 use slice_augment::Augmentation;
 use slice_store::{SliceStore, TrainingSlices};
 use stage_api::{Mode, PresenceClassifier};
@@ -17,6 +16,7 @@ use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::loader::{Batch, Loader};
 use trainer::plan::{Step, View, plan};
+use trainer::registry::Registry;
 
 /// Times the loader against its peers.
 #[derive(Parser)]
@@ -189,7 +189,7 @@ fn configuration(batch: usize) -> Result<Config> {
 fn against_memory(store: &TrainingSlices, arguments: &Arguments) -> Result<()> {
     let config = configuration(arguments.classifier_batch)?;
     tch::set_num_threads(arguments.workers as i32);
-    let classifier = Registry::default().classifier(&config.model().classifier, 0, Device::Cpu)?;
+    let classifier = Registry::default().models.classifier(&config.model().classifier, 0, Device::Cpu)?;
     let rows: Vec<usize> = (0..store.records().len()).collect();
     let steps = plan(&config, &rows, &rows[..1]);
     let loader = Loader::new(store, &config, Device::Cpu, arguments.workers)?;

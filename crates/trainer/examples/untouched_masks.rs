@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use predictor::{Intensity, IntensityConfig, mask_for_box};
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use slice_store::SliceStore;
-use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter};
+use stage_api::{Adapters, BoxPrompt, Mode, Segmenter};
 use std::path::Path;
 use tch::Device;
 

@@ -6,13 +6,14 @@ mod predict;
 mod train;
 
 use crate::config::Config;
+use crate::registry::Registry;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use evaluate::{EvaluateArgs, evaluate};
 use export::{ExportArgs, export};
 use predict::{PredictArgs, predict};
 use predictor::device::{self, DeviceChoice};
-use predictor::{Registry, memory};
+use predictor::memory;
 use run_record::RunRecord;
 use std::path::Path;
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
+use std::collections::BTreeMap;
 
 pub use difference::difference;
 pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
@@ -76,7 +77,7 @@ impl Config {
                 kind: self.classifier.kind.clone(),
                 settings: self.classifier.settings.clone(),
             },
-            prompt: self.prompt.clone(),
+            prompt: self.prompt,
             segmenter: self.segmenter.clone(),
             prediction: self.prediction.clone(),
         }
@@ -245,28 +246,53 @@ impl Default for TrainingPromptConfig {
     }
 }
 
-/// The weights of the parts of the segmentation loss, which are added; 0: off.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SegmentationLossConfig {
-    /// Weight of the Dice loss (smooth 1, on the sigmoid).
-    pub dice: f64,
-    /// Weight of the focal loss (γ = 2, α = 0.5) of the pixels.
-    pub focal: f64,
-    /// Weight of the binary cross-entropy of the pixels; `bce` is another name for it.
-    #[serde(alias = "bce")]
-    pub ce: f64,
-    /// Weight of the soft Jaccard loss (smooth 1, on the sigmoid).
-    pub iou: f64,
-    /// Weight of the boundary loss: the mean of probability × signed distance from the target's edge in pixels.
-    pub boundary: f64,
-    /// Weight of the score head's squared error against the true IoU.
-    pub score: f64,
+/// The weights of the parts of the segmentation loss, which are added, by their names in the registry; 0: off. Those of this
+/// workspace: `dice`, `focal`, `ce` (or `bce`), `iou` and `boundary`. `score` weighs the score head's squared error against the
+/// true IoU.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct SegmentationLossConfig(BTreeMap<String, f64>);
+
+impl SegmentationLossConfig {
+    const SCORE: &str = "score";
+
+    /// Of exactly these weights.
+    pub fn only(parts: &[(&str, f64)]) -> Self {
+        Self(parts.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect())
+    }
+
+    /// All weights, `score` among them.
+    pub fn weights(&self) -> &BTreeMap<String, f64> {
+        &self.0
+    }
+
+    /// The parts that are of masks.
+    pub fn parts(&self) -> impl Iterator<Item = (&String, &f64)> {
+        self.0.iter().filter(|(name, _)| *name != Self::SCORE)
+    }
+
+    /// Weight of the score head's error.
+    pub fn score(&self) -> f64 {
+        self.0.get(Self::SCORE).copied().unwrap_or(0.0)
+    }
 }
 
 impl Default for SegmentationLossConfig {
     fn default() -> Self {
-        Self { dice: 0.6, focal: 0.4, ce: 0.0, iou: 0.0, boundary: 0.0, score: 0.1 }
+        Self::only(&[("dice", 0.6), ("focal", 0.4), (Self::SCORE, 0.1)])
+    }
+}
+
+impl<'de> Deserialize<'de> for SegmentationLossConfig {
+    /// Laid over the default.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut given = BTreeMap::<String, f64>::deserialize(deserializer)?;
+        if let Some(weight) = given.remove("bce") {
+            given.insert("ce".into(), weight);
+        }
+        let mut all = Self::default();
+        all.0.extend(given);
+        Ok(all)
     }
 }
 
@@ -334,10 +360,11 @@ fn yes() -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncoderTraining {
-    /// The adapters learn: the method.
+    /// The adapters learn: the method. Of a segmenter without adapters, the whole.
     #[default]
+    #[serde(alias = "trained")]
     Lora,
-    /// The encoder rests; embeddings of the labelled slices are computed once, so that decoder steps are cheap.
+    /// The encoder is frozen; embeddings of the labelled slices are computed once, so that decoder steps are cheap.
     Frozen,
 }
 

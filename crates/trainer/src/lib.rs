@@ -14,6 +14,7 @@ pub mod optimizer;
 pub mod patterns;
 pub mod plan;
 pub mod prompts;
+pub mod registry;
 pub mod rows;
 pub mod schedule;
 pub mod stopwatch;

@@ -1,10 +1,24 @@
-//! The losses of the SAM branch, each with its weight; one whose weight is 0 is not computed.
+//! The losses of the segmenter, each with its weight; one whose weight is 0 is not computed.
 
 use crate::config::SegmentationLossConfig;
+use anyhow::Result;
 use cam_classifier::focal_loss;
+use predictor::known;
 use seg_metrics::{MaskView, Spacing, distance_transform};
-use stage_api::{Masks, sent};
+use stage_api::{MaskLoss, Masks, sent};
+use std::collections::BTreeMap;
 use tch::{Device, Kind, Reduction, Tensor};
+
+/// Those of this workspace, by name; each is of one mask `[H, W]`.
+pub(crate) const PARTS: [(&str, MaskLoss); 5] =
+    [("boundary", boundary), ("ce", cross_entropy), ("dice", dice), ("focal", focal), ("iou", jaccard)];
+
+/// The parts of a configuration's segmentation loss, which are added.
+pub struct SegmentationLosses {
+    parts: Vec<(f64, MaskLoss)>,
+    /// Weight of the score head's squared error.
+    score: f64,
+}
 
 /// The loss of a batch and its part from the score head.
 pub struct SegmentationLoss {
@@ -14,55 +28,80 @@ pub struct SegmentationLoss {
     pub score: Tensor,
 }
 
-/// `truth`: `[B, 1, H, W]`. Of several candidate masks the one with the lowest loss is trained (Kirillov et al., 2023,
-/// section 3); every score learns the true IoU of its mask.
-pub fn segmentation_loss(masks: &Masks, truth: &Tensor, config: &SegmentationLossConfig) -> SegmentationLoss {
-    let [batch, count, ..] = masks.logits.size()[..] else { unreachable!("masks are [B, M, H, W]") };
-    let per_mask: Vec<Tensor> = (0..batch)
-        .flat_map(|b| {
-            let truth = truth.get(b).get(0);
-            let distance = (config.boundary > 0.0).then(|| signed_distance(&truth));
-            (0..count).map(move |m| pixel_loss(&masks.logits.get(b).get(m), &truth, distance.as_ref(), config))
-        })
-        .collect();
-    let truth = truth.expand_as(&masks.logits);
-    let best = Tensor::stack(&per_mask, 0).reshape([batch, count]).amin([1i64].as_slice(), false).mean(Kind::Float);
-    let iou = tch::no_grad(|| {
-        let predicted = masks.logits.gt(0.0).to_kind(Kind::Float);
-        let sum = |t: &Tensor| t.sum_dim_intlist([2i64, 3].as_slice(), false, Kind::Float);
-        let shared = sum(&(&predicted * &truth));
-        let union = sum(&predicted) + sum(&truth) - &shared;
-        shared / union.clamp_min(1.0)
-    });
-    let score = masks.scores.mse_loss(&iou, Reduction::Mean);
-    SegmentationLoss { total: best + &score * config.score, score: score.detach() }
+impl SegmentationLosses {
+    /// # Errors
+    /// If a weight has a name that is not registered.
+    pub fn new(config: &SegmentationLossConfig, registered: &BTreeMap<String, MaskLoss>) -> Result<Self> {
+        let mut parts = Vec::new();
+        for (name, &weight) in config.parts() {
+            let loss = *known("a key of `[segmentation_loss]`", registered, name)?;
+            if weight > 0.0 {
+                parts.push((weight, loss));
+            }
+        }
+        Ok(Self { parts, score: config.score() })
+    }
+
+    /// `truth`: `[B, 1, H, W]`. Of several candidate masks the one with the lowest loss is trained (Kirillov et al., 2023,
+    /// section 3); every score learns the true IoU of its mask.
+    pub fn of(&self, masks: &Masks, truth: &Tensor) -> SegmentationLoss {
+        let [batch, count, ..] = masks.logits.size()[..] else { unreachable!("masks are [B, M, H, W]") };
+        let per_mask: Vec<Tensor> = (0..batch)
+            .flat_map(|b| {
+                let truth = truth.get(b).get(0);
+                (0..count).map(move |m| self.of_one(&masks.logits.get(b).get(m), &truth))
+            })
+            .collect();
+        let truth = truth.expand_as(&masks.logits);
+        let best = Tensor::stack(&per_mask, 0).reshape([batch, count]).amin([1i64].as_slice(), false).mean(Kind::Float);
+        let iou = tch::no_grad(|| {
+            let predicted = masks.logits.gt(0.0).to_kind(Kind::Float);
+            let sum = |t: &Tensor| t.sum_dim_intlist([2i64, 3].as_slice(), false, Kind::Float);
+            let shared = sum(&(&predicted * &truth));
+            let union = sum(&predicted) + sum(&truth) - &shared;
+            shared / union.clamp_min(1.0)
+        });
+        let score = masks.scores.mse_loss(&iou, Reduction::Mean);
+        SegmentationLoss { total: best + &score * self.score, score: score.detach() }
+    }
+
+    fn of_one(&self, logits: &Tensor, truth: &Tensor) -> Tensor {
+        let weighted = self.parts.iter().map(|(weight, loss)| loss(logits, truth) * *weight);
+        weighted.reduce(|a, b| a + b).unwrap_or_else(|| logits.sum(Kind::Float) * 0.0)
+    }
 }
 
-/// Of one mask `[H, W]`.
-fn pixel_loss(
-    logits: &Tensor,
-    truth: &Tensor,
-    signed_distance: Option<&Tensor>,
-    config: &SegmentationLossConfig,
-) -> Tensor {
+/// Shared pixels and the sum of both, softly.
+fn shared_and_both(logits: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
     let probability = logits.sigmoid();
-    let shared = (&probability * truth).sum(Kind::Float);
-    let both = probability.sum(Kind::Float) + truth.sum(Kind::Float);
-    let dice = 1.0 - (&shared * 2.0 + 1.0) / (&both + 1.0);
-    let mut total = dice * config.dice;
-    if config.focal > 0.0 {
-        total += focal_loss(logits, truth, 2.0, 0.5) * config.focal;
-    }
-    if config.ce > 0.0 {
-        total += logits.binary_cross_entropy_with_logits::<Tensor>(truth, None, None, Reduction::Mean) * config.ce;
-    }
-    if config.iou > 0.0 {
-        total += (1.0 - (&shared + 1.0) / (both - &shared + 1.0)) * config.iou;
-    }
-    if let Some(distance) = signed_distance {
-        total += (probability * distance).mean(Kind::Float) * config.boundary;
-    }
-    total
+    ((&probability * truth).sum(Kind::Float), probability.sum(Kind::Float) + truth.sum(Kind::Float))
+}
+
+/// Dice loss (smooth 1, on the sigmoid).
+fn dice(logits: &Tensor, truth: &Tensor) -> Tensor {
+    let (shared, both) = shared_and_both(logits, truth);
+    1.0 - (shared * 2.0 + 1.0) / (both + 1.0)
+}
+
+/// Focal loss of the pixels (γ = 2, α = 0.5).
+fn focal(logits: &Tensor, truth: &Tensor) -> Tensor {
+    focal_loss(logits, truth, 2.0, 0.5)
+}
+
+/// Binary cross-entropy of the pixels.
+fn cross_entropy(logits: &Tensor, truth: &Tensor) -> Tensor {
+    logits.binary_cross_entropy_with_logits::<Tensor>(truth, None, None, Reduction::Mean)
+}
+
+/// Soft Jaccard loss (smooth 1, on the sigmoid).
+fn jaccard(logits: &Tensor, truth: &Tensor) -> Tensor {
+    let (shared, both) = shared_and_both(logits, truth);
+    1.0 - (&shared + 1.0) / (both - &shared + 1.0)
+}
+
+/// Boundary loss: the mean of probability × signed distance from the target's edge in pixels.
+fn boundary(logits: &Tensor, truth: &Tensor) -> Tensor {
+    (logits.sigmoid() * signed_distance(truth)).mean(Kind::Float)
 }
 
 /// What masks `[B, 1, H, W]` say of the classifier's map of logits `[B, 1, h, w]`: mean binary cross-entropy and mean Dice
@@ -107,14 +146,17 @@ fn signed_distance(truth: &Tensor) -> Tensor {
 mod tests {
     use super::*;
 
-    const OFF: SegmentationLossConfig =
-        SegmentationLossConfig { dice: 0.0, focal: 0.0, ce: 0.0, iou: 0.0, boundary: 0.0, score: 0.0 };
+    /// Of these parts alone.
+    fn losses(parts: &[(&str, f64)]) -> SegmentationLosses {
+        let registered = PARTS.into_iter().map(|(name, loss)| (name.to_owned(), loss)).collect();
+        SegmentationLosses::new(&SegmentationLossConfig::only(parts), &registered).unwrap()
+    }
 
     /// The loss of one mask in one row.
-    fn loss(config: &SegmentationLossConfig, logits: &[f32], truth: &[f32]) -> f64 {
+    fn loss(parts: &[(&str, f64)], logits: &[f32], truth: &[f32]) -> f64 {
         let row = |values: &[f32]| Tensor::from_slice(values).reshape([1, 1, 1, values.len() as i64]);
         let masks = Masks { logits: row(logits), scores: Tensor::zeros([1, 1], (Kind::Float, Device::Cpu)) };
-        segmentation_loss(&masks, &row(truth), config).total.double_value(&[])
+        losses(parts).of(&masks, &row(truth)).total.double_value(&[])
     }
 
     #[test]
@@ -127,7 +169,7 @@ mod tests {
         .set_requires_grad(true);
         let masks =
             Masks { logits: logits.shallow_clone(), scores: Tensor::from_slice(&[1.0f32, 0.0, 0.5]).unsqueeze(0) };
-        let loss = segmentation_loss(&masks, &truth, &SegmentationLossConfig::default());
+        let loss = losses(&[("dice", 0.6), ("focal", 0.4), ("score", 0.1)]).of(&masks, &truth);
         assert!(loss.total.double_value(&[]) < 1e-3);
         assert!(loss.score.double_value(&[]) < 1e-6, "IoUs are 1, 0 and 2/4");
         loss.total.backward();
@@ -149,20 +191,20 @@ mod tests {
     fn each_part_is_its_closed_form() {
         // Probabilities 0.5 and 3/4.
         let (logits, truth) = ([0.0, 3f32.ln()], [1.0, 0.0]);
-        let close = |config: SegmentationLossConfig, expected: f64| {
-            let found = loss(&config, &logits, &truth);
-            assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}: {config:?}");
+        let close = |parts: &[(&str, f64)], expected: f64| {
+            let found = loss(parts, &logits, &truth);
+            assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}: {parts:?}");
         };
         // Shared 0.5, sum of both 1.25 + 1, union 1.75; each with 1 added to both sides of the fraction.
-        close(SegmentationLossConfig { dice: 1.0, ..OFF }, 1.0 - 2.0 / 3.25);
-        close(SegmentationLossConfig { iou: 1.0, ..OFF }, 1.0 - 1.5 / 2.75);
+        close(&[("dice", 1.0)], 1.0 - 2.0 / 3.25);
+        close(&[("iou", 1.0)], 1.0 - 1.5 / 2.75);
         // −ln of the probability of what is true: 1/2 and 1/4.
-        close(SegmentationLossConfig { ce: 1.0, ..OFF }, f64::midpoint(2f64.ln(), 4f64.ln()));
-        close(SegmentationLossConfig { focal: 1.0, ..OFF }, 0.5 * (0.25 * 2f64.ln() + 0.75 * 0.75 * 4f64.ln()) / 2.0);
+        close(&[("ce", 1.0)], f64::midpoint(2f64.ln(), 4f64.ln()));
+        close(&[("focal", 1.0)], 0.5 * (0.25 * 2f64.ln() + 0.75 * 0.75 * 4f64.ln()) / 2.0);
         // Distances 0 (the target's outermost pixel) and 1.
-        close(SegmentationLossConfig { boundary: 1.0, ..OFF }, f64::midpoint(0.5 * 0.0, 0.75 * 1.0));
+        close(&[("boundary", 1.0)], f64::midpoint(0.5 * 0.0, 0.75 * 1.0));
         // Weights are factors, parts are added.
-        close(SegmentationLossConfig { iou: 0.5, boundary: 0.25, ..OFF }, 0.5 * (1.0 - 1.5 / 2.75) + 0.25 * 0.375);
+        close(&[("iou", 0.5), ("boundary", 0.25)], 0.5 * (1.0 - 1.5 / 2.75) + 0.25 * 0.375);
     }
 
     #[test]
@@ -192,10 +234,16 @@ mod tests {
 
     #[test]
     fn the_boundary_part_falls_where_probability_moves_into_the_target() {
-        let config = SegmentationLossConfig { boundary: 1.0, ..OFF };
+        let boundary = [("boundary", 1.0)];
         let truth = [0.0, 0.0, 1.0, 1.0, 1.0];
-        let good = loss(&config, &[-9.0, -9.0, 9.0, 9.0, 9.0], &truth);
-        let bad = loss(&config, &[9.0, -9.0, -9.0, 9.0, 9.0], &truth);
+        let good = loss(&boundary, &[-9.0, -9.0, 9.0, 9.0, 9.0], &truth);
+        let bad = loss(&boundary, &[9.0, -9.0, -9.0, 9.0, 9.0], &truth);
         assert!(good < bad, "{good} {bad}");
+    }
+
+    #[test]
+    fn a_part_that_is_not_registered_is_refused_with_those_that_are() {
+        let error = SegmentationLosses::new(&SegmentationLossConfig::only(&[("tversky", 1.0)]), &BTreeMap::new());
+        assert!(error.map(drop).unwrap_err().to_string().contains("\"tversky\""));
     }
 }

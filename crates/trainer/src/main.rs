@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    trainer::cli::main(&predictor::Registry::default())
+    trainer::cli::main(&trainer::registry::Registry::default())
 }

@@ -159,7 +159,7 @@ mod tests {
     fn parameter(values: &[f32]) -> NamedTensor {
         // Two dimensions, so that weight decay applies.
         let tensor = Tensor::from_slice(values).unsqueeze(0).set_requires_grad(true);
-        NamedTensor { name: "w".into(), group: Group::Decoder, tensor }
+        NamedTensor { name: "w".into(), group: Group::trainable("decoder"), tensor }
     }
 
     /// Steps down `f(w) = w²`, whose gradient is `2w`.

@@ -4,22 +4,25 @@ mod encoder_cache;
 mod forward;
 mod non_finite;
 mod state;
+mod step_losses;
 mod training_loop;
 mod validate;
 mod view_bank;
 
-use crate::config::{Config, WeakCrops};
+use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
+use crate::losses::SegmentationLosses;
 use crate::metrics_log::MetricsLog;
 use crate::plan::plan;
+use crate::registry::Registry;
 use crate::rows::Rows;
 use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
-use predictor::{Model, Registry};
+use predictor::Model;
 use run_record::checkpoint::{self, Which};
 use run_record::{LabelBudget, RunRecord, Status};
 use slice_sampling::Selection;
 use slice_store::{Presence, Slices, TrainingSlices};
-use stage_api::ClassifierInput;
+use stage_api::{ClassifierInput, PromptKinds};
 use state::State;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -77,9 +80,25 @@ impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
         self.check_negatives(&Rows::of(self.store, self.selection)?)?;
-        let model = Model::new(&self.config.model(), self.registry, self.device)?;
+        let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         self.check_input(model.classifier.input())?;
+        self.check_phases(&model)?;
+        SegmentationLosses::new(&self.config.segmentation_loss, &self.registry.losses)?;
         State::new(self.config, &model).map(drop)
+    }
+
+    /// Whether every phase that trains the segmenter leaves it something to learn.
+    fn check_phases(&self, model: &Model) -> Result<()> {
+        let promptless = model.segmenter.prompts() == PromptKinds::None;
+        let frozen = |p: &&PhaseConfig| promptless && p.is_guided() && p.encoder == EncoderTraining::Frozen;
+        if let Some(phase) = self.config.phases.iter().find(frozen) {
+            bail!(
+                "phase '{}' has `encoder = \"frozen\"`, but the segmenter \"{}\" has no encoder apart: `encoder = \"trained\"`",
+                phase.name,
+                self.config.segmenter.kind
+            );
+        }
+        Ok(())
     }
 
     /// Whether the configuration asks for what a classifier with that input can do.
@@ -115,14 +134,14 @@ impl Training<'_> {
 
     /// Trains from the start, or from the last checkpoint if the run has one.
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
-        let model = Model::new(&self.config.model(), self.registry, self.device)?;
+        let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         let mut rows = Rows::of(self.store, self.selection)?;
         if model.classifier.input() == ClassifierInput::Embedding {
             rows.thin_out(self.config.views.slices);
         }
         let steps = plan(self.config, &rows.train, &rows.labelled);
         let mut state = State::new(self.config, &model)?;
-        record.weights_sha256 = Some(model.segmenter.encoder_fingerprint().to_owned());
+        record.weights_sha256 = model.segmenter.pretrained_sha256().map(str::to_owned);
         if checkpoint::directory(self.run, Which::Last).is_ok() {
             let found = checkpoint::open(self.run, Which::Last)?;
             if let Some(damage) = &found.instead_of {
@@ -134,7 +153,7 @@ impl Training<'_> {
         record.status = Status::Running;
         record.save(self.run)?;
         let log = MetricsLog::open(&self.run.join("metrics.csv"), state.progress.steps)?;
-        let outcome = TrainingLoop::new(self, &steps, &model, &rows, &mut state, log).run()?;
+        let outcome = TrainingLoop::new(self, &steps, &model, &rows, &mut state, log)?.run()?;
         record.status = match outcome {
             Outcome::Finished => Status::Finished,
             Outcome::Interrupted => Status::Interrupted,

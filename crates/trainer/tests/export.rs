@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CONFIG, store, weights};
-use predictor::{Model, Registry};
+use predictor::Model;
 use run_record::checkpoint::Which;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tch::{Device, Tensor};
 use trainer::config::Config;
+use trainer::registry::Registry;
 
 fn sam_mix(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sam-mix")).args(arguments).output().unwrap()
@@ -102,8 +103,10 @@ fn a_run_becomes_sam_weights_adapters_and_torchscript_while_it_has_a_checkpoint(
 
     // What is in it is what the run predicts with.
     let config = Config::load(&run.join("config.toml"), &[]).unwrap();
-    let model = Model::from_run(&run, Which::Last, &config.model(), &Registry::default(), Device::Cpu).unwrap();
-    let expected: BTreeMap<String, Tensor> = model.segmenter.merged_state().into_iter().collect();
+    let config = config.model();
+    let model = Model::from_run(&run, Which::Last, &config, &Registry::default().models, Device::Cpu).unwrap();
+    let segmenter = predictor::export::sam_of(&model, &config.segmenter).unwrap();
+    let expected: BTreeMap<String, Tensor> = segmenter.merged_state().into_iter().collect();
     let found = tensors(&merged);
     assert_eq!(found.len(), 435);
     assert!(found.iter().all(|(name, tensor)| *tensor == expected[name]));

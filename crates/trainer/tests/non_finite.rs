@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Bench, store, weights};
-use predictor::Registry;
 use serde_json::Value;
 use stage_api::{Group, Mode, NamedTensor, Presence, PresenceClassifier};
 use std::cell::Cell;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
+use trainer::registry::Registry;
 
 /// 24 training slices, 4 in a step: six steps.
 const CONFIG: &str = r#"
@@ -49,7 +49,10 @@ impl PresenceClassifier for Stub {
 
     fn tensors(&self) -> Vec<NamedTensor> {
         let named = |name: &str, group, t: &Tensor| NamedTensor { name: name.into(), group, tensor: t.shallow_clone() };
-        vec![named("weight", Group::Classifier, &self.weight), named("statistic", Group::Buffer, &self.statistic)]
+        vec![
+            named("weight", Group::trainable("classifier"), &self.weight),
+            named("statistic", Group::statistics("classifier"), &self.statistic),
+        ]
     }
 }
 

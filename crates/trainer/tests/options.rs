@@ -41,7 +41,7 @@ settings = { block = "basic", blocks = [1, 1, 1, 1], width = 4 }
 kind = "sgd"
 momentum = 0.0
 weight_decay = 0.0
-decoder_lr = 3e-4
+lr."*" = 3e-4
 schedule = "constant"
 [[phase]]
 name = "decoder"
@@ -70,7 +70,7 @@ fn accumulated_steps_move_by_their_mean_gradient_and_the_average_follows() {
     };
     // Two small steps, and their mean gradient at twice the learning rate, agree to first order.
     let apart = moved("apart", "weights.safetensors", &[]);
-    let together = ["optimizer.accumulate_steps=2", "optimizer.decoder_lr=6e-4", "optimizer.ema_decay=0.5"];
+    let together = ["optimizer.accumulate_steps=2", "optimizer.lr.*=6e-4", "optimizer.ema_decay=0.5"];
     let accumulated = moved("together", "training.safetensors", &together);
     let difference = apart.iter().map(|(n, t)| (n.clone(), t - &accumulated[n])).collect();
     assert!(norm(&difference) < 0.05 * norm(&apart), "{} of {}", norm(&difference), norm(&apart));
@@ -84,7 +84,7 @@ fn accumulated_steps_move_by_their_mean_gradient_and_the_average_follows() {
         log.lines().rfind(|l| l.starts_with("step")).unwrap().split(',').nth(12).unwrap().parse().unwrap();
     let limit = format!("optimizer.clip_norm={}", gradient / 100.0);
     let clipped =
-        moved("clipped", "weights.safetensors", &["optimizer.accumulate_steps=2", "optimizer.decoder_lr=6e-2", &limit]);
+        moved("clipped", "weights.safetensors", &["optimizer.accumulate_steps=2", "optimizer.lr.*=6e-2", &limit]);
     assert!((norm(&clipped) / norm(&accumulated) - 1.0).abs() < 0.01, "{} {}", norm(&clipped), norm(&accumulated));
 }
 
@@ -113,7 +113,7 @@ split = { given = { train = ["0", "1"], validation = ["2"], test = ["3"] } }
 batch_slices = 8
 settings = { block = "basic", blocks = [1, 1, 1, 1], width = 4 }
 [optimizer]
-decoder_lr = 0.0
+lr."*" = 0.0
 [[phase]]
 name = "stands still"
 epochs = 9
@@ -201,8 +201,8 @@ fn frozen_parameters_rest_and_scaled_ones_move_in_proportion() {
     let sgd = [
         "optimizer.kind=sgd",
         "optimizer.weight_decay=0",
-        "optimizer.classifier_lr=0.5",
-        "optimizer.decoder_lr=0.5",
+        "optimizer.lr.classifier=0.5",
+        "optimizer.lr.*=0.5",
         "classifier.batch_slices=100",
         "sampling.labelled=1",
     ];

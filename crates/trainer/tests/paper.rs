@@ -2,7 +2,6 @@
 
 mod common;
 
-use predictor::Registry;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use run_record::RunRecord;
@@ -13,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::{Config, EncoderTraining, OptimizerKind};
+use trainer::registry::Registry;
 use trainer::train::{Outcome, Training};
 
 const SIZE: usize = 256;
@@ -56,10 +56,10 @@ fn each_configuration_of_the_paper_makes_an_update_of_a_whole_vit_b() {
 fn configuration(labelled: usize, weights: &Path) -> Config {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/paper/sam-mix-{labelled}.toml"));
     let as_it_is = Config::load(&file, &[]).unwrap();
-    let (settings, phase) = (&as_it_is.segmenter.settings, &as_it_is.phases[0]);
+    let (settings, phase) = (predictor::sam_settings(&as_it_is.segmenter).unwrap(), &as_it_is.phases[0]);
     assert_eq!((as_it_is.sampling.labelled, settings.lora_rank, settings.input_size), (labelled, 8, Some(1024)));
     assert_eq!((phase.epochs, phase.encoder, as_it_is.phases.len()), (10, EncoderTraining::Lora, 1));
-    assert_eq!((as_it_is.optimizer.kind, as_it_is.optimizer.lora_lr), (OptimizerKind::Adam, 1e-4));
+    assert_eq!((as_it_is.optimizer.kind, as_it_is.optimizer.rate("lora")), (OptimizerKind::Adam, 1e-4));
     let set = ["optimizer.accumulate_steps=2".to_owned(), format!("segmenter.weights={}", weights.display())];
     Config::load(&file, &set).unwrap()
 }
@@ -68,9 +68,10 @@ fn configuration(labelled: usize, weights: &Path) -> Config {
 fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BTreeMap<String, Tensor>) {
     std::fs::create_dir_all(run).unwrap();
     let registry = Registry::default();
-    let before = predictor::Model::new(&config.model(), &registry, Device::Cpu).unwrap();
+    let before = predictor::Model::new(&config.model(), &registry.models, Device::Cpu).unwrap();
     let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
-    let selection = slice_sampling::select(store.records(), &config.sampling, config.seed).unwrap();
+    let selection =
+        slice_sampling::select(store.records(), &config.sampling, &slice_sampling::UniformSubset, config.seed).unwrap();
     let store = &trainer::rows::for_training(store, &selection, config).unwrap();
     let mut record = trainer::train::new_record(run, config, store, &selection, "cpu", 2);
     let stop = AtomicBool::new(true);

@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Bench, store, weights, weights_of};
-use predictor::Registry;
 use stage_api::{ClassifierInput, Group, Mode, NamedTensor, Presence, PresenceClassifier};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
+use trainer::registry::Registry;
 
 /// 24 training slices of 64 × 64, 4 in a step: six steps.
 const CONFIG: &str = r#"
@@ -63,7 +63,10 @@ impl PresenceClassifier for Counting {
 
     fn tensors(&self) -> Vec<NamedTensor> {
         let named = |name: &str, group, t: &Tensor| NamedTensor { name: name.into(), group, tensor: t.shallow_clone() };
-        vec![named("weight", Group::Classifier, &self.weight), named("seen", Group::Buffer, &self.seen)]
+        vec![
+            named("weight", Group::trainable("classifier"), &self.weight),
+            named("seen", Group::statistics("classifier"), &self.seen),
+        ]
     }
 }
 

@@ -5,7 +5,7 @@ use cam_classifier::PromptSettings;
 use predictor::{PredictionConfig, Predictor, VolumeConfig, VolumePrediction, VolumeSlices};
 use stage_api::{
     Adapters, ClassifierInput, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, Presence, PresenceClassifier,
-    PromptedSegmenter, Prompts,
+    PromptKinds, Prompts, Segmenter,
 };
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
@@ -39,7 +39,11 @@ struct Cutter {
     adapted: Cell<i64>,
 }
 
-impl PromptedSegmenter for Cutter {
+impl Segmenter for Cutter {
+    fn prompts(&self) -> PromptKinds {
+        PromptKinds::Box
+    }
+
     fn features(&self, slices: &Tensor) -> Features {
         self.features.set(self.features.get() + slices.size()[0]);
         Features { tensor: slices.shallow_clone(), slice_size: [SIZE, SIZE] }

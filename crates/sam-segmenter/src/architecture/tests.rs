@@ -1,15 +1,18 @@
 //! Names and shapes of the official checkpoints are recognised, and fit the models that are built from them.
 
+use crate::groups::{BUFFER, LORA};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stage_api::{Group, PromptedSegmenter};
+use stage_api::Segmenter;
 use tch::{Device, Kind, Tensor};
 
-use super::{EncoderArchitecture, Family, SamArchitecture, TinyVitArchitecture, VitArchitecture};
+use super::{EncoderArchitecture, SamArchitecture, TinyVitArchitecture, VitArchitecture};
 use crate::checkpoint::{Record, Shapes, StateFile};
+use crate::family::Family;
+use crate::lora_target::LoraTarget;
 use crate::prompt_encoder::CAM_EMBEDDING;
-use crate::settings::{LoraTarget, SegmenterSettings};
+use crate::settings::SegmenterSettings;
 use crate::{SamSegmenter, WeightsError};
 
 /// From the official packages; see `tests/fixtures/make_sam_fixtures.py`.
@@ -41,7 +44,7 @@ fn of_family(family: Family, lora_rank: usize) -> SegmenterSettings {
 }
 
 fn lora_values(model: &SamSegmenter) -> usize {
-    model.tensors().iter().filter(|t| t.group == Group::Lora).map(|t| t.tensor.numel()).sum()
+    model.tensors().iter().filter(|t| t.group == LORA).map(|t| t.tensor.numel()).sum()
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn every_key_of_an_official_checkpoint_has_its_place_and_none_is_missing() {
 fn parameters_are_as_many_as_published() {
     for (name, expected) in [("vit_b", 93_735_472), ("vit_l", 312_342_832), ("vit_h", 641_090_608)] {
         let model = build(shapes(name), &of_family(Family::Sam, 0)).expect("it fits");
-        let own = model.tensors().into_iter().filter(|t| t.group != Group::Buffer && t.name != CAM_EMBEDDING);
+        let own = model.tensors().into_iter().filter(|t| t.group != BUFFER && t.name != CAM_EMBEDDING);
         assert_eq!(own.map(|t| t.tensor.numel()).sum::<usize>(), expected, "{name}");
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::architecture::Family;
-use crate::settings::LoraTarget;
+use crate::family::Family;
+use crate::lora_target::LoraTarget;
 
 /// Version of these entries.
 const VERSION: u32 = 1;

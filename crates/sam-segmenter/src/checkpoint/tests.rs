@@ -10,7 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::{AdapterRecord, Record, StateFile, write_safetensors};
-use crate::settings::LoraTarget;
+use crate::lora_target::LoraTarget;
 use crate::{Family, SamSegmenter, SegmenterSettings, WeightsError};
 
 // Written by PyTorch 2.13; see `tests/fixtures/make_checkpoints.py`.

@@ -59,7 +59,7 @@ impl Weights {
     /// A tensor of ours that no pretrained file has (LoRA, the CAM prompt's vector), listed with the others.
     pub(crate) fn add(&mut self, name: &str, tensor: &Tensor, group: Group) -> Tensor {
         let tensor = tensor.to_device(self.device);
-        if matches!(group, Group::Lora | Group::PromptEncoder | Group::Decoder) {
+        if group.is_trainable() {
             let _ = tensor.set_requires_grad(true);
         }
         self.taken.push(NamedTensor { name: name.to_owned(), group, tensor: tensor.shallow_clone() });

@@ -3,15 +3,17 @@
 //! In training an adapter is a detour beside its map, `s · B · (A · x)`: adding `B · A` to the weights first would make
 //! libtorch compute the gradient of the whole weight, a product as large as the map itself. In evaluation it is added.
 
+use crate::groups::LORA;
 use std::cell::RefCell;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use stage_api::{Adapters, Group, Mode};
+use stage_api::{Adapters, Mode};
 use tch::Tensor;
 
 use crate::layers::{Scope, for_input, linear};
-use crate::settings::{LoraInit, LoraTarget, SegmenterSettings};
+use crate::lora_target::LoraTarget;
+use crate::settings::{LoraInit, SegmenterSettings};
 
 /// How an encoder's forward pass goes.
 #[derive(Clone, Copy)]
@@ -58,8 +60,8 @@ impl<'a> LoraFactory<'a> {
         let a = random_a(rank * inputs, settings.lora_init, inputs as f32, &mut self.rng).view([rank, inputs]);
         let b = Tensor::zeros([outputs, rank], (tch::Kind::Float, tch::Device::Cpu));
         Some(LowRank {
-            a: scope.add(&format!("lora_a{suffix}"), &a, Group::Lora),
-            b: scope.add(&format!("lora_b{suffix}"), &b, Group::Lora),
+            a: scope.add(&format!("lora_a{suffix}"), &a, LORA),
+            b: scope.add(&format!("lora_b{suffix}"), &b, LORA),
             scale: settings.lora_alpha.map_or(1.0, |alpha| alpha / rank as f64),
             dropout: settings.lora_dropout,
         })

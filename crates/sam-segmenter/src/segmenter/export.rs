@@ -1,18 +1,20 @@
 //! The model on its way to other programs, and adapters back from a file.
 
+use crate::groups::{BUFFER, LORA};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stage_api::{Adapters, Group, MaskChoice, Mode, NamedTensor, Precision, PromptedSegmenter};
+use stage_api::{Adapters, MaskChoice, Mode, NamedTensor, Precision, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 use super::SamSegmenter;
 use crate::checkpoint::{self, AdapterRecord, Record, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
+use crate::lora_target::LoraTarget;
 use crate::preparation::prepare;
 use crate::prompt_encoder::CAM_EMBEDDING;
-use crate::settings::{LoraTarget, SegmenterSettings};
+use crate::settings::SegmenterSettings;
 
 /// Entries for other readers in the metadata of a file that is written, for example the CT window.
 pub type Notes = BTreeMap<String, String>;
@@ -24,7 +26,7 @@ impl SamSegmenter {
     /// # Errors
     /// If the model has no adapters, or the file cannot be written.
     pub fn save_adapters(&self, path: &Path, notes: &Notes) -> Result<(), WeightsError> {
-        let adapters = self.tensors.iter().filter(|t| t.group == Group::Lora);
+        let adapters = self.tensors.iter().filter(|t| t.group == LORA);
         let adapters: Vec<_> = adapters.map(|t| (t.name.clone(), t.tensor.shallow_clone())).collect();
         if adapters.is_empty() {
             return Err(WeightsError::Settings("the model has no adapters to save (`lora_rank` is 0)".into()));
@@ -49,9 +51,8 @@ impl SamSegmenter {
         for difference in differences {
             file.problem(difference);
         }
-        let adapters: Vec<&NamedTensor> = self.tensors.iter().filter(|t| t.group == Group::Lora).collect();
-        let values: Vec<Tensor> =
-            adapters.iter().map(|t| file.take(&t.name, &t.tensor.size(), Group::Buffer)).collect();
+        let adapters: Vec<&NamedTensor> = self.tensors.iter().filter(|t| t.group == LORA).collect();
+        let values: Vec<Tensor> = adapters.iter().map(|t| file.take(&t.name, &t.tensor.size(), BUFFER)).collect();
         file.finish()?;
         tch::no_grad(|| adapters.iter().zip(&values).try_for_each(|(t, value)| t.tensor.shallow_clone().f_copy_(value)))
             .map_err(WeightsError::torch(path))
@@ -97,7 +98,7 @@ impl SamSegmenter {
     /// The learned vector of [`DensePrompt::Embedding`](crate::DensePrompt::Embedding) has no place in that format.
     pub fn merged_state(&self) -> Vec<(String, Tensor)> {
         let adapted = tch::no_grad(|| self.encoder.merged_weights());
-        let own = self.tensors.iter().filter(|t| t.group != Group::Lora && t.name != CAM_EMBEDDING);
+        let own = self.tensors.iter().filter(|t| t.group != LORA && t.name != CAM_EMBEDDING);
         own.map(|t| {
             let adapted = adapted.iter().find(|(name, _)| *name == t.name).map(|(_, merged)| merged.shallow_clone());
             let changed = adapted.or_else(|| ImageEncoder::resized(&t.name, &t.tensor, &self.architecture));

@@ -27,7 +27,7 @@ pub fn model(weights: &std::path::Path, settings: &SegmenterSettings) -> SamSegm
 
 /// The model's tensors by name.
 pub fn named(model: &SamSegmenter) -> BTreeMap<String, Tensor> {
-    use stage_api::PromptedSegmenter;
+    use stage_api::Segmenter;
     model.tensors().into_iter().map(|t| (t.name, t.tensor)).collect()
 }
 

@@ -1,8 +1,9 @@
 //! `MobileSAM`: `TinyViT` behind a patch embedding of two 3×3 convolutions. The weights are those of the official size; the input
 //! is a quarter of its side, so that only the grid differs.
 
+use sam_segmenter::groups::ENCODER;
 use sam_segmenter::{EncoderArchitecture, Family, SamSegmenter, SegmenterSettings, TinyVitArchitecture};
-use stage_api::{Adapters, BoxPrompt, Group, MaskChoice, Mode, Precision, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, MaskChoice, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 use super::formula;
@@ -80,7 +81,7 @@ fn the_head_for_imagenet_is_kept_and_written_again() {
     let merged = model.merged_state();
     for name in &head {
         let shape = &formula::official_shapes("mobile_sam")[name];
-        let tensor = listed.iter().find(|t| t.name == *name && t.group == Group::Encoder).expect("it is listed");
+        let tensor = listed.iter().find(|t| t.name == *name && t.group == ENCODER).expect("it is listed");
         assert_eq!(tensor.tensor, formula::tensor(name, shape));
         let written = merged.iter().find(|(n, _)| n == name).expect("it is written");
         assert_eq!(written.1, tensor.tensor);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sam_segmenter::SamSegmenter;
-use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Masks, Mode, Precision, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Masks, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 use super::formula;

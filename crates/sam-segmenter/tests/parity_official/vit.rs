@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sam_segmenter::{Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
-use stage_api::{Adapters, MaskChoice, Masks, Mode, Precision, PromptedSegmenter, Prompts};
+use stage_api::{Adapters, MaskChoice, Masks, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 use super::formula;
@@ -262,7 +262,8 @@ fn between_pretrained_and_trained_an_adapted_map_is_w_plus_share_times_its_updat
     for share in [0.0, 0.3, 0.5, 1.0] {
         let model = small_model(&settings, Device::Cpu);
         let before = merged(&model);
-        let pretrained = model.trainable_values();
+        let trainable = model.tensors().into_iter().filter(|t| t.group.is_trainable());
+        let pretrained: Vec<Tensor> = trainable.map(|t| t.tensor.detach().copy()).collect();
         for (name, tensor) in named(&model).iter().filter(|(_, t)| t.requires_grad()) {
             let value = formula::tensor(&format!("trained.{name}"), &tensor.size());
             tch::no_grad(|| tensor.shallow_clone().copy_(&value));

@@ -1,14 +1,16 @@
 //! `sam-mix evaluate`.
 
 use super::{Compute, open, open_run};
+use crate::registry::Registry;
 use crate::rows::rows_of;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use evaluation::{Evaluator, table};
-use predictor::{Model, Registry, untouched_segmenter};
+use predictor::Model;
 use run_record::checkpoint::Which;
 use slice_sampling::Selection;
 use slice_store::SliceStore;
+use stage_api::PromptKinds;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -89,14 +91,16 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
     let model_config = config.model();
-    let model = Model::from_run(&arguments.run, which, &model_config, registry, device)?;
-    let untouched = untouched_segmenter(&config.segmenter, device)?;
+    let model = Model::from_run(&arguments.run, which, &model_config, &registry.models, device)?;
+    let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
+    let pretrained =
+        takes_prompts.then(|| registry.models.segmenter(&model_config.segmenter, 0, device)).transpose()?;
     let embeddings = arguments.embeddings.as_deref();
     let evaluator = Evaluator {
         config: &model_config,
         oracle_margin_px: config.evaluation.oracle_margin_px,
         model: &model,
-        untouched: &untouched,
+        untouched: pretrained.as_deref(),
         store: &store,
         device,
         embeddings,

@@ -1,10 +1,11 @@
 //! `sam-mix export`.
 
 use super::open_run;
+use crate::registry::Registry;
 use anyhow::{Result, bail};
 use clap::Args;
 use predictor::export::{Export, Format, keeps_its_sources, output};
-use predictor::{Registry, weights_path};
+use predictor::weights_path;
 use run_record::checkpoint::Which;
 use sam_segmenter::Family;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub(super) fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicB
             let (config, record) = open_run(run, &[])?;
             keeps_its_sources(&output, run, &weights_path(&config.segmenter)?)?;
             let which = if arguments.last { Which::Last } else { Which::Best };
-            Export::of_run(run, which, (&config.model(), &record), registry)?
+            Export::of_run(run, which, (&config.model(), &record), &registry.models)?
         }
         (None, Some(weights)) => {
             Export::of_weights(weights, adapters.as_deref(), arguments.family, arguments.input_size)?

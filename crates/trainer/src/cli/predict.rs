@@ -1,10 +1,11 @@
 //! `sam-mix predict`.
 
 use super::{Compute, open, open_run};
+use crate::registry::Registry;
 use anyhow::{Result, bail};
 use clap::Args;
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
-use predictor::{Model, Registry};
+use predictor::Model;
 use run_record::checkpoint::Which;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -41,7 +42,7 @@ pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &Atomi
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
     let pairs = predictor::predict::pairs(&arguments.input, &arguments.output)?;
     let (device, _) = open(&arguments.compute)?;
-    let model = Model::from_run(&arguments.run, Which::Best, &config.model(), registry, device)?;
+    let model = Model::from_run(&arguments.run, Which::Best, &config.model(), &registry.models, device)?;
     let options = ReadOptions {
         intensity: arguments.intensity.unwrap_or_default(),
         affine: arguments.affine.as_deref().map(|choice| match choice {

@@ -2,11 +2,12 @@
 
 use super::{Compute, device_name, open};
 use crate::config::{Config, difference};
+use crate::registry::Registry;
 use crate::rows::for_training;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use predictor::{Registry, device};
+use predictor::device;
 use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
 use slice_store::{SliceStore, Slices};
@@ -72,7 +73,11 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     let selection = match (&arguments.selection, arguments.resume) {
         (_, true) => Selection::load(&run.join("selection.json"))?,
         (Some(path), false) => Selection::load(path)?,
-        (None, false) => slice_sampling::select(store.records(), &config.sampling, config.seed)?,
+        (None, false) => {
+            let strategy =
+                predictor::known("sampling.strategy", &registry.strategies, &config.sampling.strategy)?.as_ref();
+            slice_sampling::select(store.records(), &config.sampling, strategy, config.seed)?
+        }
     };
     let store = for_training(&store, &selection, &config)?;
     // A run keeps it.

@@ -131,17 +131,14 @@ impl Config {
                 "a factor above 0 and a period of at least 1",
             );
         }
-        let loss = &self.segmentation_loss;
-        for (key, weight) in [
-            ("segmentation_loss.dice", loss.dice),
-            ("segmentation_loss.focal", loss.focal),
-            ("segmentation_loss.ce", loss.ce),
-            ("segmentation_loss.iou", loss.iou),
-            ("segmentation_loss.boundary", loss.boundary),
-            ("segmentation_loss.score", loss.score),
-        ] {
-            if !weight.is_finite() || weight < 0.0 {
-                return out_of(key, weight.to_string(), "a number of at least 0");
+        for (name, weight) in self.segmentation_loss.weights() {
+            if !weight.is_finite() || *weight < 0.0 {
+                return out_of(&format!("segmentation_loss.{name}"), weight.to_string(), "a number of at least 0");
+            }
+        }
+        for (group, rate) in &self.optimizer.lr {
+            if !rate.is_finite() || *rate < 0.0 {
+                return out_of(&format!("optimizer.lr.{group}"), rate.to_string(), "a number of at least 0");
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::Config;
 use anyhow::{Context, Result, bail};
+use sam_segmenter::SegmenterSettings;
 use std::path::Path;
 
 impl Config {
@@ -20,10 +21,26 @@ impl Config {
         }
         // Through text again, so that an error can show the place.
         let merged = if overrides.is_empty() { text.to_owned() } else { toml::to_string(&table)? };
-        let config: Self = toml::from_str(&merged)
-            .map_err(|e| anyhow::anyhow!("{}{}", e.to_string().trim_end(), suggestion(e.message())))?;
+        let explained = |e: toml::de::Error| anyhow::anyhow!("{}{}", e.to_string().trim_end(), suggestion(e.message()));
+        let mut config: Self = toml::from_str(&merged).map_err(explained)?;
+        config.resolve().map_err(explained)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Fills in what follows from other keys.
+    fn resolve(&mut self) -> Result<(), toml::de::Error> {
+        if self.segmenter.kind == "sam" {
+            // A SAM's settings are known here: the resolved configuration has all of them.
+            let settings: SegmenterSettings = self.segmenter.settings.clone().try_into()?;
+            self.segmenter.settings = toml::Table::try_from(settings).map_err(serde::de::Error::custom)?;
+        }
+        if self.classifier.kind == "none" {
+            for phase in &mut self.phases {
+                phase.train_classifier = false;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -77,8 +94,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest_known_one() {
-        let error = Config::parse(&format!("{SMALL}\n[optimizer]\ndecoder_lt = 1e-4\n"), &[]).unwrap_err().to_string();
-        assert!(error.contains("did you mean `decoder_lr`?") && error.contains("line"), "{error}");
+        let error = Config::parse(&format!("{SMALL}\n[optimizer]\nema_decya = 0.9\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `ema_decay`?") && error.contains("line"), "{error}");
         let nested = Config::parse(SMALL, &["segmenter.settings.lora_ranc=4".into()]).unwrap_err().to_string();
         assert!(nested.contains("did you mean `lora_rank`?"), "{nested}");
     }
@@ -86,10 +103,10 @@ mod tests {
     #[test]
     fn overrides_replace_values_of_every_type() {
         let set =
-            ["seed=7", "classifier.kind=other", "sampling.labelled=50", "optimizer.lora_lr=2e-4"].map(String::from);
+            ["seed=7", "classifier.kind=other", "sampling.labelled=50", "optimizer.lr.lora=2e-4"].map(String::from);
         let config = Config::parse(SMALL, &set).unwrap();
         assert_eq!((config.seed, config.classifier.kind.as_str(), config.sampling.labelled), (7, "other", 50));
-        assert_eq!(config.optimizer.lora_lr, 2e-4);
+        assert_eq!(config.optimizer.rate("lora"), 2e-4);
         assert!(Config::parse(SMALL, &["seed".into()]).unwrap_err().to_string().contains("KEY=VALUE"));
         assert!(Config::parse(SMALL, &["seed.x=1".into(), "seed=0".into()]).is_ok());
     }

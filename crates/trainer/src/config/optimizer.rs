@@ -1,6 +1,7 @@
 //! `[optimizer]`.
 
-use serde::{Deserialize, Serialize};
+use crate::patterns::matches;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// The optimiser and its learning rates.
@@ -9,12 +10,10 @@ use std::collections::BTreeMap;
 pub struct OptimizerConfig {
     /// Which one.
     pub kind: OptimizerKind,
-    /// Learning rate of the classifier.
-    pub classifier_lr: f64,
-    /// Learning rate of prompt encoder and mask decoder.
-    pub decoder_lr: f64,
-    /// Learning rate of the adapters.
-    pub lora_lr: f64,
+    /// Learning rates by the name of the parameters' group (`classifier`, `lora`, `prompt_encoder`, `decoder`; another stage has
+    /// its own), or by a pattern of names; the longest that fits counts.
+    #[serde(deserialize_with = "over_default")]
+    pub lr: BTreeMap<String, f64>,
     /// Weight decay, on everything but biases and normalisation: decoupled in `adamw`, added to the gradient in the others.
     pub weight_decay: f64,
     /// Exponential decay of the two moments of `adamw` and `adam`.
@@ -39,13 +38,30 @@ pub struct OptimizerConfig {
     pub lr_scale: BTreeMap<String, f64>,
 }
 
+impl OptimizerConfig {
+    /// The learning rate of a group.
+    pub fn rate(&self, group: &str) -> f64 {
+        let fitting = self.lr.iter().filter(|(pattern, _)| matches(pattern, group));
+        fitting.max_by_key(|(pattern, _)| pattern.len()).map_or(0.0, |(_, rate)| *rate)
+    }
+}
+
+fn default_rates() -> BTreeMap<String, f64> {
+    [("classifier", 1e-3), ("lora", 1e-3), ("*", 1e-4)].map(|(name, rate)| (name.to_owned(), rate)).into()
+}
+
+/// Groups that are left out keep their default.
+fn over_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let mut all = default_rates();
+    all.extend(BTreeMap::<String, f64>::deserialize(deserializer)?);
+    Ok(all)
+}
+
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             kind: OptimizerKind::AdamW,
-            classifier_lr: 1e-3,
-            decoder_lr: 1e-4,
-            lora_lr: 1e-3,
+            lr: default_rates(),
             weight_decay: 0.01,
             betas: [0.9, 0.999],
             momentum: 0.9,
@@ -90,4 +106,16 @@ pub enum Schedule {
         /// Updates of the group.
         period: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_name_or_pattern_that_fits_a_group_decides_its_rate() {
+        let config: OptimizerConfig = toml::from_str("lr = { \"unet.*\" = 3e-4, decoder = 2e-4 }").unwrap();
+        let rates = ["classifier", "lora", "decoder", "prompt_encoder", "unet.down", "other"].map(|g| config.rate(g));
+        assert_eq!(rates, [1e-3, 1e-3, 2e-4, 1e-4, 3e-4, 1e-4]);
+    }
 }

@@ -26,11 +26,36 @@ use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
 
+/// Where a step's batch comes from. Every field of [`Batch`] means the same whatever it is.
+pub trait Batches {
+    /// The batch of the next step, which is this one.
+    fn next(&mut self, step: &Step) -> Result<Batch>;
+}
+
+/// Batches that a [`Loader`] prepares ahead.
+pub struct LoadedBatches(Box<dyn Iterator<Item = Batch>>);
+
+impl Batches for LoadedBatches {
+    fn next(&mut self, step: &Step) -> Result<Batch> {
+        let batch = self.0.next().context("the loader ended before the plan did")?;
+        anyhow::ensure!(batch.step == *step, "the loader is at step {}, training at {}", batch.step.index, step.index);
+        Ok(batch)
+    }
+}
+
+impl Iterator for LoadedBatches {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        self.0.next()
+    }
+}
+
 /// What a step works on, on its device.
 pub struct Batch {
     /// The plan of the step.
     pub step: Step,
-    /// The classifier's slices.
+    /// What image-level labels teach: the step's slices, and behind them its labelled ones where the classifier reads slices.
     pub slices: Option<Slices>,
     /// The classifier's crops `[k, 1, c, c]` and whether each shows the target `[k]`.
     pub crops: Option<(Tensor, Tensor)>,
@@ -52,6 +77,18 @@ pub struct Slices {
     pub whole: Option<Tensor>,
     /// The strong views of the same slices, where the configuration asks for them; their geometry is that of `images`.
     pub strong: Option<Tensor>,
+}
+
+impl Slices {
+    /// With labelled slices behind them.
+    fn with(self, labelled: Option<&Labelled>) -> Self {
+        let Some(labelled) = labelled else { return self };
+        Self {
+            images: Tensor::cat(&[&self.images, &labelled.images], 0),
+            labels: Tensor::cat(&[&self.labels, &labelled.labels], 0),
+            ..self
+        }
+    }
 }
 
 /// Slices of which the mask is known.
@@ -93,7 +130,7 @@ impl<'a> Loader<'a> {
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,
         steps: &'scope [Step],
-    ) -> impl Iterator<Item = Batch> + use<> {
+    ) -> LoadedBatches {
         // A group is handed over when it is asked for: there is the one in use, and the next.
         let group = self.config.loader.prefetch.div_ceil(2).max(1);
         let (sender, receiver) = bounded::<Vec<Batch>>(0);
@@ -105,7 +142,7 @@ impl<'a> Loader<'a> {
                 }
             }
         });
-        receiver.into_iter().flatten()
+        LoadedBatches(Box::new(receiver.into_iter().flatten()))
     }
 
     /// The batch of one step.
@@ -118,14 +155,10 @@ impl<'a> Loader<'a> {
                 copy_seconds += begun.elapsed().as_secs_f64();
                 tensor
             };
-            Batch {
-                slices: (!step.slices.is_empty()).then(|| self.slices(step, &mut copy)),
-                crops: self.crops(step, &mut copy),
-                masks: None,
-                labelled: (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy)),
-                step: step.clone(),
-                copy_seconds,
-            }
+            let crops = self.crops(step, &mut copy);
+            let labelled = (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy));
+            let slices = (!step.slices.is_empty()).then(|| self.slices(step, &mut copy).with(labelled.as_ref()));
+            Batch { slices, crops, masks: None, labelled, step: step.clone(), copy_seconds }
         })
     }
 

@@ -1,28 +1,18 @@
 //! The losses of one step.
 
+use super::encoder_cache::EncodedRow;
+use super::step_losses::StepLosses;
 use super::training_loop::TrainingLoop;
 use crate::config::EncoderTraining;
 use crate::loader::{Batch, Labelled};
-use crate::losses::{map_loss, segmentation_loss};
+use crate::losses::map_loss;
 use crate::plan::stream;
 use crate::prompts::training_prompt;
 use anyhow::{Context, Result, bail};
 use cam_classifier::focal_loss;
 use run_record::Part;
-use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter, SliceSize};
+use stage_api::{Mode, PromptKinds, Prompts};
 use tch::{Kind, Reduction, Tensor};
-
-/// What a step gave; a part that it didn't have is absent.
-pub(super) struct StepLosses {
-    pub total: Option<Tensor>,
-    /// Whether `total` is.
-    pub finite: bool,
-    pub classifier: Option<f64>,
-    pub segmentation: Option<f64>,
-    pub score: Option<f64>,
-    /// What the encoder made of the labelled slices: after the backward pass the gradient goes on from there.
-    pub embeddings: Vec<Embedding>,
-}
 
 impl TrainingLoop<'_> {
     /// The losses of one step; the graph hangs on `total`.
@@ -35,13 +25,7 @@ impl TrainingLoop<'_> {
         let mut parts: Vec<(Tensor, f64)> = Vec::new();
         let mut consistency = None;
         if let Some(slices) = &batch.slices {
-            let (all, labels) = match &batch.labelled {
-                Some(labelled) if labelled.untouched.is_none() => (
-                    Tensor::cat(&[&slices.images, &labelled.images], 0),
-                    Tensor::cat(&[&slices.labels, &labelled.labels], 0),
-                ),
-                _ => (slices.images.shallow_clone(), slices.labels.shallow_clone()),
-            };
+            let (all, labels) = (slices.images.shallow_clone(), slices.labels.shallow_clone());
             // Inference is on whole slices, and so are the running statistics that it goes by.
             let mode = if slices.whole.is_some() { Mode::TrainUntracked } else { Mode::Train };
             slices.whole.iter().for_each(|whole| model.classifier.track(whole));
@@ -82,24 +66,18 @@ impl TrainingLoop<'_> {
             };
             // What the encoder makes of a slice can be kept only if the slice is the same each time.
             let is_same = view.change == 0 && (untouched.is_some() || config.augmentation.labelled.is_off());
-            let embedding = match (phase.encoder, &untouched) {
-                (EncoderTraining::Frozen, Some(known)) if !self.adapted => {
-                    Embedding::new(known.shallow_clone(), slice_size(&image))
-                }
-                (EncoderTraining::Frozen, _) if is_same => cache.embedding(view.row, &image, model),
-                (EncoderTraining::Lora, _) if is_same => {
-                    model.segmenter.embed(cache.features(view.row, &image, model), Adapters::On, mode)
-                }
-                _ => model.segmenter.embed(&model.segmenter.features(&image), Adapters::On, mode),
-            };
+            let row = EncodedRow { row: view.row, image, pretrained: untouched, is_same, mode };
+            let embedding = cache.embedding(&row, phase.encoder, self.adapted, model);
             watch.lap(times, Part::Encoder);
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
-            let seen = untouched.as_ref().unwrap_or(&image);
-            let size = embedding.slice_size[0];
-            let prompts =
-                training_prompt(config, phase.prompts, model.classifier.as_ref(), (seen, size), boxes[i], &mut rng);
+            let prompts = if model.segmenter.prompts() == PromptKinds::None {
+                Prompts::default()
+            } else {
+                let seen = (row.pretrained.as_ref().unwrap_or(&row.image), embedding.slice_size[0]);
+                training_prompt(config, phase.prompts, model.classifier.as_ref(), seen, boxes[i], &mut rng)
+            };
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
-            let loss = segmentation_loss(&found, &masks.narrow(0, i as i64, 1), &config.segmentation_loss);
+            let loss = self.segmentation_losses.of(&found, &masks.narrow(0, i as i64, 1));
             score = Some(loss.score);
             embeddings.push(embedding);
             watch.lap(times, Part::Decoder);
@@ -112,11 +90,6 @@ impl TrainingLoop<'_> {
         let [classifier, segmentation, score, sum] = read;
         Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score, embeddings })
     }
-}
-
-fn slice_size(image: &Tensor) -> SliceSize {
-    let size = image.size();
-    [size[2] as usize, size[3] as usize]
 }
 
 /// The values of those scalars that are there, in one transfer: on a GPU, each reading of its own would keep the host from

@@ -1,15 +1,12 @@
 //! Updates whose loss or gradient is not finite: they are left out and counted; several in a row end the run.
 
-use super::forward::StepLosses;
-use super::training_loop::TrainingLoop;
+use super::step_losses::StepLosses;
+use super::training_loop::{TOO_MANY, TrainingLoop};
 use crate::loader::Batch;
 use anyhow::{Context, Error, Result, anyhow};
 use run_record::write_json;
 use serde_json::json;
 use tch::Tensor;
-
-/// So many in a row end the run: chance is not the reason any more.
-pub(super) const TOO_MANY: usize = 3;
 
 impl TrainingLoop<'_> {
     /// Counts the update that this step belongs to as left out.

@@ -11,7 +11,7 @@ use predictor::Model;
 use predictor::checkpoint::{load_weights, read_tensors};
 use run_record::Progress;
 use run_record::checkpoint::{Checkpoint, OPTIMIZER, TRAINING, WEIGHTS};
-use stage_api::{Group, NamedTensor};
+use stage_api::{NamedTensor, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Tensor};
@@ -20,6 +20,8 @@ use tch::{Device, Tensor};
 pub(super) struct State {
     /// See [`Model::tensors`].
     pub tensors: Vec<NamedTensor>,
+    /// Names of the groups of the segmenter's encoder.
+    encoder_groups: &'static [&'static str],
     /// Factors of the learning rates of single parameters.
     lr_scale: BTreeMap<String, f64>,
     pub optimizer: Optimizer,
@@ -33,7 +35,7 @@ impl State {
     /// Of an untrained model; parameters that are to be frozen are.
     pub fn new(config: &Config, model: &Model) -> Result<Self> {
         let tensors = model.tensors();
-        let parameters = || tensors.iter().filter(|t| t.group != Group::Buffer).map(|t| t.name.as_str());
+        let parameters = || tensors.iter().filter(|t| t.group.is_trainable()).map(|t| t.name.as_str());
         let mut lr_scale = BTreeMap::new();
         for (pattern, factor) in &config.optimizer.lr_scale {
             for name in matching("optimizer.lr_scale", pattern, parameters())? {
@@ -49,7 +51,16 @@ impl State {
         let optimizer = Optimizer::new(&config.optimizer);
         let decay = config.optimizer.ema_decay;
         let average = (decay > 0.0).then(|| WeightAverage::new(decay, &tensors));
-        Ok(Self { tensors, lr_scale, optimizer, average, progress: Progress::default(), last_validation: None })
+        let encoder_groups = model.segmenter.encoder_groups();
+        Ok(Self {
+            tensors,
+            encoder_groups,
+            lr_scale,
+            optimizer,
+            average,
+            progress: Progress::default(),
+            last_validation: None,
+        })
     }
 
     pub fn restore(&mut self, from: Checkpoint, device: Device) -> Result<()> {
@@ -86,22 +97,32 @@ impl State {
     }
 
     /// Moves these parameters, at the learning rates of their groups and names; their gradients are then cleared.
-    pub fn update(&mut self, parameters: &[NamedTensor], lr: impl Fn(Group) -> f64) {
+    pub fn update(&mut self, parameters: &[NamedTensor], lr: impl Fn(&NamedTensor) -> f64) {
         let scales = &self.lr_scale;
         let scale = |p: &NamedTensor| scales.get(&p.name).copied().unwrap_or(1.0);
-        self.optimizer.step(parameters, |p| lr(p.group) * scale(p));
+        self.optimizer.step(parameters, |p| lr(p) * scale(p));
     }
 
     /// The parameters of those groups that are not frozen.
     pub fn parameters(&self, trained: Trained) -> Vec<NamedTensor> {
         self.tensors
             .iter()
-            .filter(|t| t.group != Group::Buffer && trained.has(t.group) && t.tensor.requires_grad())
+            .filter(|t| t.group.is_trainable() && trained.has(self.branch(t)) && t.tensor.requires_grad())
             .map(|t| NamedTensor { name: t.name.clone(), group: t.group, tensor: t.tensor.shallow_clone() })
             .collect()
     }
 
-    /// A copy of the classifier's running statistics.
+    /// Which branch a tensor of the model is of.
+    pub fn branch(&self, tensor: &NamedTensor) -> Branch {
+        branch(tensor, self.encoder_groups)
+    }
+
+    /// See [`branch`].
+    pub fn encoder_groups(&self) -> &'static [&'static str] {
+        self.encoder_groups
+    }
+
+    /// A copy of the running statistics.
     pub fn statistics(&self) -> Vec<Tensor> {
         self.buffers().map(Tensor::copy).collect()
     }
@@ -114,7 +135,7 @@ impl State {
     }
 
     fn buffers(&self) -> impl Iterator<Item = &Tensor> {
-        self.tensors.iter().filter(|t| t.group == Group::Buffer).map(|t| &t.tensor)
+        self.tensors.iter().filter(|t| t.group.role == Role::Statistics).map(|t| &t.tensor)
     }
 
     /// Exchanges the weights with their average, if there is one; twice is nothing.
@@ -125,12 +146,33 @@ impl State {
     }
 }
 
-/// The groups that an update trains.
+/// Which branch a tensor of [`Model::tensors`] is of, by its stage and the segmenter's word on its encoder.
+pub(super) fn branch(tensor: &NamedTensor, encoder_groups: &[&str]) -> Branch {
+    if tensor.name.starts_with("classifier.") {
+        Branch::Classifier
+    } else if encoder_groups.contains(&tensor.group.name) {
+        Branch::Encoder
+    } else {
+        Branch::Segmenter
+    }
+}
+
+/// A part of the model that is trained, or not, as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Branch {
+    Classifier,
+    /// The segmenter's encoder: its adapters.
+    Encoder,
+    /// The rest of the segmenter.
+    Segmenter,
+}
+
+/// The branches that an update trains.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Trained {
     classifier: bool,
-    decoder: bool,
-    lora: bool,
+    segmenter: bool,
+    encoder: bool,
 }
 
 impl Trained {
@@ -139,28 +181,26 @@ impl Trained {
         let guided = steps.iter().any(|s| !s.labelled.is_empty());
         Self {
             classifier: steps.iter().any(|s| !s.slices.is_empty()),
-            decoder: guided,
-            lora: guided && phase.encoder == EncoderTraining::Lora,
+            segmenter: guided,
+            encoder: guided && phase.encoder == EncoderTraining::Lora,
         }
     }
 
-    /// The classifier's running statistics go with it.
-    pub fn has(self, group: Group) -> bool {
-        match group {
-            Group::Classifier | Group::Buffer => self.classifier,
-            Group::PromptEncoder | Group::Decoder => self.decoder,
-            Group::Lora => self.lora,
-            Group::Encoder => false,
+    pub fn has(self, branch: Branch) -> bool {
+        match branch {
+            Branch::Classifier => self.classifier,
+            Branch::Encoder => self.encoder,
+            Branch::Segmenter => self.segmenter,
         }
     }
 }
 
-/// How many updates train each group: what the schedules run over.
+/// How many updates train each branch: what the schedules run over.
 #[derive(Clone, Copy, Default)]
 pub(super) struct UpdateCounts {
     classifier: usize,
-    decoder: usize,
-    lora: usize,
+    segmenter: usize,
+    encoder: usize,
 }
 
 impl UpdateCounts {
@@ -176,15 +216,15 @@ impl UpdateCounts {
 
     pub fn add(&mut self, trained: Trained) {
         self.classifier += usize::from(trained.classifier);
-        self.decoder += usize::from(trained.decoder);
-        self.lora += usize::from(trained.lora);
+        self.segmenter += usize::from(trained.segmenter);
+        self.encoder += usize::from(trained.encoder);
     }
 
-    pub fn group(&self, group: Group) -> usize {
-        match group {
-            Group::Classifier | Group::Buffer => self.classifier,
-            Group::Lora => self.lora,
-            Group::PromptEncoder | Group::Decoder | Group::Encoder => self.decoder,
+    pub fn branch(&self, branch: Branch) -> usize {
+        match branch {
+            Branch::Classifier => self.classifier,
+            Branch::Encoder => self.encoder,
+            Branch::Segmenter => self.segmenter,
         }
     }
 }

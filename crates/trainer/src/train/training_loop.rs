@@ -1,24 +1,28 @@
 //! The loop over the plan's steps.
 
 use super::encoder_cache::EncoderCache;
-use super::forward::StepLosses;
-use super::non_finite::TOO_MANY;
-use super::state::{State, Trained, UpdateCounts};
+use super::state::{Branch, State, Trained, UpdateCounts, branch};
+use super::step_losses::StepLosses;
 use super::view_bank::{ViewBank, own_folder};
 use super::{Outcome, Training};
-use crate::loader::{Batch, Loader};
+use crate::loader::{Batch, Batches, Loader};
+use crate::losses::SegmentationLosses;
 use crate::metrics_log::MetricsLog;
 use crate::optimizer::{clear, clip, global_norm};
 use crate::plan::Step;
 use crate::rows::Rows;
 use crate::schedule::schedule_factor;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use predictor::{Model, Ticker};
 use run_record::{Part, PhaseResult, StepRow};
 use slice_sampling::stream_seed;
-use stage_api::{ClassifierInput, Embedding, Group, NamedTensor, PromptedSegmenter};
+use stage_api::{ClassifierInput, Embedding, NamedTensor};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// So many updates in a row that are not finite end the run: chance is not the reason any more.
+pub(super) const TOO_MANY: usize = 3;
 
 /// A run under way.
 pub(super) struct TrainingLoop<'a> {
@@ -30,7 +34,8 @@ pub(super) struct TrainingLoop<'a> {
     pub log: MetricsLog,
     pub cache: EncoderCache,
     /// Where the classifier reads embeddings: they and the labelled slices' views.
-    pub bank: Option<ViewBank>,
+    pub bank: Option<Rc<ViewBank>>,
+    pub segmentation_losses: SegmentationLosses,
     /// Whether the adapters changed anything when the phase began.
     pub adapted: bool,
     pub ticker: Ticker,
@@ -54,10 +59,13 @@ impl<'a> TrainingLoop<'a> {
         rows: &'a Rows,
         state: &'a mut State,
         log: MetricsLog,
-    ) -> Self {
+    ) -> Result<Self> {
         let place = state.progress.steps;
         let seconds_before = state.progress.seconds;
-        Self {
+        let segmentation_losses =
+            SegmentationLosses::new(&training.config.segmentation_loss, &training.registry.losses)?;
+        Ok(Self {
+            segmentation_losses,
             training,
             steps,
             model,
@@ -74,7 +82,7 @@ impl<'a> TrainingLoop<'a> {
             left_out: false,
             begun: Instant::now(),
             seconds_before,
-        }
+        })
     }
 
     /// Goes through what is left of the plan, with a loader for each phase.
@@ -83,7 +91,7 @@ impl<'a> TrainingLoop<'a> {
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
         if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
             let mut watch = training.stopwatch();
-            self.bank = ViewBank::build(training, self.model, self.rows, &loader)?;
+            self.bank = ViewBank::build(training, self.model, self.rows, &loader)?.map(Rc::new);
             watch.lap(&mut self.state.progress.times, Part::Encoder);
             if self.bank.is_none() {
                 return Ok(Outcome::Interrupted);
@@ -92,13 +100,12 @@ impl<'a> TrainingLoop<'a> {
         while let Some(next) = steps.get(self.state.progress.steps) {
             let end = steps.partition_point(|s| s.phase <= next.phase);
             self.adapted = self.model.segmenter.is_adapted();
-            let outcome = if self.bank.is_some() {
-                self.phase(None, end)?
-            } else {
-                std::thread::scope(|scope| {
+            let outcome = match self.bank.clone() {
+                Some(bank) => self.phase(&mut bank.as_ref(), end)?,
+                None => std::thread::scope(|scope| {
                     let mut batches = loader.start(scope, &steps[next.index..end]);
-                    self.phase(Some(&mut batches), end)
-                })?
+                    self.phase(&mut batches, end)
+                })?,
             };
             if outcome == Outcome::Interrupted {
                 return Ok(outcome);
@@ -109,13 +116,11 @@ impl<'a> TrainingLoop<'a> {
         Ok(Outcome::Finished)
     }
 
-    /// The steps before `end`, where the phase ends. Batches are the loader's, or without one the bank's.
-    fn phase(&mut self, mut loaded: Option<&mut dyn Iterator<Item = Batch>>, end: usize) -> Result<Outcome> {
+    /// The steps before `end`, where the phase ends.
+    fn phase(&mut self, batches: &mut dyn Batches, end: usize) -> Result<Outcome> {
         while self.state.progress.steps < end {
             let mut watch = self.training.stopwatch();
-            let banked = || Some(self.bank.as_ref()?.batch(&self.steps[self.state.progress.steps]));
-            let batch = loaded.as_mut().map_or_else(banked, Iterator::next);
-            let batch = batch.context("the loader ended before the plan did")?;
+            let batch = batches.next(&self.steps[self.state.progress.steps])?;
             watch.lap(&mut self.state.progress.times, Part::Wait);
             self.step(&batch)?;
             // Between the steps of an update there are gradients, which a checkpoint doesn't hold.
@@ -160,6 +165,7 @@ impl<'a> TrainingLoop<'a> {
                 watch.lap(&mut self.state.progress.times, Part::Backward);
             }
         }
+        let lr = self.shown_rate();
         let mut watch = self.training.stopwatch();
         let norm = step.updates.then(|| self.update(batch, &losses));
         watch.lap(&mut self.state.progress.times, Part::Update);
@@ -179,7 +185,7 @@ impl<'a> TrainingLoop<'a> {
             step: self.state.progress.steps,
             seconds: self.state.progress.seconds,
             losses: [losses.classifier, losses.segmentation, losses.score],
-            lr: self.learning_rate()(Group::Decoder),
+            lr,
             gradient_norm: norm,
             skipped,
         })?;
@@ -218,22 +224,30 @@ impl<'a> TrainingLoop<'a> {
         }
         let rate = self.learning_rate();
         self.state.update(parameters, rate);
+        let encoder_groups = self.state.encoder_groups();
         if let Some(average) = &mut self.state.average {
-            average.update(&self.state.tensors, |group| trained.has(group).then(|| self.done.group(group)));
+            let updates = |t: &NamedTensor| {
+                let branch = branch(t, encoder_groups);
+                trained.has(branch).then(|| self.done.branch(branch))
+            };
+            average.update(&self.state.tensors, updates);
         }
     }
 
-    /// Of each group, at this place of the plan.
-    fn learning_rate(&self) -> impl Fn(Group) -> f64 + use<'a> {
+    /// Of each parameter, at this place of the plan.
+    fn learning_rate(&self) -> impl Fn(&NamedTensor) -> f64 + use<'a> {
         let (config, done, total) = (&self.training.config.optimizer, self.done, self.total);
-        move |group| {
-            let base = match group {
-                Group::Classifier => config.classifier_lr,
-                Group::Lora => config.lora_lr,
-                _ => config.decoder_lr,
-            };
-            base * schedule_factor(config, done.group(group), total.group(group))
+        let encoder_groups = self.state.encoder_groups();
+        move |tensor| {
+            let branch = branch(tensor, encoder_groups);
+            config.rate(tensor.group.name) * schedule_factor(config, done.branch(branch), total.branch(branch))
         }
+    }
+
+    /// The learning rate that the log shows: the segmenter's, its encoder's apart.
+    fn shown_rate(&self) -> f64 {
+        let of_segmenter = |t: &&NamedTensor| t.group.is_trainable() && self.state.branch(t) == Branch::Segmenter;
+        self.state.tensors.iter().find(of_segmenter).map_or(0.0, self.learning_rate())
     }
 
     fn patience_is_over(&self, last: &Step) -> bool {

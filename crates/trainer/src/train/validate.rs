@@ -1,7 +1,8 @@
 //! Validation at an epoch's end: Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
 
+use super::encoder_cache::EncodedRow;
 use super::training_loop::TrainingLoop;
-use crate::config::{EncoderTraining, PhaseConfig};
+use crate::config::PhaseConfig;
 use crate::metrics_log::MetricsLog;
 use crate::plan::{Step, View};
 use crate::tensorboard::Picture;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use evaluation::overlay::{self, Overlay};
 use predictor::Look;
 use run_record::{Best, EpochRow};
-use stage_api::{Adapters, Embedding, Mode, PromptedSegmenter};
+use stage_api::Mode;
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
 const PICTURES: usize = 3;
@@ -93,13 +94,9 @@ impl TrainingLoop<'_> {
                 continue;
             }
             let mask = if look.present {
-                let embedding = match (phase.encoder, untouched) {
-                    (EncoderTraining::Frozen, Some(known)) if !adapted => Embedding::new(known, [size, size]),
-                    (EncoderTraining::Frozen, _) => cache.embedding(row, &image, model),
-                    (EncoderTraining::Lora, _) => {
-                        model.segmenter.embed(cache.features(row, &image, model), Adapters::On, Mode::Eval)
-                    }
-                };
+                let pretrained = untouched;
+                let row = EncodedRow { row, image, pretrained, is_same: true, mode: Mode::Eval };
+                let embedding = cache.embedding(&row, phase.encoder, adapted, model);
                 predictor.segment(&embedding, &look.prompt)
             } else {
                 vec![0; size * size]

@@ -8,14 +8,14 @@
 
 use super::Training;
 use crate::config::WeakCrops;
-use crate::loader::{Batch, Labelled, Loader, Slices, labels};
+use crate::loader::{Batch, Batches, Labelled, Loader, Slices, labels};
 use crate::plan::{Step, View, views};
 use crate::rows::Rows;
 use anyhow::{Result, ensure};
 use predictor::Model;
 use predictor::embedding_file::{identity, known_or_encoded};
 use serde_json::json;
-use stage_api::{Adapters, BoxPrompt, Mode, PromptedSegmenter, sent};
+use stage_api::{Adapters, BoxPrompt, Mode, sent};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -102,8 +102,7 @@ impl ViewBank {
         sent(half, self.device).to_kind(Kind::Float)
     }
 
-    /// The batch of one step.
-    pub fn batch(&self, step: &Step) -> Batch {
+    fn batch(&self, step: &Step) -> Batch {
         Batch {
             slices: self.image_level(step),
             crops: None,
@@ -157,6 +156,12 @@ impl ViewBank {
             boxes: known.iter().map(|k| k.bounds).collect(),
             untouched: Some(self.embeddings(of.iter().copied())),
         }
+    }
+}
+
+impl Batches for &ViewBank {
+    fn next(&mut self, step: &Step) -> Result<Batch> {
+        Ok(self.batch(step))
     }
 }
 

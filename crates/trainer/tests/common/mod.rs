@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use phantom::PhantomSettings;
-use predictor::{Model, Registry};
+use predictor::Model;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
 use slice_store::{FORMAT_VERSION, SliceStore, StoreInfo, StoreSettings};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::Config;
+use trainer::registry::Registry;
 use trainer::rows::for_training;
 use trainer::train::{Outcome, Training};
 
@@ -120,7 +121,8 @@ impl Bench {
     pub fn train_until(&self, run: &Path, set: &[&str], stop: &AtomicBool) -> anyhow::Result<(RunRecord, Outcome)> {
         let config = self.config(set)?;
         std::fs::create_dir_all(run)?;
-        let selection = slice_sampling::select(self.store.records(), &config.sampling, 0)?;
+        let selection =
+            slice_sampling::select(self.store.records(), &config.sampling, &slice_sampling::UniformSubset, 0)?;
         let store = &for_training(&self.store, &selection, &config)?;
         let mut record = trainer::train::new_record(run, &config, store, &selection, "cpu", 1);
         let (registry, selection) = (&self.registry, &selection);
@@ -145,7 +147,7 @@ impl Bench {
 
     /// What a checkpoint would hold before the first step.
     pub fn untrained(&self) -> BTreeMap<String, Tensor> {
-        let model = Model::new(&self.config(&[]).unwrap().model(), &self.registry, Device::Cpu).unwrap();
+        let model = Model::new(&self.config(&[]).unwrap().model(), &self.registry.models, Device::Cpu).unwrap();
         model.tensors().into_iter().map(|t| (t.name, t.tensor.detach().copy())).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! What adapters add, and what their gradients are.
 
+use crate::groups::ENCODER;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -33,7 +34,7 @@ fn qkv(rows: QkvRows, settings: &SegmenterSettings, fill: bool) -> Qkv {
     ];
     let file = StateFile::of_model(Path::new("random"), tensors, "", Record::default());
     let mut weights = Weights::new(file, Device::Cpu);
-    let scope = Scope::new(&mut weights, "map", Group::Encoder);
+    let scope = Scope::new(&mut weights, "map", ENCODER);
     let map = Qkv::take(scope, WIDTH, rows, &mut LoraFactory::new(settings));
     weights.finish().expect("the map has weight and bias");
     if fill {

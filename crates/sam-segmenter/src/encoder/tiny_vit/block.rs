@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::super::lora::{AdaptedLinear, LoraFactory, Pass, Qkv, QkvRows};
 use super::conv::ConvBn;
 use crate::layers::{LayerNorm, Scope, for_input, gelu_owned};
-use crate::settings::LoraTarget;
+use crate::lora_target::LoraTarget;
 
 /// Tokens that go through the perceptron at once.
 const TOKENS: i64 = 2048;

@@ -3,7 +3,7 @@
 //! Invariant: the running statistics are always used and never updated, in training too. So each pair is one affine
 //! map; its weights are folded anew in every forward pass (they are tiny), which keeps the named tensors the truth.
 
-use stage_api::Group;
+use crate::groups::BUFFER;
 use tch::Tensor;
 
 use crate::layers::{Scope, channels_first, channels_last, for_input, linear};
@@ -28,10 +28,10 @@ impl ConvBn {
             weight: scope.take("c.weight", &shape),
             scale: scope.take("bn.weight", &width),
             shift: scope.take("bn.bias", &width),
-            mean: scope.take_as("bn.running_mean", &width, Group::Buffer),
-            variance: scope.take_as("bn.running_var", &width, Group::Buffer),
+            mean: scope.take_as("bn.running_mean", &width, BUFFER),
+            variance: scope.take_as("bn.running_var", &width, BUFFER),
         };
-        let _ = scope.take_as("bn.num_batches_tracked", &[], Group::Buffer);
+        let _ = scope.take_as("bn.num_batches_tracked", &[], BUFFER);
         this
     }
 

@@ -7,7 +7,7 @@ mod block;
 mod conv;
 mod strips;
 
-use stage_api::Group;
+use crate::groups::ENCODER;
 use tch::{Device, Tensor};
 
 use self::block::{Block, BlockShape};
@@ -37,7 +37,7 @@ struct Stage {
 
 impl TinyVit {
     pub(super) fn take(weights: &mut Weights, shape: &TinyVitArchitecture, lora: &mut LoraFactory<'_>) -> Self {
-        let mut scope = Scope::new(weights, "image_encoder", Group::Encoder);
+        let mut scope = Scope::new(weights, "image_encoder", ENCODER);
         let (widths, kernel) = (shape.widths, shape.patch_kernel);
         let patch_embedding = [
             ConvBn::take(scope.at("patch_embed.seq.0"), [widths[0] / 2, 3, kernel, kernel]),

@@ -10,7 +10,7 @@ use super::positions::resized_table;
 use super::windows::{Windows, size};
 use crate::architecture::VitArchitecture;
 use crate::layers::{LayerNorm, Scope, gelu_owned};
-use crate::settings::LoraTarget;
+use crate::lora_target::LoraTarget;
 
 pub(super) struct Block {
     pub(super) first_norm: LayerNorm,

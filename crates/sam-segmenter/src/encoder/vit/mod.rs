@@ -8,9 +8,9 @@ mod positions;
 mod way_back;
 mod windows;
 
+use crate::groups::ENCODER;
 use std::rc::Rc;
 
-use stage_api::Group;
 use tch::{Kind, Tensor};
 
 use self::block::Block;
@@ -42,7 +42,7 @@ impl Vit {
         settings: &SegmenterSettings,
         lora: &mut LoraFactory<'_>,
     ) -> Self {
-        let mut scope = Scope::new(weights, "image_encoder", Group::Encoder);
+        let mut scope = Scope::new(weights, "image_encoder", ENCODER);
         let &VitArchitecture { width, depth, patch, .. } = shape;
         Self {
             positions: resized_positions(&scope.take("pos_embed", &[1, shape.grid, shape.grid, width]), grid),

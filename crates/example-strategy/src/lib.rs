@@ -1,0 +1,43 @@
+//! An experiment's own way of choosing the labelled slices: as many patients as there are labelled slices, or all of them, and of
+//! each the slices in the middle of its organ.
+//!
+//! This is all that it takes: a type that implements [`SubsetStrategy`] and a program that adds it to the registry
+//! (`src/main.rs`). The configuration then says `sampling.strategy = "middle"`.
+
+use slice_sampling::{SamplingError, SubsetStrategy};
+use slice_store::{SliceId, SliceRecord};
+use std::collections::BTreeMap;
+use trainer::registry::Registry;
+
+/// The registry of this workspace with the example in it.
+pub fn registry() -> Registry {
+    Registry::default().with_strategy("middle", MiddleSlices)
+}
+
+/// The middle slices of each patient in turn.
+#[derive(Clone, Copy, Debug)]
+pub struct MiddleSlices;
+
+impl SubsetStrategy for MiddleSlices {
+    fn choose(&self, pool: &[&SliceRecord], budget: usize, _: u64) -> Result<Vec<SliceId>, SamplingError> {
+        let mut patients: BTreeMap<&str, Vec<SliceId>> = BTreeMap::new();
+        for record in pool.iter().filter(|record| record.has_target()) {
+            patients.entry(&record.patient).or_default().push(record.id());
+        }
+        let found = patients.values().map(Vec::len).sum();
+        if found < budget {
+            return Err(SamplingError::TooFewSlices { asked: budget, found });
+        }
+        for slices in patients.values_mut() {
+            let middle = slices.len() / 2;
+            let mut order: Vec<usize> = (0..slices.len()).collect();
+            order.sort_by_key(|&i| i.abs_diff(middle));
+            *slices = order.into_iter().map(|i| slices[i].clone()).collect();
+        }
+        let longest = patients.values().map(Vec::len).max().unwrap_or(0);
+        let in_turn = (0..longest).flat_map(|i| patients.values().filter_map(move |slices| slices.get(i).cloned()));
+        let mut chosen: Vec<SliceId> = in_turn.take(budget).collect();
+        chosen.sort();
+        Ok(chosen)
+    }
+}
