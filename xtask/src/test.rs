@@ -68,7 +68,7 @@ struct Filter {
 
 impl Filter {
     fn shows(&mut self, line: &str) -> bool {
-        if let Some(what) = line.strip_prefix(SKIPPED) {
+        if let Some(what) = line.strip_prefix(SKIPPED).filter(|what| self.skipped.iter().all(|known| known != what)) {
             self.skipped.push(what.to_owned());
         }
         match line {
@@ -107,8 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn skipped_tests_are_collected_and_passing_output_is_hidden() {
+    fn a_skipped_test_is_named_once_and_passing_output_is_hidden() {
         let output = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nsuccesses:\n\n---- a stdout ----\n\
+                      skipped: a needs the test data (set SAM_MIX_TEST_DATA)\n\
                       skipped: a needs the test data (set SAM_MIX_TEST_DATA)\n\nsuccesses:\n    a\n\nfailures:\n\n\
                       ---- b stdout ----\nwrong\n\ntest result: FAILED. 1 passed";
         let mut filter = Filter::default();
