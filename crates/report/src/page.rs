@@ -6,7 +6,7 @@ mod training;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::evaluation::Figure;
+use crate::evaluation::{Evaluation, Figure};
 use crate::run::Run;
 
 const STYLE: &str = include_str!("style.css");
@@ -45,9 +45,14 @@ fn not_there_yet(command: &str) -> Markup {
     html! { p class="missing" { "Not there yet: run " code { (command) } } }
 }
 
-/// Command that makes the evaluation of `run`.
-fn evaluate(run: &Run) -> String {
-    format!("cargo xtask evaluate --run {}", run.path.display())
+/// Command that makes the evaluation of `run`: this one again, or the first. The run doesn't know where its store lies.
+fn evaluate(run: &Run, again: Option<&Evaluation>) -> String {
+    let split = match again.map(|evaluation| evaluation.split.as_str()) {
+        None | Some("test") => "test",
+        Some("validation") => "validation",
+        Some(_) => "all",
+    };
+    format!("cargo xtask evaluate --run {} --store STORE --split {split}", run.path.display())
 }
 
 /// A figure with so many decimals; `n/a` refers to the footnote below the tables.

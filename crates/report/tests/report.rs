@@ -67,13 +67,30 @@ fn text_of_a_run_is_never_markup() {
 fn missing_parts_name_the_command_that_makes_them() {
     let directory = run(&[("run.json", "{}")]);
     let page = report::render(directory.path()).unwrap();
-    let evaluate = format!("Not there yet: run <code>cargo xtask evaluate --run {}</code>", directory.path().display());
-    assert!(page.contains(&evaluate), "{page}");
+    let evaluate = |split: &str| {
+        let run = directory.path().display();
+        format!("Not there yet: run <code>cargo xtask evaluate --run {run} --store STORE --split {split}</code>")
+    };
+    assert!(page.contains(&evaluate("test")), "{page}");
     assert!(page.contains("Not there yet: run <code>cargo xtask train"), "{page}");
 
     let directory = run(&[("run.json", "{}"), ("evaluation/test.json", r#"{"split": "test"}"#)]);
     let page = report::render(directory.path()).unwrap();
     assert_eq!(page.matches("Not there yet: run <code>cargo xtask evaluate").count(), 5, "four rows and the pictures");
+
+    let directory = run(&[("run.json", "{}"), ("evaluation/total.json", r#"{"split": "total", "dataset": "total"}"#)]);
+    let page = report::render(directory.path()).unwrap();
+    assert!(page.contains("--store STORE --split all</code>"), "another data set is evaluated whole: {page}");
+}
+
+#[test]
+fn validation_is_named_as_development_data() {
+    let page = |split: &str| {
+        let file = format!(r#"{{"split": "{split}"}}"#);
+        report::render(run(&[("run.json", "{}"), ("evaluation/it.json", &file)]).path()).unwrap()
+    };
+    assert!(page("validation").contains("These slices chose the checkpoint: development data"));
+    assert!(!page("test").contains("These slices chose the checkpoint"));
 }
 
 #[test]

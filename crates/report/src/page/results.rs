@@ -9,7 +9,7 @@ use crate::run::Run;
 pub fn sections(run: &Run) -> Markup {
     html! {
         @if run.evaluations.is_empty() {
-            section { h2 { "Results" } (not_there_yet(&evaluate(run))) }
+            section { h2 { "Results" } (not_there_yet(&evaluate(run, None))) }
         } @else {
             @for evaluation in &run.evaluations { (section(run, evaluation)) }
             (legend(run))
@@ -25,6 +25,9 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
                 @if let Some(dataset) = evaluation.dataset.as_ref().filter(|name| **name != evaluation.split) { span class="set" { " data set " (dataset) } }
             }
             (tiles(run, evaluation))
+            @if evaluation.split == "validation" {
+                p class="warning" { "These slices chose the checkpoint: development data, and no result." }
+            }
             (verdict(run, evaluation))
             (table(run, evaluation))
             (steps(run, evaluation))
@@ -91,9 +94,9 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
         ("HD95", &format!("mm, {target_slices}")),
         ("Box IoU", &target_slices),
     ];
-    let untouched = |dice_liver| Prompted { dice_liver, ..Prompted::default() };
-    let untouched_oracle = evaluation.untouched_weights.as_ref().map(|found| untouched(found.oracle_dice_liver));
-    let untouched_whole = evaluation.untouched_weights.as_ref().map(|found| untouched(found.whole_image_dice_liver));
+    let pretrained = |dice_liver| Prompted { dice_liver, ..Prompted::default() };
+    let pretrained_oracle = evaluation.untouched_weights.as_ref().map(|found| pretrained(found.oracle_dice_liver));
+    let pretrained_whole = evaluation.untouched_weights.as_ref().map(|found| pretrained(found.whole_image_dice_liver));
     let oracle = match evaluation.oracle_margin_px.value() {
         Some(margin) => format!("Oracle box (true box + {margin} px)"),
         None => "Oracle box (true box)".into(),
@@ -105,26 +108,26 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
                     tr { th { "Prompt" } @for (name, set) in columns { th { (name) span class="set" { (set) } } } }
                 }
                 tbody {
-                    (row(run, "CAM box", evaluation.cam_box.as_ref(), "counts"))
-                    (row(run, "Control: whole image as box", evaluation.control_whole_image.as_ref(), ""))
+                    (row(run, evaluation, "CAM box", evaluation.cam_box.as_ref(), "counts"))
+                    (row(run, evaluation, "Control: whole image as box", evaluation.control_whole_image.as_ref(), ""))
                     @if evaluation.control_central_half.is_some() {
-                        (row(run, "Control: central half as box", evaluation.control_central_half.as_ref(), ""))
+                        (row(run, evaluation, "Control: central half as box", evaluation.control_central_half.as_ref(), ""))
                     }
-                    @if untouched_whole.as_ref().is_some_and(|row| row.dice_liver != Figure::Absent) {
-                        (row(run, "Control: untouched weights, whole image as box", untouched_whole.as_ref(), ""))
+                    @if pretrained_whole.as_ref().is_some_and(|row| row.dice_liver != Figure::Absent) {
+                        (row(run, evaluation, "Control: pretrained weights, whole image as box", pretrained_whole.as_ref(), ""))
                     }
                 }
                 tbody class="oracle" {
                     tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
-                    (row(run, &oracle, evaluation.oracle_box.as_ref(), ""))
-                    (row(run, "Control: untouched weights, oracle box", untouched_oracle.as_ref(), ""))
+                    (row(run, evaluation, &oracle, evaluation.oracle_box.as_ref(), ""))
+                    (row(run, evaluation, "Control: pretrained weights, oracle box", pretrained_oracle.as_ref(), ""))
                 }
             }
         }
     }
 }
 
-fn row(run: &Run, name: &str, result: Option<&Prompted>, class: &str) -> Markup {
+fn row(run: &Run, evaluation: &Evaluation, name: &str, result: Option<&Prompted>, class: &str) -> Markup {
     html! {
         tr class=[(!class.is_empty()).then_some(class)] {
             th { (name) }
@@ -140,7 +143,7 @@ fn row(run: &Run, name: &str, result: Option<&Prompted>, class: &str) -> Markup 
                         (result.box_iou, 3),
                     ] { td { (figure(value, decimals)) } }
                 }
-                None => { td class="missing" colspan="7" { "Not there yet: run " code { (evaluate(run)) } } }
+                None => { td class="missing" colspan="7" { "Not there yet: run " code { (evaluate(run, Some(evaluation))) } } }
             }
         }
     }
@@ -161,7 +164,7 @@ fn steps(run: &Run, evaluation: &Evaluation) -> Markup {
                             th { "Dice" span class="set" { "all slices" } }
                             th { "Dice" span class="set" { (target_slices) } }
                             th { "Dice" span class="set" { "volumes" } }
-                            th { "Invented" span class="set" { "slices without " (run.target()) } }
+                            th { "False positive" span class="set" { "slices without " (run.target()) } }
                             th { "Missed" span class="set" { (target_slices) } }
                             th { "Time" span class="set" { "ms a slice, the step alone" } }
                         }
@@ -219,7 +222,7 @@ fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
             }
             None => {
                 h3 { "Slices" }
-                (not_there_yet(&evaluate(run)))
+                (not_there_yet(&evaluate(run, Some(evaluation))))
             }
         }
     }
@@ -268,6 +271,11 @@ fn legend(run: &Run) -> Markup {
                 li {
                     "Only the " b { "CAM box" } " row counts: it is made without ground truth. Rows with an "
                     b { "oracle box" } " use the true mask for their prompt; they show what a perfect prompt would give."
+                }
+                li {
+                    "Data on which a checkpoint, a threshold or an option was chosen is " b { "development data" }
+                    ": its figures are no result. The pretrained weights may have seen public data in a training of their own "
+                    "(those of LiteMedSAM perhaps LiTS), which bears on all rows, the controls with pretrained weights included."
                 }
                 li {
                     "What failed in a slice, the first that fits: " b { "presence" } ", one of the two masks is empty and the other is not; "
