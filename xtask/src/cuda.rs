@@ -36,7 +36,7 @@ pub enum Build {
     ForCuda {
         /// (13, 0); `None` if nothing tells.
         version: Option<(u32, u32)>,
-        /// Shared libraries that libtorch_cuda needs and that are not found; `None` if that can't be told.
+        /// Shared libraries that libtorch_cuda needs and that are not found; `None` if that is not known.
         lacks: Option<Vec<String>>,
     },
 }
@@ -96,7 +96,7 @@ impl Build {
 }
 
 /// Of a driver and of a libtorch, either of which may not be there.
-pub fn judge(driver: Option<&Driver>, libtorch: Option<(&Build, Origin)>) -> Verdict {
+pub fn assess(driver: Option<&Driver>, libtorch: Option<(&Build, Origin)>) -> Verdict {
     let verdict = |found: String, mend: Option<String>| Verdict { usable: false, found, mend };
     let Some(driver) = driver else {
         let (found, mend) = without_driver(libtorch.map(|(build, _)| build));
@@ -223,7 +223,7 @@ fn version_in(text: &str) -> Option<String> {
     text.split_whitespace().find(is_version).map(str::to_owned)
 }
 
-/// The libraries that `library` needs and that are not found, by `ldd`; `None` if that can't be told.
+/// The libraries that `library` needs and that are not found, by `ldd`; `None` if that is not known.
 pub fn lacking(library: &Path) -> Option<Vec<String>> {
     let output = Command::new("ldd").arg(library).output().ok().filter(|output| output.status.success())?;
     Some(not_found(&String::from_utf8_lossy(&output.stdout)))
@@ -236,7 +236,7 @@ fn not_found(ldd: &str) -> Vec<String> {
 /// What `doctor` tells of this machine.
 pub fn of_this_machine(libtorch: Option<&Libtorch>, smi: impl Fn(&str) -> Option<String>) -> Verdict {
     let build = libtorch.map(|found| (Build::of(&found.directory, lacking), found.origin));
-    judge(Driver::find(Path::new("/"), smi).as_ref(), build.as_ref().map(|(build, origin)| (build, *origin)))
+    assess(Driver::find(Path::new("/"), smi).as_ref(), build.as_ref().map(|(build, origin)| (build, *origin)))
 }
 
 #[cfg(test)]

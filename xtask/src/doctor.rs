@@ -34,7 +34,7 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Ok,
-    /// Nice to have, or nothing to judge.
+    /// Nice to have, or nothing to check.
     Note,
     /// Training needs it.
     Missing,

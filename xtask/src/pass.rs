@@ -103,7 +103,7 @@ Examples:
 
 pub const ABLATION: Pass = Pass {
     verb: "ablation",
-    about: "Train and judge a table of experiments, each with several seeds, and write the results",
+    about: "Train and evaluate a table of experiments with several seeds, and write the results",
     examples: "\
 Starts `sam-mix-study ablation` with the given arguments.
 

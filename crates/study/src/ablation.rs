@@ -1,4 +1,4 @@
-//! `sam-mix-study ablation`: trains and judges every row of a table of experiments with several seeds, and writes what came of
+//! `sam-mix-study ablation`: trains and evaluates every row of a table of experiments with several seeds, and writes what came of
 //! it as a Markdown table. What is there already is not done again.
 
 mod document;
@@ -24,7 +24,7 @@ use document::Document;
 use experiment::{Experiment, Job, Progress};
 use results::RowResults;
 
-pub const ABOUT: &str = "Train and judge a table of experiments, each with several seeds, and write the results";
+pub const ABOUT: &str = "Train and evaluate a table of experiments with several seeds, and write the results";
 
 pub const EXAMPLES: &str = "\
 The table is a TOML file: `base`, a configuration, and a `[[row]]` for each experiment with `key`, `name`, and `set`, a list of \
@@ -44,10 +44,10 @@ pub struct Args {
     /// Table of experiments (TOML)
     #[arg(long, value_name = "FILE")]
     table: PathBuf,
-    /// Prepared store to train on; its test patients are judged
+    /// Prepared store to train on; its test patients are evaluated
     #[arg(long)]
     store: PathBuf,
-    /// Prepared store of another data set, judged whole; repeatable
+    /// Prepared store of another data set, evaluated whole; repeatable
     #[arg(long, value_name = "STORE")]
     across: Vec<PathBuf>,
     /// Runs of each row, with seeds from 0
@@ -65,7 +65,7 @@ pub struct Args {
     /// The row whose steps of inference get a table of their own [default: the first]
     #[arg(long, value_name = "KEY")]
     steps_of: Option<String>,
-    /// What becomes of the embeddings of slices and views in RUNS/embeddings, 2 MiB each
+    /// What becomes of the embeddings of slices and augmented copies in RUNS/embeddings, 2 MiB each
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Embeddings::Shared)]
     embeddings: Embeddings,
     /// Print the results as JSON at the end
@@ -82,7 +82,7 @@ enum Embeddings {
     Shared,
     /// Runs share them, and they are kept
     Kept,
-    /// Every run encodes by itself what it looks at: slower, but without the disk space
+    /// Every run encodes by itself what it reads: slower, but without the disk space
     Unshared,
 }
 
@@ -142,7 +142,7 @@ fn work(programs: &Programs, document: &mut Document, output: Option<&Path>) -> 
             Err(error) => document.failures.push(format!("training of '{}': {error:#}", job.run.display())),
         }
         if done[index] {
-            judge(programs, document, job)?;
+            evaluate(programs, document, job)?;
         }
         document.date = provenance::today();
         document.results = RowResults::of(experiment, &done);
@@ -153,11 +153,11 @@ fn work(programs: &Programs, document: &mut Document, output: Option<&Path>) -> 
     Ok(())
 }
 
-fn judge(programs: &Programs, document: &mut Document, job: &Job) -> Result<()> {
-    for arguments in document.experiment.judgements(job) {
-        let judged = programs.run("evaluation", SAM_MIX, &arguments);
-        stop_if_interrupted(&judged)?;
-        if let Err(error) = judged {
+fn evaluate(programs: &Programs, document: &mut Document, job: &Job) -> Result<()> {
+    for arguments in document.experiment.evaluations(job) {
+        let evaluated = programs.run("evaluation", SAM_MIX, &arguments);
+        stop_if_interrupted(&evaluated)?;
+        if let Err(error) = evaluated {
             let store = Path::new(&arguments[4]).display();
             document.failures.push(format!("evaluation of '{}' on '{store}': {error:#}", job.run.display()));
         }
@@ -182,7 +182,7 @@ fn dry_run(experiment: &Experiment) -> String {
         let note = if progress == Progress::Finished { " (finished: its configuration is compared)" } else { "" };
         line(format!("# {}, seed {}{note}", experiment.rows[job.row].name, job.seed));
         line(shown("cargo xtask", experiment.training(job)));
-        for arguments in experiment.judgements(job) {
+        for arguments in experiment.evaluations(job) {
             line(shown("cargo xtask", arguments));
         }
     }

@@ -37,8 +37,8 @@ fn write(root: &Path, place: &str, text: &str) {
 }
 
 /// State, text and mend line, as `doctor` shows them.
-fn told(driver: Option<&Driver>, libtorch: Option<(&Build, Origin)>) -> String {
-    let Verdict { usable, found, mend } = judge(driver, libtorch);
+fn said(driver: Option<&Driver>, libtorch: Option<(&Build, Origin)>) -> String {
+    let Verdict { usable, found, mend } = assess(driver, libtorch);
     let mend = mend.map_or_else(String::new, |mend| format!("\n-> {mend}"));
     format!("{} {found}{mend}", if usable { "ok" } else { "-" })
 }
@@ -47,7 +47,7 @@ fn told(driver: Option<&Driver>, libtorch: Option<(&Build, Origin)>) -> String {
 fn without_a_driver_each_libtorch_computes_on_the_cpu() {
     let (whole, minimal) = (build(WHEEL_130, &[]), build(WHEEL_130, &["libcublas.so.13", "libcudnn.so.9"]));
     let all = [None, Some(&Build::WithoutCuda), Some(&minimal), Some(&whole)];
-    let lines: Vec<String> = all.map(|build| told(None, build.map(|b| (b, Origin::Setup)))).into();
+    let lines: Vec<String> = all.map(|build| said(None, build.map(|b| (b, Origin::Setup)))).into();
     insta::assert_snapshot!(lines.join("\n"), @r"
     - no NVIDIA driver: training runs on the CPU
     - no NVIDIA driver: training runs on the CPU (libtorch is built without CUDA)
@@ -62,12 +62,12 @@ fn with_a_driver_each_lack_has_its_own_way_out() {
     let new = driver("580.65.06");
     let minimal = build(WHEEL_130, &["libcublas.so.13", "libcudnn.so.9"]);
     let lines = [
-        told(Some(&new), None),
-        told(Some(&new), Some((&Build::WithoutCuda, Origin::Setup))),
-        told(Some(&new), Some((&Build::WithoutCuda, Origin::Variable))),
-        told(Some(&new), Some((&minimal, Origin::Setup))),
-        told(Some(&new), Some((&build(WHEEL_130, &["libcudnn.so.9"]), Origin::Python))),
-        told(Some(&new), Some((&build(WHEEL_130, &[]), Origin::Setup))),
+        said(Some(&new), None),
+        said(Some(&new), Some((&Build::WithoutCuda, Origin::Setup))),
+        said(Some(&new), Some((&Build::WithoutCuda, Origin::Variable))),
+        said(Some(&new), Some((&minimal, Origin::Setup))),
+        said(Some(&new), Some((&build(WHEEL_130, &["libcudnn.so.9"]), Origin::Python))),
+        said(Some(&new), Some((&build(WHEEL_130, &[]), Origin::Setup))),
     ];
     insta::assert_snapshot!(lines.join("\n"), @r"
     - NVIDIA RTX A4000, 16376 MiB, 580.65.06; no libtorch yet
@@ -87,11 +87,11 @@ fn with_a_driver_each_lack_has_its_own_way_out() {
 fn a_driver_is_too_old_for_one_cuda_and_new_enough_for_another() {
     let (old, whole) = (driver("570.86.15"), build(WHEEL_130, &[]));
     let lines = [
-        told(Some(&old), Some((&whole, Origin::Setup))),
-        told(Some(&old), Some((&build(WHEEL_130, &["libcudnn.so.9"]), Origin::Setup))),
-        told(Some(&old), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
-        told(Some(&driver("525.60.13")), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
-        told(Some(&driver("470.256.02")), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
+        said(Some(&old), Some((&whole, Origin::Setup))),
+        said(Some(&old), Some((&build(WHEEL_130, &["libcudnn.so.9"]), Origin::Setup))),
+        said(Some(&old), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
+        said(Some(&driver("525.60.13")), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
+        said(Some(&driver("470.256.02")), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
     ];
     insta::assert_snapshot!(lines.join("\n"), @r"
     - NVIDIA RTX A4000, 16376 MiB, 570.86.15; its driver is too old: libtorch for CUDA 13.0 needs 580 or later
@@ -109,8 +109,8 @@ fn a_driver_is_too_old_for_one_cuda_and_new_enough_for_another() {
 fn a_gpu_is_too_old_for_one_cuda_and_new_enough_for_another() {
     let volta = Driver { capabilities: vec![(8, 6), (7, 0)], ..driver("580.65.06") };
     let lines = [
-        told(Some(&volta), Some((&build(WHEEL_130, &[]), Origin::Setup))),
-        told(Some(&volta), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
+        said(Some(&volta), Some((&build(WHEEL_130, &[]), Origin::Setup))),
+        said(Some(&volta), Some((&build(ARCHIVE_126, &[]), Origin::Variable))),
     ];
     insta::assert_snapshot!(lines.join("\n"), @r"
     - NVIDIA RTX A4000, 16376 MiB, 580.65.06; a GPU of compute capability 7.0 is too old: libtorch for CUDA 13.0 needs 7.5 or later
@@ -126,12 +126,12 @@ fn what_is_not_known_is_not_called_well() {
         gpus: "NVIDIA's driver, but nvidia-smi does not answer".into(),
         capabilities: Vec::new(),
     };
-    let untold = Build::ForCuda { version: Some((13, 0)), lacks: None };
+    let unknown = Build::ForCuda { version: Some((13, 0)), lacks: None };
     let lines = [
-        told(None, Some((&untold, Origin::Setup))),
-        told(Some(&driver("580.65.06")), Some((&untold, Origin::Setup))),
-        told(Some(&silent), Some((&build(WHEEL_130, &[]), Origin::Setup))),
-        told(
+        said(None, Some((&unknown, Origin::Setup))),
+        said(Some(&driver("580.65.06")), Some((&unknown, Origin::Setup))),
+        said(Some(&silent), Some((&build(WHEEL_130, &[]), Origin::Setup))),
+        said(
             Some(&driver("580.65.06")),
             Some((&build(("version.py", "__version__ = '2.13.0a0'"), &[]), Origin::Setup)),
         ),

@@ -34,7 +34,7 @@ const OWN: [Column; 8] = [
     ("whole image as box", "/control_whole_image/dice_liver", 4),
     ("central half as box", "/control_central_half/dice_liver", 4),
     ("oracle box", "/oracle_box/dice_liver", 4),
-    ("untouched weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
+    ("pretrained weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
 ];
 
 /// On another data set.
@@ -48,7 +48,7 @@ const ACROSS: [Column; 10] = [
     ("whole image as box", "/control_whole_image/dice_liver", 4),
     ("central half as box", "/control_central_half/dice_liver", 4),
     ("oracle box", "/oracle_box/dice_liver", 4),
-    ("untouched weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
+    ("pretrained weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
 ];
 
 /// Of a step of the inference: title, key, digits.
@@ -62,9 +62,9 @@ const STEP: [Column; 6] = [
 ];
 
 const NOTE: &str = "\
-CAM box: the classifier's own boxes, no ground truth; what counts. Whole image and central half: boxes that look at nothing, with the same
+CAM box: the classifier's own boxes, no ground truth; what counts. Whole image and central half: boxes that depend on nothing, with the same
 trained weights and the same calls which slices show the TARGET; Dice over TARGET slices. Oracle box: the true box, enlarged a little, with
-the trained weights and with the weights as they came; Dice over TARGET slices. Minutes are of training; what an earlier run encoded
+the trained weights and with the pretrained ones; Dice over TARGET slices. Minutes are of training; what an earlier run encoded
 already is not in them.";
 
 const STEP_NOTE: &str = "Figures are after each step, with those before it; milliseconds are the step's own.";

@@ -21,7 +21,7 @@ pub struct Experiment {
     pub seeds: u64,
     /// The row whose steps of inference are shown.
     pub steps_of: usize,
-    /// Where runs that encode the same slices or views find what came of it, if they shall. Large.
+    /// Where runs that encode the same slices or augmented copies find what came of it, if they shall. Large.
     pub embeddings: Option<PathBuf>,
 }
 
@@ -100,14 +100,14 @@ impl Experiment {
     }
 
     /// The evaluations that a run lacks, as arguments of `sam-mix`.
-    pub fn judgements(&self, job: &Job) -> Vec<Vec<OsString>> {
+    pub fn evaluations(&self, job: &Job) -> Vec<Vec<OsString>> {
         let lacking = (0..self.stores.len()).filter(|&store| self.evaluation(job, store).is_none());
         let arguments = lacking.map(|store| {
             let split = if store == 0 { "test" } else { "all" };
             let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
-            let judged =
+            let arguments =
                 ["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()];
-            judged.into_iter().chain(self.sharing()).collect()
+            arguments.into_iter().chain(self.sharing()).collect()
         });
         arguments.collect()
     }
@@ -116,17 +116,17 @@ impl Experiment {
         self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()])
     }
 
-    /// What a finished run is worth on a store; `None` if that was not judged, or by a checkpoint that the run has no more.
+    /// What a finished run is worth on a store; `None` if that was not evaluated, or by a checkpoint that the run has no more.
     pub fn evaluation(&self, job: &Job, store: usize) -> Option<Value> {
         let Store { dataset, checksum, .. } = &self.stores[store];
         let name = if store == 0 { "test" } else { dataset };
         let path = job.run.join("evaluation").join(format!("{name}.json"));
         let changed = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
-        let (judged, saved) = (changed(&path)?, changed(&job.run.join("checkpoints/best"))?);
+        let (evaluated, saved) = (changed(&path)?, changed(&job.run.join("checkpoints/best"))?);
         let it = read_json(&path)?;
         let is_of_store = it["dataset"] == dataset.as_str()
             && checksum.as_ref().is_none_or(|checksum| it["store_checksum"] == checksum.as_str());
-        (judged >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
+        (evaluated >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Run {
     pub seed: u64,
     /// Its `run.json`.
     pub record: Value,
-    /// For each store; `None` where it has not been judged.
+    /// For each store; `None` where it has not been evaluated.
     pub evaluations: Vec<Option<Value>>,
 }
 

@@ -1,4 +1,4 @@
-//! The stores that runs are trained on and judged by, as far as they tell without their slices being read.
+//! The stores that runs are trained on and evaluated on, as far as they tell without their slices being read.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};

@@ -125,7 +125,7 @@ fn an_evaluation_of_another_store_is_not_taken_for_this_one() {
     let mut experiment = open(&place, &["--rows", "ours", "--seeds", "1"]).unwrap();
     for (checksum, lacking) in [("a", 0), ("b", 1)] {
         experiment.stores[0].checksum = Some(checksum.into());
-        assert_eq!(experiment.judgements(&experiment.jobs[0]).len(), lacking);
+        assert_eq!(experiment.evaluations(&experiment.jobs[0]).len(), lacking);
     }
 }
 
