@@ -1,5 +1,6 @@
 //! What a store holds, in numbers, and whether its pixels are still those that were written.
 
+use crate::IngestError;
 use rayon::prelude::*;
 use serde::Serialize;
 use slice_store::{Presence, SliceStore, StoreSettings};
@@ -32,6 +33,8 @@ pub struct StoreSummary {
     pub hu_range: Option<[i16; 2]>,
     /// The cases in natural order.
     pub cases: Vec<CaseSummary>,
+    /// Cases whose slices are in the store's folders, but which have left its index.
+    pub left_out: Vec<String>,
 }
 
 /// A case in numbers.
@@ -54,7 +57,7 @@ pub struct CaseSummary {
 }
 
 /// Counts everything in a store; every pixel is read for the HU range.
-pub fn summarise(store: &SliceStore) -> StoreSummary {
+pub fn summarise(store: &SliceStore) -> Result<StoreSummary, IngestError> {
     let info = store.info();
     let records = store.records();
     let masks = store.for_evaluation();
@@ -74,7 +77,7 @@ pub fn summarise(store: &SliceStore) -> StoreSummary {
             Some([low.min(hu), high.max(hu)])
         })
     };
-    StoreSummary {
+    Ok(StoreSummary {
         dataset: info.dataset.clone(),
         target: info.target.clone(),
         settings: info.settings.clone(),
@@ -87,7 +90,8 @@ pub fn summarise(store: &SliceStore) -> StoreSummary {
         mask_slices: records.iter().filter(|record| record.has_mask()).count(),
         hu_range: (0..records.len()).fold(None, range),
         cases: records.chunk_by(|a, b| a.case == b.case).map(&mut case).collect(),
-    }
+        left_out: store.left_out()?,
+    })
 }
 
 /// What a comparison of a store's pixels with their digests found.

@@ -261,7 +261,7 @@ fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let store = SliceStore::open(&args.store)?;
-    let summary = summarise(&store);
+    let summary = summarise(&store)?;
     let verified = args.verify.then(|| verify(&store));
     let tiles = args.montage.as_ref().map(|path| write_montage(&store, path)).transpose()?;
     if args.json {

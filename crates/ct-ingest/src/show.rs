@@ -171,6 +171,11 @@ pub fn summary(summary: &StoreSummary, verified: Option<&Verified>) {
             case.case, case.patient, case.slices, case.target_slices, case.target_pixels
         );
     }
+    for case in &summary.left_out {
+        println!(
+            "{case:<16} is not in the index: its source was gone or failed; its files are still in the store's folders"
+        );
+    }
 }
 
 /// The same as [`summary`] for a script.

@@ -47,6 +47,9 @@ fn a_case_whose_files_are_gone_leaves_the_store_named_and_with_a_status() {
         "{words}"
     );
     assert_eq!(cases(&scratch, "store"), names(["0", "2"]));
+    let inspect = Command::new(PROGRAM).arg("inspect").arg(scratch.store("store")).output().unwrap();
+    let words = text(&inspect.stdout);
+    assert!(words.contains("1                is not in the index"), "{words}");
     // It is said once; then the store is as its sources are.
     assert!(scratch.prepare("store", &["--check"]).status.success());
     assert!(text(&scratch.prepare("store", &[]).stdout).contains("nothing to do: all 2 cases"));

@@ -4,7 +4,7 @@
 
 use crate::index::{self, Digests, Layout, Row};
 use crate::mmap::MappedArray;
-use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1};
+use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1, writer};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::ops::Deref;
@@ -75,6 +75,17 @@ impl SliceStore {
         let records = rows.into_iter().map(|row| row.record).collect();
         let slices = Slices { path: path.to_path_buf(), info, records, case_of_row, images, checksum };
         Ok(Self { slices, masks, digests })
+    }
+
+    /// Cases of which the store's folders have everything, but which have left the index.
+    ///
+    /// # Errors
+    /// The folder can't be listed.
+    pub fn left_out(&self) -> Result<Vec<String>, StoreError> {
+        let mut cases: Vec<String> = writer::whole_cases(&self.slices.path)?.into_iter().collect();
+        cases.retain(|case| self.position(&SliceId { case: case.clone(), index: 0 }).is_none());
+        cases.sort_by(|a, b| crate::natural_order(a, b));
+        Ok(cases)
     }
 
     /// The files of pixels with the digests that they were written with; none in a store of format 1, which kept no digests.

@@ -88,6 +88,8 @@ impl StoreWriter {
     pub fn create(path: &Path, info: StoreInfo) -> Result<Self, StoreError> {
         Self::check(path, &info)?;
         let lock = place::lock(path)?;
+        // Again: another process may have made a store here since.
+        Self::check(path, &info)?;
         place::sweep(path)?;
         let before = cases_in(path)?;
         if whole_cases(path)?.is_empty() {
@@ -324,7 +326,7 @@ fn case_path(store: &Path, case: &str) -> PathBuf {
 }
 
 /// Names of the whole cases of the store at `path`; none if there is no store.
-fn whole_cases(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+pub(crate) fn whole_cases(path: &Path) -> Result<BTreeSet<String>, StoreError> {
     let directory = path.join("cases");
     let mut cases = BTreeSet::new();
     if directory.is_dir() {

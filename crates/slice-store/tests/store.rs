@@ -451,6 +451,7 @@ fn cases_that_are_not_named_at_the_end_leave_the_index_and_come_back() {
     drop(writer);
     let store = SliceStore::open(directory.path()).unwrap();
     assert!(store.records().len() == 6 && store.records().iter().all(|record| record.case != "v9"));
+    assert_eq!(store.left_out().unwrap(), ["v9"]);
     let writer = StoreWriter::create(directory.path(), info()).unwrap();
     assert_eq!(writer.cases_before().len(), 2);
     assert!(writer.known("v9").is_some(), "its files are still there");
