@@ -64,10 +64,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let mut cargo = workspace.cargo();
     let triple = host(&mut workspace.cargo())?;
     // With a named target, build scripts and macros are not instrumented.
-    cargo.current_dir(&fuzz).args(["build", "--release", "--target", &triple, "--bin", name]);
+    cargo.args(["build", "--locked", "--profile", "fuzz", "-p", "ct-ingest-fuzz", "--bin", name, "--target", &triple]);
+    cargo.arg("--target-dir").arg(fuzz.join("target"));
     let status = cargo.env("RUSTFLAGS", INSTRUMENTATION).status().context("cannot start cargo")?;
     ensure!(status.success(), "the build failed: see cargo's message above");
-    let mut fuzzer = Command::new(fuzz.join("target").join(&triple).join("release").join(name));
+    let mut fuzzer = Command::new(fuzz.join("target").join(&triple).join("fuzz").join(name));
     fuzzer.arg(&corpus).args(LIMITS).arg(format!("-max_total_time={}", u64::from(args.minutes) * 60));
     let status = fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display())).status()?;
     if !status.success() {

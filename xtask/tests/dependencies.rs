@@ -6,9 +6,10 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store"]),
+    ("ct-ingest-fuzz", &["ct-ingest"]),
     ("evaluation", &["predictor", "run-record", "seg-metrics", "slice-store", "stage-api"]),
     ("phantom", &["whole-file"]),
     (
