@@ -229,6 +229,14 @@ impl<'a> Loader<'a> {
         Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes, untouched: None }
     }
 
+    /// A slice as it is, `[1, 1, H, W]` on the host: of any row, since no mask is looked at.
+    pub fn slice(&self, row: usize) -> Tensor {
+        let size = self.store.slice_size();
+        let mut image = vec![0.0; size * size];
+        self.intensity.stored(self.store.image(row), &mut image);
+        Tensor::from_slice(&image).reshape([1, 1, size as i64, size as i64])
+    }
+
     /// A view of a labelled slice, the same each time, `[1, 1, H, W]` on the host, and its mask.
     pub fn labelled_view(&self, view: View) -> [Tensor; 2] {
         let size = self.store.slice_size();

@@ -195,11 +195,8 @@ impl Encoding<'_> {
     }
 
     fn image(&self, view: &View) -> Tensor {
-        if let Some(known) = self.labelled.get(view) {
-            return known.image.shallow_clone();
-        }
-        let [image, _] = self.loader.labelled_view(*view);
-        image
+        // Only labelled slices have augmented copies.
+        self.labelled.get(view).map_or_else(|| self.loader.slice(view.row), |known| known.image.shallow_clone())
     }
 }
 
