@@ -95,8 +95,9 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// Keeps the two newest checkpoints and the best.
 fn prune(root: &Path) -> Result<(), RecordError> {
-    let best = std::fs::read_to_string(root.join(Which::Best.file())).unwrap_or_default();
-    for old in steps(root)?.iter().rev().skip(2).filter(|path| !path.ends_with(&best)) {
+    // There is none before the first validation.
+    let best = std::fs::read_to_string(root.join(Which::Best.file())).ok().map(|name| root.join(name.trim()));
+    for old in steps(root)?.iter().rev().skip(2).filter(|path| Some(*path) != best.as_ref()) {
         std::fs::remove_dir_all(old).map_err(|reason| RecordError::Write { path: old.clone(), reason })?;
     }
     Ok(())
@@ -104,11 +105,20 @@ fn prune(root: &Path) -> Result<(), RecordError> {
 
 /// The directories of all checkpoints, oldest first.
 fn steps(root: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step-"));
     let entries = std::fs::read_dir(root).map_err(|reason| RecordError::Read { path: root.to_owned(), reason })?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(named).collect();
+    let mut paths: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((step_of(&path)?, path))
+        })
+        .collect();
     paths.sort();
-    Ok(paths)
+    Ok(paths.into_iter().map(|(_, path)| path).collect())
+}
+
+/// How many steps were done: names have six digits, and more where that is not enough, so that as text they are in no order.
+fn step_of(directory: &Path) -> Option<u64> {
+    directory.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
 /// The directory of a checkpoint.
@@ -136,7 +146,8 @@ pub fn open(run: &Path, which: Which) -> Result<Checkpoint, RecordError> {
             run.display()
         )));
     }
-    let mut older: Vec<PathBuf> = steps(&run.join("checkpoints"))?.into_iter().filter(|d| *d < named).collect();
+    let is_older = |directory: &PathBuf| step_of(directory) < step_of(&named);
+    let mut older: Vec<PathBuf> = steps(&run.join("checkpoints"))?.into_iter().filter(is_older).collect();
     while let Some(directory) = older.pop() {
         if let Ok(progress) = check(&directory) {
             return Ok(Checkpoint { directory, progress, instead_of: Some(damage) });
@@ -194,12 +205,42 @@ mod tests {
     /// A run with checkpoints after 1, 2 and 3 steps, the second of which is the best.
     fn run() -> tempfile::TempDir {
         let run = tempfile::tempdir().unwrap();
-        for steps in 1..=3usize {
-            let progress = Progress { steps, ..Progress::default() };
-            let fill = |folder: &Path| Ok(write_whole(&folder.join(WEIGHTS), &[steps as u8; 256])?);
-            write::<Box<dyn std::error::Error>>(run.path(), &progress, steps == 2, fill).unwrap();
+        for steps in 1..=3 {
+            save(run.path(), steps, steps == 2);
         }
         run
+    }
+
+    fn save(run: &Path, steps: usize, is_best: bool) {
+        let progress = Progress { steps, ..Progress::default() };
+        let fill = |folder: &Path| Ok(write_whole(&folder.join(WEIGHTS), &[steps as u8; 256])?);
+        write::<Box<dyn std::error::Error>>(run, &progress, is_best, fill).unwrap();
+    }
+
+    fn kept(run: &Path) -> Vec<String> {
+        let paths = steps(&run.join("checkpoints")).unwrap();
+        paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn two_checkpoints_are_kept_where_none_is_the_best_yet() {
+        let run = tempfile::tempdir().unwrap();
+        for steps in 1..=4 {
+            save(run.path(), steps, false);
+        }
+        assert_eq!(kept(run.path()), ["step-000003", "step-000004"]);
+    }
+
+    #[test]
+    fn the_newest_of_a_million_steps_is_kept_and_the_one_before_it_found() {
+        let run = tempfile::tempdir().unwrap();
+        for (steps, is_best) in [(800_000, true), (999_998, false), (999_999, false), (1_000_000, false)] {
+            save(run.path(), steps, is_best);
+        }
+        assert_eq!(kept(run.path()), ["step-800000", "step-999999", "step-1000000"]);
+        assert_eq!(open(run.path(), Which::Last).unwrap().progress.steps, 1_000_000);
+        fs::remove_file(weights(run.path(), 1_000_000)).unwrap();
+        assert_eq!(open(run.path(), Which::Last).unwrap().progress.steps, 999_999);
     }
 
     fn weights(run: &Path, step: usize) -> PathBuf {
