@@ -141,7 +141,18 @@ impl Training<'_> {
         }
         let steps = plan(self.config, &rows.train, &rows.labelled);
         let mut state = State::new(self.config, &model)?;
-        record.weights_sha256 = model.segmenter.pretrained_sha256().map(str::to_owned);
+        let weights = model.segmenter.pretrained_sha256();
+        if let (Some(before), Some(found)) = (&record.weights_sha256, weights)
+            && before != found
+        {
+            bail!(
+                "the run '{}' began with pretrained weights of SHA-256 {before}, but '{}' has {found}: go on with that \
+                 file (--weights FILE), or start anew with another --run",
+                self.run.display(),
+                predictor::weights_path(&self.config.segmenter)?.display()
+            );
+        }
+        record.weights_sha256 = weights.map(str::to_owned);
         if checkpoint::directory(self.run, Which::Last).is_ok() {
             let found = checkpoint::open(self.run, Which::Last)?;
             if let Some(damage) = &found.instead_of {

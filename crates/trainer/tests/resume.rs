@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Bench, CONFIG, assert_same_end, store, weights};
+use run_record::RunRecord;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -29,6 +31,29 @@ fn a_resumed_run_ends_with_the_same_bits() {
     assert!(stops >= 3, "the run has too few steps to be stopped: {stops}");
     bench.train(&stopped, &[]).unwrap();
     assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
+}
+
+#[test]
+fn a_run_goes_on_only_with_the_pretrained_weights_that_it_began_with() {
+    let Some(weights) = weights("a_run_goes_on_only_with_the_pretrained_weights_that_it_began_with") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (store, run) = (store(place.path()), place.path().join("run"));
+    // Another file's family is not known by its SHA-256.
+    let family = ["segmenter.settings.family='lite-medsam'"];
+    Bench::new(CONFIG, &store, weights.clone()).train_until(&run, &family, &AtomicBool::new(true)).unwrap();
+    let read = |name: &str| std::fs::read(run.join(name)).unwrap();
+    let before = ["run.json", "metrics.csv"].map(read);
+    let began = RunRecord::load(&run).unwrap().weights_sha256.unwrap();
+    // The same weights in another file: what differs is at its end, where no tensor is.
+    let other = place.path().join("other.pth");
+    let bytes = [&std::fs::read(weights).unwrap()[..], b"\0"].concat();
+    std::fs::write(&other, &bytes).unwrap();
+    let found = Sha256::digest(&bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let error = Bench::new(CONFIG, &store, other).train(&run, &family).unwrap_err().to_string();
+    for part in [&began, &found, "other.pth", "--weights FILE"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    assert_eq!(["run.json", "metrics.csv"].map(read), before, "something was written");
 }
 
 const KILLS: usize = 10;

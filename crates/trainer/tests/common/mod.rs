@@ -124,7 +124,11 @@ impl Bench {
         let selection =
             slice_sampling::select(self.store.records(), &config.sampling, &slice_sampling::UniformSubset, 0)?;
         let store = &for_training(&self.store, &selection, &config)?;
-        let mut record = trainer::train::new_record(run, &config, store, &selection, "cpu", 1);
+        let mut record = if run.join("run.json").is_file() {
+            RunRecord::load(run)?
+        } else {
+            trainer::train::new_record(run, &config, store, &selection, "cpu", 1)
+        };
         let (registry, selection) = (&self.registry, &selection);
         let (device, loader_threads) = (Device::Cpu, self.loader_threads);
         let (profile, embeddings) = (false, self.embeddings.as_deref());
