@@ -12,6 +12,9 @@ const EPSILON: f64 = 1e-8;
 pub struct Optimizer {
     config: OptimizerConfig,
     moments: BTreeMap<String, Moments>,
+    /// Version of each gradient when it was cleared. It stays defined then, and so is told from a new one: whatever is added
+    /// in place raises the version.
+    cleared: BTreeMap<String, i64>,
 }
 
 /// What is remembered of a parameter's gradients.
@@ -27,21 +30,27 @@ struct Moments {
 impl Optimizer {
     /// An optimiser that has seen no step.
     pub fn new(config: &OptimizerConfig) -> Self {
-        Self { config: config.clone(), moments: BTreeMap::new() }
+        Self { config: config.clone(), moments: BTreeMap::new(), cleared: BTreeMap::new() }
     }
 
-    /// One update of every parameter that has, or ever had, a gradient, at `lr(parameter)`; gradients are then cleared.
+    /// Those of the parameters that got a gradient since the last update.
+    pub fn reached(&self, mut parameters: Vec<NamedTensor>) -> Vec<NamedTensor> {
+        parameters.retain(|parameter| self.gradient(parameter).is_some());
+        parameters
+    }
+
+    fn gradient(&self, parameter: &NamedTensor) -> Option<Tensor> {
+        let gradient = parameter.tensor.grad();
+        let is_new = gradient.defined() && self.cleared.get(&parameter.name) != Some(&gradient.internal_version());
+        is_new.then_some(gradient)
+    }
+
+    /// One update of every parameter that got a gradient since the last, at `lr(parameter)`; gradients are then cleared. The
+    /// others stay where they are: no decay, no way on by what they remember.
     pub fn step(&mut self, parameters: &[NamedTensor], lr: impl Fn(&NamedTensor) -> f64) {
         no_grad(|| {
             for parameter in parameters {
-                let mut gradient = parameter.tensor.grad();
-                if !gradient.defined() {
-                    // Cleared gradients are 0, but in a resumed run they are not there: both must do the same.
-                    if !self.moments.contains_key(&parameter.name) {
-                        continue;
-                    }
-                    gradient = parameter.tensor.zeros_like();
-                }
+                let Some(gradient) = self.gradient(parameter) else { continue };
                 let state = self.moments.entry(parameter.name.clone()).or_insert_with(|| Moments {
                     first: gradient.zeros_like(),
                     second: (self.config.kind != OptimizerKind::Sgd).then(|| gradient.zeros_like()),
@@ -49,9 +58,20 @@ impl Optimizer {
                 });
                 state.steps += 1;
                 update(&self.config, state, &parameter.tensor, &gradient, lr(parameter));
-                let _ = gradient.zero_();
             }
         });
+        self.clear(parameters);
+    }
+
+    /// Drops the gradients.
+    pub fn clear(&mut self, parameters: &[NamedTensor]) {
+        for parameter in parameters {
+            let mut gradient = parameter.tensor.grad();
+            if gradient.defined() {
+                let _ = gradient.zero_();
+                self.cleared.insert(parameter.name.clone(), gradient.internal_version());
+            }
+        }
     }
 
     /// The state as tensors: `<parameter>.first`, `.second` (not of SGD) and `.steps`.
@@ -104,16 +124,6 @@ pub fn clip(parameters: &[NamedTensor], norm: f64, limit: f64) {
             if gradient.defined() {
                 let _ = gradient.g_mul_scalar_(factor);
             }
-        }
-    }
-}
-
-/// Drops the gradients.
-pub fn clear(parameters: &[NamedTensor]) {
-    for parameter in parameters {
-        let mut gradient = parameter.tensor.grad();
-        if gradient.defined() {
-            let _ = gradient.zero_();
         }
     }
 }
@@ -241,17 +251,39 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_misses_a_parameter_does_the_same_before_and_after_a_restart() {
-        let config = config(OptimizerKind::AdamW);
+    fn a_step_that_misses_a_parameter_leaves_it_alone_before_and_after_a_restart() {
+        for kind in [OptimizerKind::AdamW, OptimizerKind::Adam, OptimizerKind::Sgd] {
+            let config = config(kind);
+            let p = [parameter(&[1.0])];
+            let mut first = Optimizer::new(&config);
+            descend(&mut first, &p, 1);
+            let after_one = p[0].tensor.detach().copy();
+            // The same parameter in a new process: no gradient is there.
+            let restarted = [parameter(&[after_one.double_value(&[0, 0]) as f32])];
+            let mut second = Optimizer::new(&config);
+            second.restore(first.state().iter().map(|(n, t)| (n.clone(), t.copy())).collect(), Device::Cpu).unwrap();
+            first.step(&p, |_| 0.1);
+            second.step(&restarted, |_| 0.1);
+            assert_eq!(p[0].tensor, after_one, "{kind:?}");
+            assert_eq!(restarted[0].tensor, after_one, "{kind:?}");
+            // Neither counts the step.
+            descend(&mut first, &p, 1);
+            descend(&mut second, &restarted, 1);
+            assert_eq!(p[0].tensor, restarted[0].tensor, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_was_dropped_moves_nothing_and_the_next_one_does() {
         let p = [parameter(&[1.0])];
-        let mut first = Optimizer::new(&config);
-        descend(&mut first, &p, 1);
-        // The same parameter in a new process: no gradient is there.
-        let restarted = [parameter(&[p[0].tensor.double_value(&[0, 0]) as f32])];
-        let mut second = Optimizer::new(&config);
-        second.restore(first.state().iter().map(|(n, t)| (n.clone(), t.copy())).collect(), Device::Cpu).unwrap();
-        first.step(&p, |_| 0.1);
-        second.step(&restarted, |_| 0.1);
-        assert_eq!(p[0].tensor, restarted[0].tensor);
+        let mut optimizer = Optimizer::new(&config(OptimizerKind::AdamW));
+        (&p[0].tensor * f64::NAN).sum(Kind::Float).backward();
+        assert_eq!(optimizer.reached(vec![parameter(&[2.0])]).len(), 0);
+        optimizer.clear(&p);
+        optimizer.step(&p, |_| 0.1);
+        assert_eq!(p[0].tensor.double_value(&[0, 0]), 1.0);
+        assert!(optimizer.state().is_empty(), "it was given moments");
+        descend(&mut optimizer, &p, 3);
+        assert!((p[0].tensor.double_value(&[0, 0]) - adam_written_out(true)).abs() < 1e-6);
     }
 }

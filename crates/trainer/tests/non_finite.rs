@@ -18,19 +18,20 @@ validation_slices = 2
 split = { given = { train = ["0", "1"], validation = ["2"], test = ["3"] } }
 [classifier]
 kind = "stub"
-settings = { nan = [] }
+settings = { nan = [], steep = [] }
 [[phase]]
 name = "classifier"
 epochs = 1
 labelled_passes = 0
 "#;
 
-/// Logit: weight × mean intensity, NaN in the training passes whose numbers are in `nan`. Its statistic is the sum of all
-/// its logits in training.
+/// Logit: weight × mean intensity, NaN in the training passes whose numbers are in `nan`, and with an infinite gradient in
+/// those that are in `steep`. Its statistic is the sum of all its logits in training.
 struct Stub {
     weight: Tensor,
     statistic: Tensor,
     nan: Vec<i64>,
+    steep: Vec<i64>,
     passes: Cell<i64>,
 }
 
@@ -41,6 +42,10 @@ impl PresenceClassifier for Stub {
             self.passes.set(self.passes.get() + 1);
             if self.nan.contains(&self.passes.get()) {
                 logit *= f64::NAN;
+            }
+            if self.steep.contains(&self.passes.get()) {
+                // √0, whose slope has no end.
+                logit += (&self.weight - self.weight.detach()).sqrt();
             }
             let _ = tch::no_grad(|| self.statistic.shallow_clone().g_add_(&logit.sum(Kind::Float)));
         }
@@ -59,10 +64,11 @@ impl PresenceClassifier for Stub {
 fn bench(place: &Path, weights: std::path::PathBuf) -> Bench {
     let mut bench = Bench::new(CONFIG, &store(place), weights);
     bench.registry = Registry::default().with_classifier("stub", |settings, _, _| {
-        let nan = settings["nan"].as_array().unwrap().iter().filter_map(toml::Value::as_integer).collect();
+        let passes = |key: &str| settings[key].as_array().unwrap().iter().filter_map(toml::Value::as_integer).collect();
+        let (nan, steep) = (passes("nan"), passes("steep"));
         let weight = Tensor::ones([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let statistic = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-        Ok(Box::new(Stub { weight, statistic, nan, passes: Cell::new(0) }))
+        Ok(Box::new(Stub { weight, statistic, nan, steep, passes: Cell::new(0) }))
     });
     bench
 }
@@ -101,6 +107,33 @@ fn an_update_with_a_loss_that_is_not_finite_is_left_out_and_counted() {
     let record = bench.train(&run, &["classifier.settings.nan=[2]", "optimizer.accumulate_steps=2"]).unwrap();
     let state = common::weights_of(&run, "optimizer.safetensors");
     assert_eq!((record.skipped_updates, state["classifier.weight.steps"].int64_value(&[0])), (1, 2));
+}
+
+#[test]
+fn an_update_that_is_left_out_leaves_the_statistics_as_they_were_before_its_first_step() {
+    let Some(weights) = weights("an_update_that_is_left_out_leaves_the_statistics_as_they_were_before_its_first_step")
+    else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let bench = bench(place.path(), weights);
+    let end = |name: &str, set: &[&str]| {
+        let run = place.path().join(name);
+        let record = bench.train(&run, set).unwrap();
+        let found = common::weights_of(&run, "weights.safetensors");
+        let moved = ["classifier.weight", "classifier.statistic"].map(|tensor| found[tensor].double_value(&[0]));
+        (record.skipped_updates, moved)
+    };
+    // The loss of the second step is fine, its gradient is not: as if its loss had not been.
+    let by_loss = end("loss", &["classifier.settings.nan=[2]"]);
+    assert_eq!(by_loss.0, 1);
+    assert_eq!(end("gradient", &["classifier.settings.steep=[2]"]), by_loss);
+    // Of two steps that make an update, neither leaves a trace, whichever was at fault.
+    let pair = |name: &str, fault: &str| end(name, &[fault, "optimizer.accumulate_steps=2"]);
+    let by_first = pair("first loss", "classifier.settings.nan=[3]");
+    assert_eq!(by_first.0, 1);
+    assert_eq!(pair("second loss", "classifier.settings.nan=[4]"), by_first);
+    assert_eq!(pair("second gradient", "classifier.settings.steep=[4]"), by_first);
 }
 
 #[test]

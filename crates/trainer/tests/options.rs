@@ -103,6 +103,51 @@ fn a_classifier_for_embeddings_of_other_channels_is_refused_before_anything_is_t
     );
 }
 
+/// A column of `metrics.csv` in its step rows.
+fn logged(run: &std::path::Path, column: usize) -> Vec<f64> {
+    let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let steps = log.lines().filter(|line| line.starts_with("step"));
+    steps.map(|line| line.split(',').nth(column).unwrap().parse().unwrap()).collect()
+}
+
+const SCORE: usize = 7;
+const LEARNING_RATE: usize = 8;
+
+#[test]
+fn the_logged_score_loss_is_the_mean_of_all_labelled_slices_of_the_step() {
+    let Some(weights) = weights("the_logged_score_loss_is_the_mean_of_all_labelled_slices_of_the_step") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(DECODER_ONLY, &store(place.path()), weights);
+    let scores = |name: &str, batch: usize| {
+        let run = place.path().join(name);
+        let prompts = "training_prompts={jitter_outward_px=0, jitter_inward_px=0, whole_share=0}";
+        // Nothing moves and nothing is drawn but an order: a slice gives the same in any step.
+        let set = [
+            "optimizer.lr={decoder=0.0, prompt_encoder=0.0}",
+            "segmenter.settings.dense_prompt='none'",
+            prompts,
+            "phase=[{name='decoder', epochs=1, encoder='frozen', prompts='gt', train_classifier=false, batch_labelled=BATCH}]",
+        ];
+        let set = set.map(|item| item.replace("BATCH", &batch.to_string()));
+        bench.train(&run, &set.each_ref().map(String::as_str)).unwrap();
+        logged(&run, SCORE)
+    };
+    let (apart, together) = (scores("apart", 1), scores("together", 2));
+    assert!(apart.len() == 2 && together.len() == 1 && (apart[0] - apart[1]).abs() > 1e-3, "{apart:?} {together:?}");
+    assert!((together[0] - apart[0].midpoint(apart[1])).abs() < 2e-5, "{apart:?} {together:?}");
+}
+
+#[test]
+fn the_logged_learning_rate_is_the_one_that_the_step_used() {
+    let Some(weights) = weights("the_logged_learning_rate_is_the_one_that_the_step_used") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(DECODER_ONLY, &store(place.path()), weights);
+    let run = place.path().join("run");
+    bench.train(&run, &["optimizer.schedule=poly"]).unwrap();
+    // Two updates: at (1 − 0/2)^0.9 and (1 − 1/2)^0.9 of 3e-4.
+    assert_eq!(logged(&run, LEARNING_RATE), [3e-4, 1.608e-4]);
+}
+
 /// With a learning rate of 0 the decoder's Dice stays as it is; then the classifier learns.
 const WITHOUT_PROGRESS: &str = r#"
 [sampling]

@@ -78,12 +78,12 @@ impl TrainingLoop<'_> {
             };
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = self.segmentation_losses.of(&found, &masks.narrow(0, i as i64, 1));
-            score = Some(loss.score);
+            score = Some(score.map_or_else(|| loss.score.shallow_clone(), |s| s + &loss.score));
             embeddings.push(embedding);
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
-        let segmentation = segmentation.map(|s| s / batch.step.labelled.len() as f64);
+        let [segmentation, score] = [segmentation, score].map(|sum| sum.map(|s| s / batch.step.labelled.len() as f64));
         let total = [&classifier, &segmentation].into_iter().flatten().map(Tensor::shallow_clone).reduce(|a, b| a + b);
         let read = read_together([&classifier, &segmentation, &score, &total]);
         watch.lap(times, if score.is_some() { Part::Decoder } else { Part::Classifier });

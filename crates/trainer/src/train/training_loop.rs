@@ -8,7 +8,7 @@ use super::{Outcome, Training};
 use crate::loader::{Batch, Batches, Loader};
 use crate::losses::SegmentationLosses;
 use crate::metrics_log::MetricsLog;
-use crate::optimizer::{clear, clip, global_norm};
+use crate::optimizer::{clip, global_norm};
 use crate::plan::Step;
 use crate::rows::Rows;
 use crate::schedule::schedule_factor;
@@ -20,6 +20,7 @@ use stage_api::{ClassifierInput, Embedding, NamedTensor};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+use tch::Tensor;
 
 /// So many updates in a row that are not finite end the run: chance is not the reason any more.
 pub(super) const TOO_MANY: usize = 3;
@@ -46,6 +47,8 @@ pub(super) struct TrainingLoop<'a> {
     done: UpdateCounts,
     /// Whether the update under way is left out, because something in it was not finite.
     pub left_out: bool,
+    /// The classifier's running statistics before the update under way.
+    statistics: Vec<Tensor>,
     begun: Instant,
     seconds_before: f64,
 }
@@ -80,6 +83,7 @@ impl<'a> TrainingLoop<'a> {
             total: UpdateCounts::of(training.config, steps),
             done: UpdateCounts::of(training.config, &steps[..place.min(steps.len())]),
             left_out: false,
+            statistics: Vec::new(),
             begun: Instant::now(),
             seconds_before,
         })
@@ -148,12 +152,12 @@ impl<'a> TrainingLoop<'a> {
         let (step, config) = (&batch.step, self.training.config);
         let phase = &config.phases[step.phase];
         tch::manual_seed((stream_seed(config.seed, &format!("torch/{}", step.index)) >> 1) as i64);
-        let statistics = self.state.statistics();
+        if self.statistics.is_empty() {
+            self.statistics = self.state.statistics();
+        }
         let mut losses = self.losses(batch)?;
         if let Some(total) = &losses.total {
             if !losses.finite {
-                // The classifier has seen it, but must not remember it.
-                self.state.set_statistics(&statistics);
                 if !self.left_out {
                     self.leave_out(batch, &losses, "loss");
                 }
@@ -170,8 +174,13 @@ impl<'a> TrainingLoop<'a> {
         let norm = step.updates.then(|| self.update(batch, &losses));
         watch.lap(&mut self.state.progress.times, Part::Update);
         let skipped = self.left_out;
+        if skipped {
+            // The classifier has seen it, but must not remember it, nor the steps before it in the same update.
+            self.state.set_statistics(&self.statistics);
+        }
         if step.updates {
             self.left_out = false;
+            self.statistics.clear();
         }
         if self.training.device.is_cuda() {
             self.state.progress.times.add(Part::Copy, batch.copy_seconds);
@@ -201,13 +210,13 @@ impl<'a> TrainingLoop<'a> {
         let (config, last) = (self.training.config, &batch.step);
         let steps = &self.steps[last.index + 1 - last.accumulates..=last.index];
         let trained = Trained::by(&config.phases[last.phase], steps);
-        let parameters = self.state.parameters(trained);
+        let parameters = self.state.optimizer.reached(self.state.parameters(trained));
         let norm = global_norm(&parameters);
         if !norm.is_finite() && !self.left_out {
             self.leave_out(batch, losses, "gradient");
         }
         if self.left_out {
-            clear(&parameters);
+            self.state.optimizer.clear(&parameters);
         } else {
             self.state.progress.skipped_in_a_row = 0;
             self.move_parameters(&parameters, norm, trained);
