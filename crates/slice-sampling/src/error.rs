@@ -60,6 +60,37 @@ pub enum SamplingError {
         /// Its range.
         expected: String,
     },
+    /// A choice that was made on another store.
+    #[error(
+        "selection '{}' was made on a store with checksum {expected}, but '{}' has {found}: name the store that it was made \
+         on; or, if the slices are the same, take `store_checksum` out of a copy of the file, which is then compared slice by \
+         slice",
+        path.display(), store.display()
+    )]
+    OtherStore {
+        /// The selection.
+        path: PathBuf,
+        /// What it says.
+        expected: String,
+        /// The store.
+        store: PathBuf,
+        /// What it has.
+        found: String,
+    },
+    /// A choice that is none, or not one of that store.
+    #[error(
+        "selection '{}' can't be used with the store '{}':\n  {problems}\nName the store that it was made on, mend the file, or let \
+         `sampling` choose anew",
+        path.display(), store.display()
+    )]
+    Selection {
+        /// The selection.
+        path: PathBuf,
+        /// The store.
+        store: PathBuf,
+        /// A line for each.
+        problems: String,
+    },
     /// A file that can't be written.
     #[error(transparent)]
     Store(#[from] slice_store::StoreError),

@@ -1,8 +1,9 @@
 //! Which patients are for training, validation and test, and which N slices are labelled.
 //!
 //! Invariants: no patient is in two splits; the records and the seed decide everything; the choice is written by slice name
-//! and can be replayed.
+//! and can be replayed, on the store that it was made on.
 
+mod check;
 mod error;
 mod random;
 mod select;

@@ -32,7 +32,7 @@ pub(super) struct TrainArgs {
     /// Pretrained weights instead of the installed ones
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// Replay the patients and slices of another run's selection.json
+    /// Replay the patients and slices of another run's selection.json, on the same store
     #[arg(long)]
     selection: Option<PathBuf>,
     /// The same bits each time on a GPU too, where it is slower; an operation that can't is an error
@@ -71,14 +71,15 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     let config = configuration(arguments)?;
     let store = SliceStore::open(&arguments.store)?;
     let selection = match (&arguments.selection, arguments.resume) {
-        (_, true) => Selection::load(&run.join("selection.json"))?,
-        (Some(path), false) => Selection::load(path)?,
+        (_, true) => selection_of(&store, &run.join("selection.json"))?,
+        (Some(path), false) => selection_of(&store, path)?,
         (None, false) => {
             let strategy =
                 predictor::known("sampling.strategy", &registry.strategies, &config.sampling.strategy)?.as_ref();
             slice_sampling::select(store.records(), &config.sampling, strategy, config.seed)?
         }
     };
+    let selection = Selection { store_checksum: Some(store.checksum().to_owned()), ..selection };
     let store = for_training(&store, &selection, &config)?;
     // A run keeps it.
     let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
@@ -139,6 +140,13 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     }
     report(&record, outcome, arguments);
     Ok(outcome == Outcome::Finished)
+}
+
+/// What a file says, if that is a choice of the store's slices.
+fn selection_of(store: &SliceStore, path: &Path) -> Result<Selection> {
+    let selection = Selection::load(path)?;
+    selection.check(path, store)?;
+    Ok(selection)
 }
 
 /// What `--config`, `--set` and `--weights` say; when a run goes on, its own configuration, which they may not contradict.
