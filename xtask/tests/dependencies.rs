@@ -8,7 +8,7 @@ use std::process::Command;
 /// `example-…` crate.
 const MAY_USE: [(&str, &[&str]); 17] = [
     ("cam-classifier", &["stage-api"]),
-    ("ct-ingest", &["slice-store"]),
+    ("ct-ingest", &["slice-store", "whole-file"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),
     ("evaluation", &["predictor", "run-record", "seg-metrics", "slice-store", "stage-api"]),
     ("phantom", &["whole-file"]),

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use whole_file::{Existing, check_place};
 
 /// Prepares CT data sets as slice stores and shows what is in them.
 #[derive(Parser)]
@@ -156,6 +157,9 @@ struct InspectArgs {
     /// Write a contact sheet of slices with the target outlined
     #[arg(long, value_name = "PNG")]
     montage: Option<PathBuf>,
+    /// Replace the contact sheet if it is there
+    #[arg(long, requires = "montage")]
+    overwrite: bool,
     /// Read all images and masks and compare them with the digests that they were written with
     #[arg(long)]
     verify: bool,
@@ -260,6 +264,9 @@ fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.montage {
+        check_place(path, &[], Existing::by_switch(args.overwrite))?;
+    }
     let store = SliceStore::open(&args.store)?;
     let summary = summarise(&store)?;
     let verified = args.verify.then(|| verify(&store));

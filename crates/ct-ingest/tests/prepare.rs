@@ -479,8 +479,10 @@ fn inspect_counts_and_draws_a_montage() {
     let scratch = Scratch::with_cases(2, SHAPE);
     scratch.prepared("store", &[]);
     let picture = scratch.directory.path().join("montage.png");
+    let started =
+        |more: &[&str]| Command::new(PROGRAM).arg("inspect").arg(scratch.store("store")).args(more).output().unwrap();
     let inspect = |more: &[&str]| {
-        let output = Command::new(PROGRAM).arg("inspect").arg(scratch.store("store")).args(more).output().unwrap();
+        let output = started(more);
         assert!(output.status.success(), "{}", text(&output.stderr));
         output
     };
@@ -490,6 +492,12 @@ fn inspect_counts_and_draws_a_montage() {
     let words = text(&inspect(&["--montage", picture.to_str().unwrap()]).stdout);
     assert!(words.contains("2 cases of 2 patients, 18 slices, 12 with liver"), "{words}");
     assert!(words.contains("montage row 2, column 6: 1/0008"), "{words}");
+    std::fs::write(&picture, "mine").unwrap();
+    let refused = started(&["--montage", picture.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("montage.png' is there already"), "{}", text(&refused.stderr));
+    assert_eq!(std::fs::read(&picture).unwrap(), b"mine");
+    inspect(&["--montage", picture.to_str().unwrap(), "--overwrite"]);
     let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(&picture).unwrap())).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();

@@ -1,5 +1,5 @@
-//! The data set on disk: `volume-N.nii.gz` and `segmentation-N.nii.gz` for each patient, and last `phantom.json`, whose
-//! presence means that the rest is whole.
+//! The data set on disk: `volume-N.nii.gz` and `segmentation-N.nii.gz` for each patient, and `phantom.json`, first without
+//! patients and last with them: then the rest is whole.
 
 use crate::error::PhantomError;
 use crate::settings::PhantomSettings;
@@ -38,30 +38,52 @@ struct PatientRecord {
 
 /// Writes a data set in the layout of LiTS into `directory`, which is made if it is not there.
 ///
-/// A data set that is there with the same settings is left alone; one with others is an error.
+/// A data set that is there with the same settings is left alone, and finished if its writing was interrupted; one with others,
+/// and volumes of these names that are no phantom, are an error.
 pub fn write_data_set(directory: &Path, settings: &PhantomSettings) -> Result<Outcome, PhantomError> {
     settings.check()?;
     fs::create_dir_all(directory).map_err(PhantomError::io("create", directory))?;
     let record_path = directory.join("phantom.json");
-    if is_complete(directory, &record_path, settings)? {
-        return Ok(Outcome::AlreadyThere);
+    match known(directory, &record_path, settings)? {
+        Known::Whole => return Ok(Outcome::AlreadyThere),
+        Known::Begun => {}
+        Known::Nothing => {
+            let names = (0..settings.patients).flat_map(names).map(|name| directory.join(name));
+            if let Some(path) = names.into_iter().find(|path| path.symlink_metadata().is_ok()) {
+                return Err(PhantomError::Occupied { path });
+            }
+            write_record(&record_path, settings, Vec::new())?;
+        }
     }
     let patients = (0..settings.patients)
         .into_par_iter()
         .map(|number| write_patient(directory, settings, number))
         .collect::<Result<Vec<_>, _>>()?;
-    let record = Record { version: env!("CARGO_PKG_VERSION").into(), settings: *settings, patients };
-    let json = serde_json::to_string_pretty(&record)
-        .map_err(|source| PhantomError::Record { path: record_path.clone(), source })?;
-    whole_file::replace(&record_path, |file| file.write_all((json + "\n").as_bytes()))
-        .map_err(PhantomError::io("write", &record_path))?;
+    write_record(&record_path, settings, patients)?;
     Ok(Outcome::Written)
 }
 
-fn is_complete(directory: &Path, record: &Path, settings: &PhantomSettings) -> Result<bool, PhantomError> {
+fn write_record(path: &Path, settings: &PhantomSettings, patients: Vec<PatientRecord>) -> Result<(), PhantomError> {
+    let record = Record { version: env!("CARGO_PKG_VERSION").into(), settings: *settings, patients };
+    let json = serde_json::to_string_pretty(&record)
+        .map_err(|source| PhantomError::Record { path: path.to_owned(), source })?;
+    whole_file::replace(path, |file| file.write_all((json + "\n").as_bytes())).map_err(PhantomError::io("write", path))
+}
+
+/// What is in a directory.
+enum Known {
+    /// No `phantom.json`.
+    Nothing,
+    /// A part of the data set.
+    Begun,
+    /// All of it.
+    Whole,
+}
+
+fn known(directory: &Path, record: &Path, settings: &PhantomSettings) -> Result<Known, PhantomError> {
     let text = match fs::read_to_string(record) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Known::Nothing),
         Err(error) => return Err(PhantomError::io("read", record)(error)),
     };
     let found: Record =
@@ -77,7 +99,9 @@ fn is_complete(directory: &Path, record: &Path, settings: &PhantomSettings) -> R
             expected: describe(version, settings),
         });
     }
-    Ok((0..settings.patients).all(|n| names(n).iter().all(|name| directory.join(name).is_file())))
+    let is_there = |number| names(number).iter().all(|name| directory.join(name).is_file());
+    let is_whole = found.patients.len() == settings.patients && (0..settings.patients).all(is_there);
+    Ok(if is_whole { Known::Whole } else { Known::Begun })
 }
 
 fn names(number: usize) -> [String; 2] {

@@ -29,6 +29,12 @@ pub enum PhantomError {
         /// What was asked for.
         expected: String,
     },
+    /// A file that the phantom would replace, in a directory that holds none.
+    #[error("'{}' is there already and is no phantom's ('phantom.json' is missing): choose another directory", path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+    },
     /// `phantom.json` is not one of ours.
     #[error("cannot read '{}': {source}; delete it to write the phantom anew", path.display())]
     Record {

@@ -5,6 +5,7 @@ use clap::Parser;
 use phantom::{Outcome, PhantomSettings, write_data_set, write_picture};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use whole_file::{Existing, check_place};
 
 /// Writes synthetic abdominal CT with liver masks as NIfTI files in the layout of LiTS.
 ///
@@ -31,6 +32,9 @@ struct Arguments {
     /// Also render slices of patient 0 (window 40/400), with the liver outlined in a second row
     #[arg(long, value_name = "PNG")]
     picture: Option<PathBuf>,
+    /// Replace the picture if it is there
+    #[arg(long, requires = "picture")]
+    overwrite: bool,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let &Arguments { patients, slices, size, seed, .. } = arguments;
     let settings = PhantomSettings { patients, slices, size, seed };
+    if let Some(path) = &arguments.picture {
+        check_place(path, &[], Existing::by_switch(arguments.overwrite))?;
+    }
     let place = arguments.output.display();
     match write_data_set(&arguments.output, &settings).context("the phantom was not written")? {
         Outcome::Written => println!("wrote {patients} patients of {slices} slices to {place}"),

@@ -118,11 +118,40 @@ fn a_second_run_does_nothing_and_an_interrupted_one_is_finished() {
     assert_eq!(write(), Outcome::Written);
     let before = files(directory.path());
     assert_eq!(write(), Outcome::AlreadyThere);
-    for lost in ["phantom.json", "volume-1.nii.gz"] {
-        fs::remove_file(directory.path().join(lost)).expect("removed");
-        assert_eq!(write(), Outcome::Written);
-        assert!(before == files(directory.path()));
-    }
+    fs::remove_file(directory.path().join("volume-1.nii.gz")).expect("removed");
+    assert_eq!(write(), Outcome::Written);
+    assert!(before == files(directory.path()));
+}
+
+#[test]
+fn volumes_that_are_no_phantom_are_not_overwritten() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let patient = directory.path().join("segmentation-1.nii.gz");
+    fs::write(&patient, "a patient's").expect("written");
+    let error = write_data_set(directory.path(), &PhantomSettings { patients: 2, ..SMALL }).expect_err("refused");
+    assert!(error.to_string().contains("segmentation-1.nii.gz' is there already"), "{error}");
+    assert_eq!(fs::read(&patient).expect("read"), b"a patient's");
+    assert_eq!(files(directory.path()).len(), 1, "something was written");
+}
+
+#[test]
+fn a_picture_that_is_there_stays_unless_it_is_to_be_replaced() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let picture = directory.path().join("a.png");
+    fs::write(&picture, "a picture").expect("written");
+    let phantom = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sam-mix-phantom"));
+        command.args(["--patients", "1", "--slices", "8", "--size", "64"]).args(more);
+        command.arg("--output").arg(directory.path().join("data")).arg("--picture").arg(&picture);
+        command.output().expect("it starts")
+    };
+    let refused = phantom(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("a.png' is there already") && said.contains("--overwrite"), "{said}");
+    assert_eq!(fs::read(&picture).expect("read"), b"a picture");
+    assert!(phantom(&["--overwrite"]).status.success());
+    assert!(fs::read(&picture).expect("read").starts_with(b"\x89PNG"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use sam_segmenter::{
 use stage_api::Segmenter;
 use std::path::{Path, PathBuf};
 use tch::Device;
+use whole_file::Existing;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,6 +39,15 @@ impl Format {
     /// TorchScript is two files, the others are one.
     fn is_folder(self) -> bool {
         self == Self::Torchscript
+    }
+
+    /// What is written.
+    fn files(self, output: &Path) -> Vec<PathBuf> {
+        if self.is_folder() {
+            [TORCHSCRIPT_ENCODER, TORCHSCRIPT_DECODER].map(|name| output.join(name)).into()
+        } else {
+            vec![output.to_owned()]
+        }
     }
 }
 
@@ -114,7 +124,7 @@ impl Export {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
         }
-        let files = match format {
+        match format {
             Format::Safetensors => {
                 self.segmenter.save_merged(output, &self.notes)?;
                 if self.segmenter.has_trained_cam_vector() {
@@ -124,7 +134,6 @@ impl Export {
                          keeps it"
                     );
                 }
-                vec![output.to_owned()]
             }
             Format::Adapters => {
                 self.segmenter.save_adapters(output, &self.notes)?;
@@ -132,13 +141,9 @@ impl Export {
                     "note: these are the encoder's adapters alone; what prompt encoder and decoder have learnt is in --to \
                      safetensors"
                 );
-                vec![output.to_owned()]
             }
-            Format::Torchscript => {
-                self.segmenter.save_torchscript(output, &self.notes)?;
-                [TORCHSCRIPT_ENCODER, TORCHSCRIPT_DECODER].map(|name| output.join(name)).into()
-            }
-        };
+            Format::Torchscript => self.segmenter.save_torchscript(output, &self.notes)?,
+        }
         let architecture = self.segmenter.architecture();
         eprintln!(
             "{} of the family '{}', input {}²",
@@ -146,7 +151,7 @@ impl Export {
             architecture.family.name(),
             architecture.input_size
         );
-        for file in files {
+        for file in format.files(output) {
             let bytes = file.metadata().with_context(|| format!("cannot read '{}'", file.display()))?.len();
             println!("'{}' ({:.1} MB)", file.display(), bytes as f64 / 1e6);
         }
@@ -167,11 +172,18 @@ pub fn sam_of(model: &Model, config: &SegmenterConfig) -> Result<SamSegmenter> {
     Ok(segmenter)
 }
 
-/// Where an export goes: as asked, or into the run's directory.
+/// Where an export goes: as asked, or into the run's directory, where an earlier one is replaced.
 ///
 /// # Errors
-/// If something of the other kind, or the source itself, is in that place.
-pub fn output(format: Format, asked: Option<&Path>, run: Option<&Path>, source: &[&Path]) -> Result<PathBuf> {
+/// If something of the other kind, the source itself, or a file that is to be kept is in that place.
+pub fn output(
+    format: Format,
+    asked: Option<&Path>,
+    run: Option<&Path>,
+    source: &[&Path],
+    existing: Existing,
+) -> Result<PathBuf> {
+    let existing = if asked.is_some() { existing } else { Existing::Replaced };
     let output = match (asked, run) {
         (Some(path), _) => path.to_owned(),
         (None, Some(run)) => run.join(format.default_output()),
@@ -186,8 +198,9 @@ pub fn output(format: Format, asked: Option<&Path>, run: Option<&Path>, source: 
     } else {
         ensure!(!output.is_dir(), "--output '{}' is a folder: name a file", output.display());
     }
-    let same = |path: &&Path| path.canonicalize().is_ok_and(|path| output.canonicalize().is_ok_and(|o| o == path));
-    ensure!(!source.iter().any(same), "--output '{}' is what is read: name another file", output.display());
+    for file in format.files(&output) {
+        whole_file::check_place(&file, source, existing)?;
+    }
     Ok(output)
 }
 

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
+use whole_file::Existing;
 
 /// Predicts one volume and writes its mask; `false` if it was stopped.
 pub fn volume(
@@ -62,7 +63,19 @@ pub fn volume(
 
 /// The volumes of a folder, and where their masks go: under the same names. A folder without volumes, but with other
 /// files, is taken for a DICOM series.
-pub fn pairs(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+///
+/// # Errors
+/// If a mask would be written over a volume that is read, or over a file that is there and is to be kept.
+pub fn pairs(input: &Path, output: &Path, existing: Existing) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let pairs = named(input, output)?;
+    let volumes: Vec<&Path> = pairs.iter().map(|(volume, _)| volume.as_path()).collect();
+    for (_, mask) in &pairs {
+        whole_file::check_place(mask, &volumes, existing)?;
+    }
+    Ok(pairs)
+}
+
+fn named(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     ensure!(input.exists(), "--input '{}' does not exist", input.display());
     let volumes = if input.is_dir() { volumes_in(input)? } else { Vec::new() };
     if volumes.is_empty() {
@@ -79,7 +92,11 @@ pub fn pairs(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         return Ok(vec![(input.into(), output.into())]);
     }
     ensure!(!output.is_file(), "--output '{}' is a file, but --input is a folder: name a folder", output.display());
-    ensure!(input != output, "--output is the input's own folder: its volumes would be overwritten");
+    ensure!(
+        !whole_file::is_same(input, output),
+        "--output '{}' is the folder that --input names: masks there would have the names of its volumes",
+        output.display()
+    );
     Ok(volumes.into_iter().map(|(name, volume)| (volume, output.join(format!("{name}.nii.gz")))).collect())
 }
 

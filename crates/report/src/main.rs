@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use whole_file::Existing;
 
 /// Write a run's report: one self-contained HTML page
 #[derive(Parser)]
@@ -22,10 +23,19 @@ struct Arguments {
     /// The page [default: report.html in the run directory]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace the page of --output if it is there
+    #[arg(long, requires = "output")]
+    overwrite: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(output) = &arguments.output
+        && let Err(error) = whole_file::check_place(output, &[], Existing::by_switch(arguments.overwrite))
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     let output = arguments.output.unwrap_or_else(|| arguments.run.join("report.html"));
     match report::write(&arguments.run, &output) {
         Ok(()) => {

@@ -151,3 +151,21 @@ fn report_is_written_whole_or_not_at_all() {
     let error = report::write(directory.path(), &directory.path().join("no/such/report.html")).unwrap_err();
     assert!(error.to_string().starts_with("cannot write '"), "{error}");
 }
+
+#[test]
+fn a_page_of_the_users_is_replaced_only_if_they_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("mine.html");
+    fs::write(&page, "mine").unwrap();
+    let report = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sam-mix-report"));
+        command.arg(FIXTURE).arg("--output").arg(&page).args(more).output().unwrap()
+    };
+    let refused = report(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("mine.html' is there already") && said.contains("--overwrite"), "{said}");
+    assert_eq!(fs::read_to_string(&page).unwrap(), "mine");
+    assert!(report(&["--overwrite"]).status.success());
+    assert!(fs::read_to_string(&page).unwrap().starts_with("<!DOCTYPE html>"));
+}

@@ -23,6 +23,7 @@ use crate::programs::{self, DATA, Programs, SAM_MIX};
 use document::Document;
 use experiment::{Experiment, Job, Progress};
 use results::RowResults;
+use whole_file::{Existing, check_place};
 
 pub const ABOUT: &str = "Train and evaluate a table of experiments with several seeds, and write the results";
 
@@ -59,6 +60,9 @@ pub struct Args {
     /// Markdown file to write [default: printed at the end]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace the file of --output if something else than earlier results of this table is there
+    #[arg(long, requires = "output")]
+    overwrite: bool,
     /// Keys of the rows to work on, and to write [default: all]
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     rows: Vec<String>,
@@ -92,13 +96,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print!("{}", dry_run(&experiment));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(output) = &args.output {
+        // The same command goes on where it was stopped.
+        let is_own = fs::read_to_string(output).is_ok_and(|text| text.starts_with(&heading(args)));
+        check_place(output, &[&args.table], Existing::by_switch(args.overwrite || is_own))?;
+    }
     let command = shown("cargo xtask", std::env::args_os().skip(1));
     let programs = Programs::begin(&command)?;
     for store in &mut experiment.stores {
         store.checksum = Some(checksum(&programs, &store.path)?);
     }
     let mut document = Document {
-        title: args.table.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        title: title(args),
         command,
         commit: provenance::commit(args.output.as_deref()),
         machine: provenance::machine(),
@@ -127,6 +136,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("failed: {failure}");
     }
     Ok(if document.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn title(args: &Args) -> String {
+    args.table.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// How the results of a table begin.
+fn heading(args: &Args) -> String {
+    format!("{}{}\n\n```sh\ncargo xtask ablation ", document::HEADING, title(args))
 }
 
 /// Goes through the runs; what fails is noted, an interruption is an error.

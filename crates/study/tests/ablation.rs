@@ -153,3 +153,17 @@ fn ctrl_c_ends_it_and_the_same_command_goes_on() {
     assert!(checkout.ablation(&[]).status.success());
     assert_eq!(checkout.embeddings(), 0);
 }
+
+#[test]
+fn a_file_that_is_no_earlier_result_of_the_table_is_kept() {
+    let checkout = Checkout::new("second");
+    let mine = checkout.path().join("results/table.md");
+    checkout.write("results/table.md", "# Ablation: mine\n");
+    let output = checkout.ablation(&[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("results/table.md' is there already") && said.contains("--overwrite"), "{said}");
+    assert!(checkout.log().is_empty() && fs::read_to_string(&mine).unwrap() == "# Ablation: mine\n");
+    assert!(checkout.ablation(&["--overwrite"]).status.success());
+    assert!(fs::read_to_string(&mine).unwrap().starts_with("# Ablation: table\n"));
+}

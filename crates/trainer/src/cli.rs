@@ -51,7 +51,7 @@ enum Command {
     Predict(PredictArgs),
     /// Write a run's segmenter, or pretrained weights, in formats that other programs read
     #[command(
-        after_help = "Examples:\n  cargo xtask export --run runs/lits-mini --to safetensors\n  cargo xtask export --run runs/lits-mini --to torchscript --output exported/\n  cargo xtask export --weights sam_vit_b_01ec64.pth --to torchscript --output sam-vit-b/\n  cargo xtask export --weights medsam.pth --family medsam --adapters adapters.safetensors --to safetensors --output merged.safetensors\n\nA SAM checkpoint has no place for the learned vector of the CAM's mask: safetensors leave it out, torchscript keeps it.\nFiles that are there are replaced."
+        after_help = "Examples:\n  cargo xtask export --run runs/lits-mini --to safetensors\n  cargo xtask export --run runs/lits-mini --to torchscript --output exported/\n  cargo xtask export --weights sam_vit_b_01ec64.pth --to torchscript --output sam-vit-b/\n  cargo xtask export --weights medsam.pth --family medsam --adapters adapters.safetensors --to safetensors --output merged.safetensors\n\nA SAM checkpoint has no place for the learned vector of the CAM's mask: safetensors leave it out, torchscript keeps it.\nFiles that are there are replaced with --overwrite, and in the run's own folder."
     )]
     Export(ExportArgs),
 }

@@ -155,7 +155,15 @@ fn what_can_not_be_exported_is_refused_in_one_clear_error() {
     let weights = |output: &Path, to: &str| refused(&["--weights", text(&file), "--to", to, "--output", text(output)]);
     assert!(weights(&folder, "safetensors").contains("is a folder: name a file"));
     assert!(weights(&path("x.safetensors"), "safetensors").contains("the file is empty"));
-    assert!(weights(&file, "safetensors").contains("is what is read"));
+    assert!(weights(&file, "safetensors").contains("is the input"));
+    assert!(weights(&folder.join("../file"), "safetensors").contains("is the input"));
+    std::fs::write(path("there.safetensors"), "mine").unwrap();
+    assert!(weights(&path("there.safetensors"), "safetensors").contains("--overwrite"));
+    std::fs::write(folder.join("decoder.pt"), "mine").unwrap();
+    assert!(weights(&folder, "torchscript").contains("decoder.pt' is there already"));
+    assert!(
+        [path("there.safetensors"), folder.join("decoder.pt")].iter().all(|f| std::fs::read(f).unwrap() == b"mine")
+    );
     assert!(weights(&file, "torchscript").contains("TorchScript is two files: name a folder"));
     assert!(!path("x.safetensors").exists());
 

@@ -105,6 +105,33 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     );
     assert_eq!(image.shape, mask.shape);
     assert_eq!(image.geometry.affine, mask.geometry.affine);
+    no_file_of_the_users_is_lost(&run, &input, &output);
+}
+
+/// Neither a volume that is read, under whatever name, nor a mask that is there.
+fn no_file_of_the_users_is_lost(run: &Path, input: &Path, mask: &Path) {
+    let (ct, folder) = (std::fs::read(input).unwrap(), input.parent().unwrap());
+    let refused = |input: &Path, output: &Path, more: &[&str], part: &str| {
+        let place = ["predict", "--run", text(run), "--input", text(input), "--output", text(output)];
+        let refused = sam_mix(&[&place[..], more].concat());
+        let message = error_of(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{message}");
+        assert!(message.contains(part), "{message}");
+    };
+    let link = run.with_file_name("link.nii.gz");
+    std::os::unix::fs::symlink(input, &link).unwrap();
+    for output in [input, &folder.join("../data/volume-3.nii.gz"), &link] {
+        refused(input, output, &["--overwrite"], "is the input");
+    }
+    refused(folder, &folder.join("."), &["--overwrite"], "is the folder that --input names");
+    assert!(std::fs::read(input).unwrap() == ct, "the CT was replaced");
+    std::fs::write(mask, "corrected by hand").unwrap();
+    refused(input, mask, &[], "--overwrite");
+    refused(folder, mask.parent().unwrap(), &[], "volume-3.nii.gz' is there already");
+    assert_eq!(std::fs::read(mask).unwrap(), b"corrected by hand");
+    let place = ["predict", "--run", text(run), "--input", text(input), "--output", text(mask), "--overwrite"];
+    assert!(sam_mix(&place).status.success());
+    assert!(std::fs::read(mask).unwrap() != b"corrected by hand");
 }
 
 /// Kept in half precision, once for both evaluations, they give what encoding anew gives.
@@ -114,14 +141,16 @@ fn judged_again_with_kept_embeddings(run: &Path, store: &Path, before: &Value) {
         let entries = std::fs::read_dir(&kept).unwrap().map(Result::unwrap);
         entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect()
     };
+    let place = ["--run", text(run), "--store", text(store), "--embeddings", text(&kept), "--output", text(&output)];
     let judged = || {
-        let place =
-            ["--run", text(run), "--store", text(store), "--embeddings", text(&kept), "--output", text(&output)];
-        let evaluated = sam_mix(&[&["evaluate", "--json"], &place[..]].concat());
+        let evaluated = sam_mix(&[&["evaluate", "--json", "--overwrite"], &place[..]].concat());
         assert!(evaluated.status.success(), "{}", error_of(&evaluated));
         (serde_json::from_slice::<Value>(&evaluated.stdout).unwrap(), files())
     };
     let ((first, written), (second, found)) = (judged(), judged());
+    let refused = sam_mix(&[&["evaluate"], &place[..]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(error_of(&refused).contains("test.json' is there already"), "{}", error_of(&refused));
     assert!(written.len() == 2 && written == found, "{written:?}, then {found:?}");
     for key in ["cam_box", "oracle_box", "control_whole_image", "untouched_weights", "classifier", "counts"] {
         assert_eq!(first[key], second[key], "{key}");
@@ -166,4 +195,63 @@ fn bad_input_ends_in_one_clear_error_and_writes_nothing() {
     refused(&["evaluate", "--run", text(&run), "--store", text(&store)], &["is no run directory"]);
     // Slices with the target only: nothing to learn "no" from.
     refused(&with(&["--set", "sampling.keep_rate=0.1"]), &["keep_rate", "crop_negatives"]);
+}
+
+#[test]
+fn a_selection_that_is_not_one_of_the_store_is_refused_before_anything_is_written() {
+    let name = "a_selection_that_is_not_one_of_the_store_is_refused_before_anything_is_written";
+    let Some(weights) = weights(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (store, config) = (store(directory.path()), directory.path().join("config.toml"));
+    let [run, first, edited] = ["run", "first", "edited.json"].map(|name| directory.path().join(name));
+    std::fs::write(&config, CONFIG).unwrap();
+    let train = |run: &Path, more: &[&str]| {
+        let place = ["train", "--config", text(&config), "--store", text(&store), "--run", text(run)];
+        sam_mix(&[&place[..], &["--weights", text(&weights)], more].concat())
+    };
+    // A run's own file names the store that it is of.
+    let trained = train(&first, &["--set", "phase=[{name='classifier', epochs=1, labelled_passes=0}]"]);
+    assert!(trained.status.success(), "{}", error_of(&trained));
+    let selection: Value =
+        serde_json::from_str(&std::fs::read_to_string(first.join("selection.json")).unwrap()).unwrap();
+    let opened = slice_store::SliceStore::open(&store).unwrap();
+    assert_eq!(selection["store_checksum"], opened.checksum());
+
+    let refused = |change: &dyn Fn(&mut Value), parts: &[&str]| {
+        let mut selection = selection.clone();
+        change(&mut selection);
+        std::fs::write(&edited, selection.to_string()).unwrap();
+        let output = train(&run, &["--selection", text(&edited)]);
+        let message = error_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("edited.json") && parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(!run.exists() && !message.contains("panicked"), "{message}");
+    };
+    refused(&|s| s["store_checksum"] = "0123".into(), &["0123", opened.checksum(), "name the store"]);
+    // As older programs wrote it.
+    let older = |s: &mut Value| drop(s.as_object_mut().unwrap().remove("store_checksum"));
+    let unlabelled = |s: &mut Value| {
+        older(s);
+        s["labelled"] = Value::Array(Vec::new());
+    };
+    refused(&unlabelled, &["`labelled` is empty"]);
+    let trained_on_test = |s: &mut Value| {
+        older(s);
+        let test = s["test"][0].clone();
+        s["train"].as_array_mut().unwrap().push(test);
+    };
+    refused(&trained_on_test, &["`train` has slice '3/0000' of patient '3'", "mend the file"]);
+
+    // The run's own file, changed by hand, ends resuming and evaluation.
+    let path = first.join("selection.json");
+    let mut selection = selection;
+    selection["test"][0] = selection["train"][0].clone();
+    std::fs::write(&path, selection.to_string()).unwrap();
+    let resumed = sam_mix(&["train", "--resume", "--store", text(&store), "--run", text(&first)]);
+    let evaluated = sam_mix(&["evaluate", "--run", text(&first), "--store", text(&store)]);
+    for output in [resumed, evaluated] {
+        let message = error_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("selection.json") && message.contains("`test` has slice '"), "{message}");
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! Invariant: whatever fails, a file that was there before is as it was, and nothing else is left behind.
 
+mod place;
+
+pub use place::{Existing, PlaceError, check_place, is_same};
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IntoInnerError, Write};

@@ -61,6 +61,8 @@ const STEP: [Column; 6] = [
     ("ms a slice", "milliseconds_per_slice", 1),
 ];
 
+pub const HEADING: &str = "# Ablation: ";
+
 const NOTE: &str = "\
 CAM box: the classifier's own boxes, no ground truth; what counts. Whole image and central half: boxes that depend on nothing, with the same
 trained weights and the same calls which slices show the TARGET; Dice over TARGET slices. Oracle box: the true box, enlarged a little, with
@@ -81,7 +83,7 @@ impl Document<'_> {
             _ => format!("Seeds 0 to {}; mean ± standard deviation over them (divided by n − 1).", seeds - 1),
         };
         let mut text = format!(
-            "# Ablation: {}\n\n```sh\n{}\n```\n\nCommit {}, {}. Machine: {}. {}{over}\n\n{}\n",
+            "{HEADING}{}\n\n```sh\n{}\n```\n\nCommit {}, {}. Machine: {}. {}{over}\n\n{}\n",
             self.title,
             self.command,
             self.commit,

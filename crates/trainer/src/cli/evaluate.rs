@@ -13,6 +13,7 @@ use slice_store::SliceStore;
 use stage_api::PromptKinds;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use whole_file::{Existing, check_place};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Split {
@@ -45,6 +46,9 @@ pub(super) struct EvaluateArgs {
     /// Folder of the results [default: `evaluation` in the run]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+    /// Replace results that are in the folder of --output
+    #[arg(long, requires = "output")]
+    overwrite: bool,
     /// Folder that keeps what the untouched encoder makes of the slices: evaluations that find it there don't encode them again
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
@@ -64,7 +68,11 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         store.info().target
     );
     let own = store.checksum() == record.store.checksum;
-    let selection = Selection::load(&arguments.run.join("selection.json"))?;
+    let path = arguments.run.join("selection.json");
+    let selection = Selection::load(&path)?;
+    if own {
+        selection.check(&path, &store)?;
+    }
     let (split, rows) = match (arguments.split, own) {
         (Split::All, true) => bail!(
             "'{}' is the store that the run was trained on; all of it would count slices that training saw. \
@@ -88,6 +96,15 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         bail!("slice '{slice}' of the {split} split has no mask in the store '{store}' to compare with");
     }
     let store = store.for_evaluation();
+    // Another data set's results stand beside the run's own under that set's name.
+    let name = if own { split.to_owned() } else { store.info().dataset.clone() };
+    let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));
+    if arguments.output.is_some() {
+        for file in [format!("{name}.json"), format!("{name}.parquet"), name.clone()] {
+            let existing = Existing::by_switch(arguments.overwrite);
+            check_place(&output.join(file), &[], existing)?;
+        }
+    }
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
     let model_config = config.model();
@@ -106,9 +123,6 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         embeddings,
         stop,
     };
-    // Another data set's results stand beside the run's own under that set's name.
-    let name = if own { split.to_owned() } else { store.info().dataset.clone() };
-    let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));
     let Some(evaluation) = evaluator.run(&name, &rows, &output)? else {
         eprintln!("stopped; no results were written");
         return Ok(false);

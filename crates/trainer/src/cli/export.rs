@@ -10,6 +10,7 @@ use run_record::checkpoint::Which;
 use sam_segmenter::Family;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use whole_file::Existing;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -34,6 +35,9 @@ pub(super) struct ExportArgs {
     /// File to write, or folder for torchscript [default with --run: in RUN/export]
     #[arg(long, required_unless_present = "run")]
     output: Option<PathBuf>,
+    /// Replace what is there
+    #[arg(long)]
+    overwrite: bool,
     /// Export the last checkpoint instead of the best
     #[arg(long, requires = "run")]
     last: bool,
@@ -43,7 +47,8 @@ pub(super) struct ExportArgs {
 pub(super) fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicBool) -> Result<bool> {
     let ExportArgs { run, weights, adapters, .. } = arguments;
     let sources: Vec<&Path> = [weights, adapters].into_iter().flatten().map(PathBuf::as_path).collect();
-    let output = output(arguments.to, arguments.output.as_deref(), run.as_deref(), &sources)?;
+    let existing = Existing::by_switch(arguments.overwrite);
+    let output = output(arguments.to, arguments.output.as_deref(), run.as_deref(), &sources, existing)?;
     let export = match (run, weights) {
         (Some(run), _) => {
             let (config, record) = open_run(run, &[])?;

@@ -9,6 +9,7 @@ use predictor::Model;
 use run_record::checkpoint::Which;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use whole_file::Existing;
 
 #[derive(Args)]
 pub(super) struct PredictArgs {
@@ -21,6 +22,9 @@ pub(super) struct PredictArgs {
     /// Mask to write (.nii, .nii.gz), or a folder
     #[arg(long)]
     output: PathBuf,
+    /// Replace masks that are there
+    #[arg(long)]
+    overwrite: bool,
     /// What the voxels' values mean: hu, or grey8:LEVEL:WIDTH for 8-bit pictures of a window
     #[arg(long)]
     intensity: Option<Intensity>,
@@ -40,7 +44,8 @@ pub(super) struct PredictArgs {
 /// `false` if it was stopped.
 pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
-    let pairs = predictor::predict::pairs(&arguments.input, &arguments.output)?;
+    let pairs =
+        predictor::predict::pairs(&arguments.input, &arguments.output, Existing::by_switch(arguments.overwrite))?;
     let (device, _) = open(&arguments.compute)?;
     let model = Model::from_run(&arguments.run, Which::Best, &config.model(), &registry.models, device)?;
     let options = ReadOptions {
