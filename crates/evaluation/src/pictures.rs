@@ -5,7 +5,7 @@ use crate::known::{Known, encoded};
 use crate::overlay::{self, Overlay};
 use anyhow::{Context, Result};
 use predictor::Intensity;
-use run_record::{Failure, OverlayRecord, write_json, write_whole};
+use run_record::{Failure, OverlayRecord, PictureGroup, write_json, write_whole};
 use std::path::Path;
 
 /// Slices in `worst`, at most.
@@ -45,21 +45,21 @@ impl Evaluator<'_> {
         let folder = directory.join(split).join("overlays");
         let mut records = Vec::new();
         let [best, median, worst] = chosen(results);
-        let shown = [("best", best), ("median", median)];
+        let shown = [(PictureGroup::Best, best), (PictureGroup::Median, median)];
         for (group, result) in shown.into_iter().flat_map(|(group, of)| of.into_iter().map(move |r| (group, r))) {
             records.push(self.picture(group, None, result, known, &folder)?);
         }
         let mut worst: Vec<_> = worst.into_iter().map(|result| (failure(result), result)).collect();
         worst.sort_by_key(|(failed, _)| *failed);
         for (failed, result) in worst {
-            records.push(self.picture("worst", Some(failed), result, known, &folder)?);
+            records.push(self.picture(PictureGroup::Worst, Some(failed), result, known, &folder)?);
         }
         write_json(&directory.join(split).join("overlays.json"), &records).context("overlays")
     }
 
     fn picture(
         &self,
-        group: &str,
+        group: PictureGroup,
         failed: Option<Failure>,
         result: &SliceResult,
         known: Option<&Known>,
@@ -72,7 +72,7 @@ impl Evaluator<'_> {
         let slice = encoded(self.model, result.row, image, known);
         let input = slice.input(self.model.classifier.input());
         let look = self.model.predictor(&self.config.prompt, &self.config.prediction).look(input, size).remove(0);
-        let file = format!("{group}-{}-{:04}.png", record.case.replace('/', "_"), record.index);
+        let file = format!("{}-{}-{:04}.png", group.name(), record.case.replace('/', "_"), record.index);
         let picture = overlay::draw(&Overlay {
             image: &intensity.slice(self.store.image(result.row)),
             cam: &look.cam,
@@ -85,7 +85,7 @@ impl Evaluator<'_> {
         Ok(OverlayRecord {
             file,
             slice: record.id().to_string(),
-            group: group.into(),
+            group,
             failed,
             dice: result.dice(),
             presence: result.look.probability,

@@ -6,7 +6,7 @@ mod training;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::evaluation::{Evaluation, Figure};
+use crate::evaluation::Evaluation;
 use crate::run::Run;
 
 const STYLE: &str = include_str!("style.css");
@@ -47,7 +47,7 @@ fn not_there_yet(command: &str) -> Markup {
 
 /// Command that makes the evaluation of `run`: this one again, or the first. The run doesn't know where its store lies.
 fn evaluate(run: &Run, again: Option<&Evaluation>) -> String {
-    let split = match again.map(|evaluation| evaluation.split.as_str()) {
+    let split = match again.map(|evaluation| evaluation.results.split.as_str()) {
         None | Some("test") => "test",
         Some("validation") => "validation",
         Some(_) => "all",
@@ -56,12 +56,11 @@ fn evaluate(run: &Run, again: Option<&Evaluation>) -> String {
 }
 
 /// A figure with so many decimals; `n/a` refers to the footnote below the tables.
-fn figure(figure: Figure, decimals: usize) -> Markup {
+fn figure(figure: Option<f64>, decimals: usize) -> Markup {
     html! {
         @match figure {
-            Figure::Value(value) => { (format!("{value:.decimals$}")) }
-            Figure::NotAvailable => { span class="na" { "n/a" sup { "†" } } }
-            Figure::Absent => {}
+            Some(value) => { (format!("{value:.decimals$}")) }
+            None => { span class="na" { "n/a" sup { "†" } } }
         }
     }
 }

@@ -5,6 +5,15 @@ use std::path::Path;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/run");
 
+/// A whole `run.json`, and a whole evaluation.
+const RECORD: &str = include_str!("fixtures/run/run.json");
+const EVALUATION: &str = include_str!("fixtures/run/evaluation/test.json");
+
+/// An evaluation of another split.
+fn evaluation_of(split: &str) -> String {
+    EVALUATION.replace("\"split\": \"test\"", &format!("\"split\": \"{split}\""))
+}
+
 /// A run directory of these files.
 fn run(files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -49,12 +58,20 @@ fn page_fetches_nothing_and_runs_nothing() {
 fn text_of_a_run_is_never_markup() {
     let nasty = r#"<img src=x onerror="alert('&')">"#;
     let json = nasty.replace('"', "\\\"");
-    let overlays = format!(r#"[{{"file": "<i>.png", "slice": "{json}", "group": "best", "note": "{json}"}}]"#);
+    let overlays = format!(
+        r#"[{{"file": "<i>.png", "slice": "{json}", "group": "best", "dice": 0.5, "presence": 0.5, "note": "{json}"}}]"#
+    );
+    let named = |text: &str, name: &str| text.replace(name, &json);
+    let record = ["quickstart <b>7</b>", "0123abc", "cpu", "decoder", "spleen"]
+        .iter()
+        .fold(RECORD.to_owned(), |r, n| named(&r, n));
+    let evaluation = named(&named(&evaluation_of(&json), "largest component"), "\"a\"").replace(&json, &json);
+    let evaluation = evaluation.replace(&format!("\"case\": {json}"), &format!("\"case\": \"{json}\""));
     let directory = run(&[
-        ("run.json", &format!(r#"{{"name": "{json}", "{json}": ["{json}"], "seed": "{json}"}}"#)),
+        ("run.json", &record),
         ("config.toml", nasty),
         ("metrics.csv", &format!("kind,phase,epoch,step,loss_cls\nstep,a,1,1,1\nstep,{nasty},1,2,1\n")),
-        ("evaluation/x.json", &format!(r#"{{"split": "{json}", "per_volume": [{{"{json}": "{json}"}}]}}"#)),
+        ("evaluation/x.json", &evaluation),
         ("evaluation/x/overlays.json", &overlays),
     ]);
     let page = report::render(directory.path()).unwrap();
@@ -65,7 +82,7 @@ fn text_of_a_run_is_never_markup() {
 
 #[test]
 fn missing_parts_name_the_command_that_makes_them() {
-    let directory = run(&[("run.json", "{}")]);
+    let directory = run(&[("run.json", RECORD)]);
     let page = report::render(directory.path()).unwrap();
     let evaluate = |split: &str| {
         let run = directory.path().display();
@@ -74,20 +91,44 @@ fn missing_parts_name_the_command_that_makes_them() {
     assert!(page.contains(&evaluate("test")), "{page}");
     assert!(page.contains("Not there yet: run <code>cargo xtask train"), "{page}");
 
-    let directory = run(&[("run.json", "{}"), ("evaluation/test.json", r#"{"split": "test"}"#)]);
+    let directory = run(&[("run.json", RECORD), ("evaluation/test.json", EVALUATION)]);
     let page = report::render(directory.path()).unwrap();
-    assert_eq!(page.matches("Not there yet: run <code>cargo xtask evaluate").count(), 5, "four rows and the pictures");
+    assert_eq!(page.matches("Not there yet: run <code>cargo xtask evaluate").count(), 1, "the pictures");
 
-    let directory = run(&[("run.json", "{}"), ("evaluation/total.json", r#"{"split": "total", "dataset": "total"}"#)]);
+    let directory = run(&[("run.json", RECORD), ("evaluation/total.json", &evaluation_of("total"))]);
     let page = report::render(directory.path()).unwrap();
     assert!(page.contains("--store STORE --split all</code>"), "another data set is evaluated whole: {page}");
 }
 
 #[test]
+fn rows_that_an_evaluation_does_not_have_are_not_shown() {
+    let mut value: serde_json::Value = serde_json::from_str(EVALUATION).unwrap();
+    for key in ["oracle_box", "classifier", "control_whole_image", "control_central_half", "untouched_weights"] {
+        value[key] = serde_json::Value::Null;
+    }
+    let directory = run(&[("run.json", RECORD), ("evaluation/test.json", &value.to_string())]);
+    let page = report::render(directory.path()).unwrap();
+    for absent in ["Control:", "Oracle box", "CAM box</th>", "AUC <b>"] {
+        assert!(!page.contains(absent), "{absent}");
+    }
+    assert!(page.contains("Prediction"));
+}
+
+#[test]
+fn a_key_that_is_not_as_the_run_writes_it_is_an_error_and_no_blank_cell() {
+    let renamed = EVALUATION.replace("\"false_positive\"", "\"invented\"");
+    let message = error(&[("run.json", RECORD), ("evaluation/test.json", &renamed)]);
+    assert!(
+        message.contains("evaluation/test.json") && message.contains("missing field `false_positive`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn validation_is_named_as_development_data() {
     let page = |split: &str| {
-        let file = format!(r#"{{"split": "{split}"}}"#);
-        report::render(run(&[("run.json", "{}"), ("evaluation/it.json", &file)]).path()).unwrap()
+        let file = evaluation_of(split);
+        report::render(run(&[("run.json", RECORD), ("evaluation/it.json", &file)]).path()).unwrap()
     };
     assert!(page("validation").contains("These slices chose the checkpoint: development data"));
     assert!(!page("test").contains("These slices chose the checkpoint"));
@@ -101,7 +142,7 @@ fn control_that_beats_the_cam_is_pointed_out() {
 #[test]
 fn row_that_is_being_written_is_left_for_later() {
     let directory =
-        run(&[("run.json", "{}"), ("metrics.csv", "kind,phase,epoch,step,loss_cls\nstep,a,1,1,0.5\nstep,a,1")]);
+        run(&[("run.json", RECORD), ("metrics.csv", "kind,phase,epoch,step,loss_cls\nstep,a,1,1,0.5\nstep,a,1")]);
     assert!(report::render(directory.path()).unwrap().contains("Classifier loss"));
 }
 
@@ -109,15 +150,15 @@ fn row_that_is_being_written_is_left_for_later() {
 fn long_run_stays_a_small_page() {
     let rows = (1..=100_000).map(|i| format!("step,a,1,{i},{}\n", f64::from(i % 7919) / 7919.0));
     let csv = format!("kind,phase,epoch,step,loss_cls\n{}", rows.collect::<String>());
-    let page = report::render(run(&[("run.json", "{}"), ("metrics.csv", &csv)]).path()).unwrap();
+    let page = report::render(run(&[("run.json", RECORD), ("metrics.csv", &csv)]).path()).unwrap();
     assert!(page.len() < 40_000, "{} bytes", page.len());
 }
 
 #[test]
 fn malformed_files_are_named_with_their_line() {
     let header = "kind,phase,epoch,step,loss_cls\n";
-    let csv = |text: &str| error(&[("run.json", "{}"), ("metrics.csv", text)]);
-    let json = |name, text| error(&[("run.json", "{}"), (name, text)]);
+    let csv = |text: &str| error(&[("run.json", RECORD), ("metrics.csv", text)]);
+    let json = |name, text| error(&[("run.json", RECORD), (name, text)]);
     let messages = [
         error(&[]),
         error(&[("run.json", "{\n  \"seed\": 7,\n}")]),
@@ -126,7 +167,7 @@ fn malformed_files_are_named_with_their_line() {
         csv(&format!("{header}step,a,1,1,0.5\nstep,a,1,2\n")),
         csv(&format!("{header}step,a,1,1,half\n")),
         csv(&format!("{header}\nbatch,a,1,1,0.5\n")),
-        json("evaluation/test.json", "{\n\"cam_box\": {}\n}"),
+        json("evaluation/test.json", "{\n\"dataset\": \"a\"\n}"),
         json("evaluation/test.json", "{\"split\": \"test\",\n\"cam_box\": {\"hd_px\": \"far\"}}"),
     ];
     insta::assert_snapshot!(messages.join("\n"));
@@ -134,15 +175,14 @@ fn malformed_files_are_named_with_their_line() {
 
 #[test]
 fn picture_from_outside_the_run_is_refused() {
-    let overlays = r#"[{"file": "../../../secret.png", "slice": "a/0001", "group": "best"}]"#;
-    let files =
-        [("run.json", "{}"), ("evaluation/t.json", r#"{"split": "t"}"#), ("evaluation/t/overlays.json", overlays)];
+    let overlays = r#"[{"file": "../../../secret.png", "slice": "a/0001", "group": "best", "dice": 1, "presence": 1, "note": ""}]"#;
+    let files = [("run.json", RECORD), ("evaluation/t.json", EVALUATION), ("evaluation/t/overlays.json", overlays)];
     insta::assert_snapshot!(error(&files), @"cannot read 'RUN/evaluation/t/overlays.json', line 1: '../../../secret.png' is not the plain name of a file in overlays/");
 }
 
 #[test]
 fn report_is_written_whole_or_not_at_all() {
-    let directory = run(&[("run.json", "{}")]);
+    let directory = run(&[("run.json", RECORD)]);
     let output = directory.path().join("report.html");
     report::write(directory.path(), &output).unwrap();
     assert!(fs::read_to_string(&output).unwrap().ends_with("</html>"));

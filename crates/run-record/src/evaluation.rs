@@ -151,6 +151,41 @@ pub enum Failure {
     Mask,
 }
 
+impl Failure {
+    /// As in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Presence => "presence",
+            Self::Cam => "cam",
+            Self::Box => "box",
+            Self::Mask => "mask",
+        }
+    }
+}
+
+/// Which slices a picture stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PictureGroup {
+    /// Of the best.
+    Best,
+    /// Of the middle.
+    Median,
+    /// Of the worst.
+    Worst,
+}
+
+impl PictureGroup {
+    /// As in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Best => "best",
+            Self::Median => "median",
+            Self::Worst => "worst",
+        }
+    }
+}
+
 /// An entry of `overlays.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OverlayRecord {
@@ -158,8 +193,8 @@ pub struct OverlayRecord {
     pub file: String,
     /// The slice's name.
     pub slice: String,
-    /// `best`, `median` or `worst`.
-    pub group: String,
+    /// Which slices it stands for.
+    pub group: PictureGroup,
     /// What failed, of the worst slices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failure>,

@@ -4,6 +4,7 @@
 //! everywhere, by the compiler.
 
 pub mod checkpoint;
+mod date;
 mod evaluation;
 mod files;
 mod metrics;
@@ -11,9 +12,10 @@ mod progress;
 mod run;
 mod times;
 
+pub use date::utc;
 pub use evaluation::{
-    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, StepResults,
-    UntouchedResults, VolumeResults,
+    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,
+    StepResults, UntouchedResults, VolumeResults,
 };
 pub use files::{RecordError, read_json, read_text, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};

@@ -1,6 +1,7 @@
 //! What the run was: `run.json` as a table of definitions, the configuration as text.
 
 use maud::{Markup, html};
+use run_record::utc;
 use serde_json::{Map, Value};
 
 use super::not_there_yet;
@@ -9,26 +10,24 @@ use crate::run::Run;
 /// Lists longer than this are folded.
 const LONG_LIST: usize = 12;
 
-/// One line below the title, of what is there.
+/// One line below the title.
 pub fn summary(run: &Run) -> Markup {
-    let of = |key: &str| run.details.get(key).filter(|value| !value.is_null() && !value.is_object());
-    let shown = ["status", "started", "started_unix", "seconds", "device", "seed", "commit"];
+    let record = &run.record;
     html! {
         p class="summary" {
-            @for (key, value) in shown.into_iter().filter_map(|key| Some((key, of(key)?))) {
-                @match key {
-                    "status" => span { b { (text(value)) } },
-                    "started_unix" => span { "started " b { (readable(key, value).unwrap_or_else(|| text(value))) } },
-                    "seconds" => span { "took " b { (readable(key, value).unwrap_or_else(|| text(value))) } },
-                    _ => span { (key) " " b { (text(value)) } },
-                }
-            }
+            span { b { (record.status.name()) } }
+            span { "started " b { (utc(record.started_unix)) } }
+            span { "took " b { (duration(record.seconds)) } }
+            span { "device " b { (record.device) } }
+            span { "seed " b { (record.seed) } }
+            @if let Some(commit) = &record.commit { span { "commit " b { (commit) } } }
         }
     }
 }
 
 pub fn section(run: &Run) -> Markup {
-    let entries = flattened(&run.details);
+    let record = serde_json::to_value(&run.record).unwrap_or_default();
+    let entries = record.as_object().map(flattened).unwrap_or_default();
     html! {
         section {
             h2 { "Run" }
@@ -54,7 +53,7 @@ pub fn section(run: &Run) -> Markup {
 }
 
 /// Nested objects as `outer.inner`, in the order of the file.
-pub fn flattened(object: &Map<String, Value>) -> Vec<(String, &Value)> {
+fn flattened(object: &Map<String, Value>) -> Vec<(String, &Value)> {
     let mut entries = Vec::new();
     for (key, value) in object {
         match value {
@@ -83,7 +82,7 @@ fn entry(key: &str, value: &Value) -> Markup {
 }
 
 /// Objects of any keys as rows: the columns are all keys in order of appearance.
-pub fn table(objects: &[Map<String, Value>]) -> Markup {
+fn table(objects: &[Map<String, Value>]) -> Markup {
     let rows: Vec<Vec<(String, &Value)>> = objects.iter().map(flattened).collect();
     let mut columns: Vec<&str> = Vec::new();
     for (key, _) in rows.iter().flatten() {
@@ -114,7 +113,7 @@ pub fn table(objects: &[Map<String, Value>]) -> Markup {
 }
 
 /// A value as a reader writes it: text without quotes, lists with commas.
-pub fn text(value: &Value) -> String {
+fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "n/a".into(),
@@ -128,7 +127,7 @@ fn readable(key: &str, value: &Value) -> Option<String> {
     let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
     match key {
         "seconds" => Some(duration(seconds)),
-        "started_unix" => Some(date(seconds as u64)),
+        "started_unix" => Some(utc(seconds as u64)),
         _ => None,
     }
 }
@@ -139,29 +138,5 @@ fn duration(seconds: f64) -> String {
         (0, 0, _) => format!("{seconds:.1} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
-/// Date and time (UTC) of seconds since 1970: years are counted from March, so that a leap day is the last of its year
-/// (Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
-fn date(seconds: u64) -> String {
-    let days = seconds / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = year_of_era + era * 400 + next_year;
-    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dates_are_those_of_the_date_command() {
-        let dates = [0, 951_782_400, 1_735_787_045, 4_107_542_399].map(super::date);
-        let expected = ["1970-01-01 00:00 UTC", "2000-02-29 00:00 UTC", "2025-01-02 03:04 UTC", "2100-02-28 23:59 UTC"];
-        assert_eq!(dates, expected);
     }
 }

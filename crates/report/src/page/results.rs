@@ -2,9 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{details, evaluate, figure, not_there_yet};
-use crate::evaluation::{Counts, Evaluation, Figure, Group, Overlay, Prompted};
+use super::{evaluate, figure, not_there_yet};
+use crate::evaluation::{Evaluation, Overlay};
 use crate::run::Run;
+use run_record::{BlindBoxResults, BoxResults, PictureGroup};
 
 pub fn sections(run: &Run) -> Markup {
     html! {
@@ -18,26 +19,22 @@ pub fn sections(run: &Run) -> Markup {
 }
 
 fn section(run: &Run, evaluation: &Evaluation) -> Markup {
+    let results = &evaluation.results;
     html! {
         section {
             h2 {
-                "Results: " (evaluation.split)
-                @if let Some(dataset) = evaluation.dataset.as_ref().filter(|name| **name != evaluation.split) { span class="set" { " data set " (dataset) } }
+                "Results: " (results.split)
+                @if results.dataset != results.split { span class="set" { " data set " (results.dataset) } }
             }
             (tiles(run, evaluation))
-            @if evaluation.split == "validation" {
+            @if results.split == "validation" {
                 p class="warning" { "These slices chose the checkpoint: development data, and no result." }
             }
             (verdict(run, evaluation))
             (table(run, evaluation))
             (steps(run, evaluation))
             (counts(run, evaluation))
-            @if !evaluation.per_volume.is_empty() {
-                details {
-                    summary { "Volumes, one by one (" (evaluation.per_volume.len()) ")" }
-                    (details::table(&evaluation.per_volume))
-                }
-            }
+            (volumes(run, evaluation))
             (overlays(run, evaluation))
         }
     }
@@ -45,17 +42,16 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
 
 /// The numbers that count, large.
 fn tiles(run: &Run, evaluation: &Evaluation) -> Markup {
-    let Some(cam) = &evaluation.cam_box else { return html! {} };
-    let target = run.target();
+    let (counted, target) = (&evaluation.results.cam_box, run.target());
     let tiles = [
-        ("Dice", "all slices".to_owned(), cam.dice_all, 3),
-        ("Dice", format!("{target} slices"), cam.dice_liver, 3),
-        ("Dice", "volumes".to_owned(), cam.dice_volume, 3),
-        ("HD95", format!("{target} slices, pixels"), cam.hd95_px, 1),
+        ("Dice", "all slices".to_owned(), counted.dice_all, 3),
+        ("Dice", format!("{target} slices"), counted.dice_liver, 3),
+        ("Dice", "volumes".to_owned(), counted.dice_volume, 3),
+        ("HD95", format!("{target} slices, pixels"), counted.hd95_px, 1),
     ];
     html! {
         div class="tiles" {
-            @for (name, set, value, decimals) in tiles.into_iter().filter(|tile| tile.2 != Figure::Absent) {
+            @for (name, set, value, decimals) in tiles {
                 div class="tile" {
                     div class="name" { (name) }
                     div class="value" { (figure(value, decimals)) }
@@ -68,9 +64,9 @@ fn tiles(run: &Run, evaluation: &Evaluation) -> Markup {
 
 /// A CAM that does not beat the whole image as box has not earned its cost.
 fn verdict(run: &Run, evaluation: &Evaluation) -> Markup {
-    let dice = |prompted: Option<&Prompted>| prompted?.dice_liver.value();
-    let whole = evaluation.control_whole_image.as_ref();
-    let (Some(cam), Some(whole)) = (dice(evaluation.cam_box.as_ref()), dice(whole)) else {
+    let results = &evaluation.results;
+    let whole = results.control_whole_image.as_ref().and_then(|whole| whole.dice_liver);
+    let (Some(cam), Some(whole)) = (results.cam_box.dice_liver, whole) else {
         return html! {};
     };
     html! {
@@ -83,7 +79,23 @@ fn verdict(run: &Run, evaluation: &Evaluation) -> Markup {
     }
 }
 
+/// Cells of a row: empty where the row has no such figure, `Some(None)` where it is not available.
+type Cells = [Option<Option<f64>>; 7];
+
+fn all_cells(row: &BoxResults) -> Cells {
+    [row.dice_all, row.dice_liver, row.dice_volume, row.hd_px, row.hd95_px, row.hd95_mm, row.box_iou].map(Some)
+}
+
+fn blind_cells(row: &BlindBoxResults) -> Cells {
+    [Some(row.dice_all), Some(row.dice_liver), None, None, None, None, None]
+}
+
+fn liver_cell(dice: Option<f64>) -> Cells {
+    [None, Some(dice), None, None, None, None, None]
+}
+
 fn table(run: &Run, evaluation: &Evaluation) -> Markup {
+    let results = &evaluation.results;
     let target_slices = format!("{} slices", run.target());
     let columns = [
         ("Dice", "all slices"),
@@ -94,13 +106,9 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
         ("HD95", &format!("mm, {target_slices}")),
         ("Box IoU", &target_slices),
     ];
-    let pretrained = |dice_liver| Prompted { dice_liver, ..Prompted::default() };
-    let pretrained_oracle = evaluation.untouched_weights.as_ref().map(|found| pretrained(found.oracle_dice_liver));
-    let pretrained_whole = evaluation.untouched_weights.as_ref().map(|found| pretrained(found.whole_image_dice_liver));
-    let oracle = match evaluation.oracle_margin_px.value() {
-        Some(margin) => format!("Oracle box (true box + {margin} px)"),
-        None => "Oracle box (true box)".into(),
-    };
+    let oracle = format!("Oracle box (true box + {} px)", results.oracle_margin_px);
+    let pretrained = results.untouched_weights.as_ref();
+    let prediction = if results.oracle_box.is_some() { "CAM box" } else { "Prediction" };
     html! {
         div class="scroll" {
             table class="results" {
@@ -108,42 +116,33 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
                     tr { th { "Prompt" } @for (name, set) in columns { th { (name) span class="set" { (set) } } } }
                 }
                 tbody {
-                    (row(run, evaluation, "CAM box", evaluation.cam_box.as_ref(), "counts"))
-                    (row(run, evaluation, "Control: whole image as box", evaluation.control_whole_image.as_ref(), ""))
-                    @if evaluation.control_central_half.is_some() {
-                        (row(run, evaluation, "Control: central half as box", evaluation.control_central_half.as_ref(), ""))
-                    }
-                    @if pretrained_whole.as_ref().is_some_and(|row| row.dice_liver != Figure::Absent) {
-                        (row(run, evaluation, "Control: pretrained weights, whole image as box", pretrained_whole.as_ref(), ""))
-                    }
+                    (row(prediction, Some(all_cells(&results.cam_box)), "counts"))
+                    (row("Control: whole image as box", results.control_whole_image.as_ref().map(blind_cells), ""))
+                    (row("Control: central half as box", results.control_central_half.as_ref().map(blind_cells), ""))
+                    (row("Control: pretrained weights, whole image as box", pretrained.map(|p| liver_cell(p.whole_image_dice_liver)), ""))
                 }
-                tbody class="oracle" {
-                    tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
-                    (row(run, evaluation, &oracle, evaluation.oracle_box.as_ref(), ""))
-                    (row(run, evaluation, "Control: pretrained weights, oracle box", pretrained_oracle.as_ref(), ""))
+                @if results.oracle_box.is_some() {
+                    tbody class="oracle" {
+                        tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
+                        (row(&oracle, results.oracle_box.as_ref().map(all_cells), ""))
+                        (row("Control: pretrained weights, oracle box", pretrained.map(|p| liver_cell(p.oracle_dice_liver)), ""))
+                    }
                 }
             }
         }
     }
 }
 
-fn row(run: &Run, evaluation: &Evaluation, name: &str, result: Option<&Prompted>, class: &str) -> Markup {
+/// Nothing where the evaluation has no such row.
+fn row(name: &str, cells: Option<Cells>, class: &str) -> Markup {
+    let decimals = [3, 3, 3, 2, 2, 2, 3];
     html! {
-        tr class=[(!class.is_empty()).then_some(class)] {
-            th { (name) }
-            @match result {
-                Some(result) => {
-                    @for (value, decimals) in [
-                        (result.dice_all, 3),
-                        (result.dice_liver, 3),
-                        (result.dice_volume, 3),
-                        (result.hd_px, 2),
-                        (result.hd95_px, 2),
-                        (result.hd95_mm, 2),
-                        (result.box_iou, 3),
-                    ] { td { (figure(value, decimals)) } }
+        @if let Some(cells) = cells {
+            tr class=[(!class.is_empty()).then_some(class)] {
+                th { (name) }
+                @for (cell, decimals) in cells.into_iter().zip(decimals) {
+                    td { @if let Some(value) = cell { (figure(value, decimals)) } }
                 }
-                None => { td class="missing" colspan="7" { "Not there yet: run " code { (evaluate(run, Some(evaluation))) } } }
             }
         }
     }
@@ -151,11 +150,10 @@ fn row(run: &Run, evaluation: &Evaluation, name: &str, result: Option<&Prompted>
 
 /// What each step of the inference gains, and what it costs.
 fn steps(run: &Run, evaluation: &Evaluation) -> Markup {
-    let target_slices = format!("{} slices", run.target());
-    let number = |count: Option<u64>| count.map_or(Figure::Absent, |count| Figure::Value(count as f64));
+    let (target_slices, steps) = (format!("{} slices", run.target()), &evaluation.results.steps);
     html! {
-        @if !evaluation.steps.is_empty() {
-            h3 { "CAM box, step by step" }
+        @if !steps.is_empty() {
+            h3 { "The prediction, step by step" }
             div class="scroll" {
                 table class="results" {
                     thead {
@@ -170,17 +168,13 @@ fn steps(run: &Run, evaluation: &Evaluation) -> Markup {
                         }
                     }
                     tbody {
-                        @for step in &evaluation.steps {
+                        @for step in steps {
                             tr {
                                 th { (step.name) }
-                                @for (value, decimals) in [
-                                    (step.dice_all, 3),
-                                    (step.dice_liver, 3),
-                                    (step.dice_volume, 3),
-                                    (number(step.false_positive), 0),
-                                    (number(step.missed), 0),
-                                    (step.milliseconds_per_slice, 1),
-                                ] { td { (figure(value, decimals)) } }
+                                @for value in [step.dice_all, step.dice_liver, step.dice_volume] { td { (figure(value, 3)) } }
+                                td { (step.false_positive) }
+                                td { (step.missed) }
+                                td { (figure(step.milliseconds_per_slice, 1)) }
                             }
                         }
                     }
@@ -191,31 +185,67 @@ fn steps(run: &Run, evaluation: &Evaluation) -> Markup {
 }
 
 fn counts(run: &Run, evaluation: &Evaluation) -> Markup {
-    let target = run.target();
+    let (target, results) = (run.target(), &evaluation.results);
+    let counts = &results.counts;
     html! {
         ul class="facts" {
-            @if let Some(classifier) = &evaluation.classifier {
-                li { "classifier: accuracy " b { (figure(classifier.accuracy, 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
+            @if let Some(classifier) = &results.classifier {
+                li { "classifier: accuracy " b { (figure(Some(classifier.accuracy), 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
             }
-            @if let Some(Counts { slices, liver_slices, empty_cam, missed, false_positive }) = &evaluation.counts {
-                li { "slices: " b { (slices) } ", with " (target) ": " b { (liver_slices) } }
-                @if let Some(missed) = missed { li { (target) " slices with an empty prediction: " b { (missed) } } }
-                @if let Some(found) = false_positive { li { "slices without " (target) ", but with a prediction: " b { (found) } } }
-                @if let Some(empty) = empty_cam { li { "empty CAMs: " b { (empty) } " (the box was the central half of the image)" } }
+            li { "slices: " b { (counts.slices) } ", with " (target) ": " b { (counts.liver_slices) } }
+            li { (target) " slices with an empty prediction: " b { (counts.missed) } }
+            li { "slices without " (target) ", but with a prediction: " b { (counts.false_positive) } }
+            @if results.classifier.is_some() {
+                li { "empty CAMs: " b { (counts.empty_cam) } " (the box was the central half of the image)" }
+            }
+        }
+    }
+}
+
+fn volumes(run: &Run, evaluation: &Evaluation) -> Markup {
+    let volumes = &evaluation.results.per_volume;
+    html! {
+        @if !volumes.is_empty() {
+            details {
+                summary { "Volumes, one by one (" (volumes.len()) ")" }
+                div class="scroll" {
+                    table class="results" {
+                        thead {
+                            tr {
+                                th { "Case" }
+                                th { "Slices" }
+                                th { (run.target()) " slices" }
+                                th { "Dice" span class="set" { "volume" } }
+                                th { "Dice" span class="set" { (run.target()) " slices" } }
+                            }
+                        }
+                        tbody {
+                            @for volume in volumes {
+                                tr {
+                                    th { (volume.case) }
+                                    td { (volume.slices) }
+                                    td { (volume.liver_slices) }
+                                    td { (figure(Some(volume.dice_volume), 3)) }
+                                    td { (figure(volume.dice_liver, 3)) }
+                                }
+                            }
+                        }
+                    }
+                }
             }
         }
     }
 }
 
 fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
-    let groups = [(Group::Worst, "Worst"), (Group::Median, "Median"), (Group::Best, "Best")];
+    let groups = [(PictureGroup::Worst, "Worst"), (PictureGroup::Median, "Median"), (PictureGroup::Best, "Best")];
     html! {
         @match &evaluation.overlays {
             Some(overlays) => {
                 @for (group, name) in groups {
-                    @let members: Vec<&Overlay> = overlays.iter().filter(|overlay| overlay.group == group).collect();
-                    @for members in members.chunk_by(|a, b| a.failed == b.failed) {
-                        h3 { (name) " slices" @if let Some(failed) = &members[0].failed { ", what failed: " (failed) } }
+                    @let members: Vec<&Overlay> = overlays.iter().filter(|overlay| overlay.record.group == group).collect();
+                    @for members in members.chunk_by(|a, b| a.record.failed == b.record.failed) {
+                        h3 { (name) " slices" @if let Some(failed) = members[0].record.failed { ", what failed: " (failed.name()) } }
                         div class="overlays" { @for overlay in members { (picture(overlay)) } }
                     }
                 }
@@ -229,17 +259,18 @@ fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
 }
 
 fn picture(overlay: &Overlay) -> Markup {
+    let record = &overlay.record;
     html! {
         figure {
             @match &overlay.picture {
-                Some(picture) => { img src=(picture) alt={ "Slice " (overlay.slice) " with prediction and truth" }; }
-                None => { div class="missing picture" { "picture not there: " (overlay.file) } }
+                Some(picture) => { img src=(picture) alt={ "Slice " (record.slice) " with prediction and truth" }; }
+                None => { div class="missing picture" { "picture not there: " (record.file) } }
             }
             figcaption {
-                b { (overlay.slice) }
-                @if overlay.dice != Figure::Absent { span { "Dice " (figure(overlay.dice, 3)) } }
-                @if overlay.presence != Figure::Absent { span { "presence " (figure(overlay.presence, 2)) } }
-                @if let Some(note) = overlay.note.as_ref().filter(|note| !note.is_empty()) { span { (note) } }
+                b { (record.slice) }
+                span { "Dice " (figure(Some(record.dice), 3)) }
+                span { "presence " (figure(Some(record.presence), 2)) }
+                @if !record.note.is_empty() { span { (record.note) } }
             }
         }
     }
