@@ -5,7 +5,7 @@ use crate::predictor::{Look, Predictor, ScoredMask, SlicePrediction, scored_mask
 use crate::rules::{
     Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, surest, ways,
 };
-use stage_api::{BoxPrompt, ClassifierInput, Embedding};
+use stage_api::{BoxPrompt, ClassifierInput, Embedding, PromptKinds};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,7 @@ pub struct VolumePrediction {
 /// What a step of the inference made of a volume.
 #[derive(Debug)]
 pub struct StepMasks {
-    /// `CAM box`, `refined`, `propagated` or `largest component`.
+    /// `CAM box` (`slice by slice` of a segmenter that takes no prompt), `refined`, `propagated` or `largest component`.
     pub name: &'static str,
     /// A mask a slice, row-major, 0 or 1.
     pub masks: Vec<Vec<u8>>,
@@ -99,7 +99,8 @@ impl Predictor<'_> {
     fn steps(&self, count: usize) -> OwnSteps {
         let step = |name| StepMasks { name, masks: Vec::with_capacity(count), seconds: 0.0 };
         let refined = (self.prediction.refinements > 0).then(|| step("refined"));
-        OwnSteps { own: std::iter::once(step("CAM box")).chain(refined).collect(), keeping_seconds: 0.0 }
+        let first = if self.segmenter.prompts() == PromptKinds::None { "slice by slice" } else { "CAM box" };
+        OwnSteps { own: std::iter::once(step(first)).chain(refined).collect(), keeping_seconds: 0.0 }
     }
 
     fn slices_by_themselves(

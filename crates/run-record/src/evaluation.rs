@@ -66,7 +66,7 @@ pub struct UntouchedResults {
 /// What the prediction was worth after a step of the inference; the last step's is the prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepResults {
-    /// The step: `CAM box`, `refined`, `propagated` or `largest component`.
+    /// The step: `CAM box` (`slice by slice` of a segmenter that takes no prompt), `refined`, `propagated` or `largest component`.
     pub name: String,
     /// Mean Dice over all slices.
     pub dice_all: Option<f64>,
