@@ -1,9 +1,11 @@
 //! One case: its image and masks read, compared and cut into slices.
 
 use crate::checksum::combined;
+use crate::names::Names;
 use crate::source::{self, Stamp};
+use crate::volume::read_volume_of;
 use crate::{CaseFiles, Geometry, IngestError, Manifest, PatientRule, Scalar, Volume};
-use crate::{check_same_geometry, image_slices, mask_slices, read_volume};
+use crate::{check_same_geometry, image_slices, mask_slices};
 use serde_json::{Value, json};
 use slice_store::{CaseData, KnownCase, SliceLabel, SliceRecord, StoreSettings, WindowAt};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A case and all that is needed to cut it.
 pub(crate) struct CaseWork<'a> {
     pub manifest: &'a Manifest,
+    pub names: &'a Names<'a>,
     pub settings: &'a StoreSettings,
     pub files: &'a CaseFiles,
     /// As the store calls it.
@@ -46,7 +49,7 @@ impl CaseWork<'_> {
     /// Whether the store has the case as it would be made now. Size and time of the files, as the store remembers them, spare
     /// reading them; else their content decides.
     pub fn is_unchanged(&self, known: &KnownCase) -> Result<bool, IngestError> {
-        if known.manifest != deciding(self.manifest, &self.files.case) {
+        if known.manifest != deciding(self.manifest, self.names, &self.files.case) {
             return Ok(false);
         }
         let CaseFiles { image, masks, .. } = self.files;
@@ -71,11 +74,11 @@ impl CaseWork<'_> {
         let image_stamp = Stamp::of(image)?;
         let mask_stamps = masks.iter().map(|mask| Stamp::of(mask)).collect::<Result<Vec<_>, _>>()?;
 
-        let mut volume = read_volume(image, &self.manifest.image_options(case))?;
+        let mut volume = read_volume_of(image, &self.manifest.image_options(case), self.names.pseudonyms())?;
         if self.stopped() {
             return Ok(None);
         }
-        let patient = self.manifest.patient_of(case, volume.patient_id())?;
+        let patient = self.names.patient(case, volume.patient_id())?;
         let file_geometry = volume.geometry.clone();
         let stated = self.manifest.orientation.get(case);
         if let Some(orientation) = stated {
@@ -92,7 +95,7 @@ impl CaseWork<'_> {
         }
         let mut mask_volumes = Vec::new();
         for mask in masks {
-            let mut mask = read_volume(mask, &self.manifest.mask_options())?;
+            let mut mask = read_volume_of(mask, &self.manifest.mask_options(), self.names.pseudonyms())?;
             let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
             check_same_geometry(image, mask.grid())?;
             if let Some(orientation) = stated {
@@ -148,13 +151,13 @@ impl CaseWork<'_> {
             "mask_resize": self.settings.mask_resize,
             "warnings": warnings,
         });
-        let manifest = deciding(self.manifest, case);
+        let manifest = deciding(self.manifest, self.names, case);
         Ok(Some(CutCase { patient, images, masks, records, manifest, provenance, facts, warnings }))
     }
 }
 
 /// What of a manifest decides the slices of a case: one of which it says something else now is prepared again.
-fn deciding(manifest: &Manifest, case: &str) -> Value {
+fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
     // Each key is named here, so that nobody adds one without asking what it decides.
     let Manifest {
         labels,
@@ -175,12 +178,12 @@ fn deciding(manifest: &Manifest, case: &str) -> Value {
         citation: _,
         how_to_get: _,
     } = manifest;
-    // With a secret the case's own name depends on it, and a series is called by a hash, as cases are.
+    // With a secret the case's own name depends on it, and a series is called by a pseudonym, as cases are.
     let patient = match patient {
         Some(PatientRule::Hash(_)) => None,
-        _ => manifest.patient_of(case, None).ok(),
+        _ => names.patient(case, None).ok(),
     };
-    let series = series.get(case).map(|uid| manifest.stored_case(uid));
+    let series = series.get(case).map(|uid| names.series(uid));
     json!({
         "labels": labels,
         "target_labels": target_labels,

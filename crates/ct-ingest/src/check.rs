@@ -1,14 +1,15 @@
 //! A look at a whole data set without writing anything: what every case is, and what a preparation would do with it.
 
 use crate::case::CaseWork;
-use crate::prepare::{HiddenNames, pool, settings, store_info};
+use crate::names::Names;
+use crate::prepare::{pool, settings, store_info};
 use crate::source::Stamp;
-use crate::{CaseFiles, Event, IngestError, PrepareOptions, discover};
+use crate::{CaseFiles, Event, IngestError, PrepareOptions};
 use rayon::prelude::*;
 use serde::Serialize;
 use slice_store::{KnownCase, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// What was found, and what would be done.
@@ -79,28 +80,28 @@ pub fn check(
     stop: &AtomicBool,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Check, IngestError> {
-    let found = discover(&options.data, &options.manifest)?;
-    let hidden = HiddenNames::of(options);
+    let names = Names::of(options)?;
+    let mut found = names.discover()?;
     let pool = pool(options)?;
-    let settings = pool.install(|| settings(options, &found))?;
-    let info = store_info(options, settings.clone());
+    let settings = pool.install(|| settings(&names, options, &found))?;
+    let info = store_info(&names, options, settings.clone());
     let refused =
         if options.redo { StoreWriter::check_place(&options.store) } else { StoreWriter::check(&options.store, &info) };
     let comparable = !options.redo && refused.is_ok();
     let before = if comparable { slice_store::cases_in(&options.store)? } else { BTreeSet::new() };
-    let unusable = found.unusable.iter().map(|(case, error)| CheckedCase {
-        case: hidden.case(case),
+    let unusable = found.unusable.drain(..).map(|(case, error)| CheckedCase {
+        case: names.case(&case),
         found: None,
-        would: Would::Refuse(hidden.text(&error.to_string(), case, &[])),
+        would: Would::Refuse(names.of_case(&case, error).to_string()),
     });
     let unusable: Vec<CheckedCase> = unusable.collect();
     let work: Vec<(u64, CaseFiles)> = found.cases.into_iter().map(|files| (Stamp::bytes_of(&files), files)).collect();
     report(Event::Found { cases: work.len(), bytes: work.iter().map(|(bytes, _)| bytes).sum() });
     let store = comparable.then_some((options.store.as_path(), &info));
     let one = |(bytes, files): (u64, CaseFiles)| {
-        let case = options.manifest.stored_case(&files.case);
-        let work = CaseWork { manifest: &options.manifest, settings: &settings, files: &files, case: &case, stop };
-        let checked = checked(&work, store, &hidden);
+        let case = names.case(&files.case);
+        let (manifest, settings, files) = (&options.manifest, &settings, &files);
+        let checked = checked(&CaseWork { manifest, names: &names, settings, files, case: &case, stop }, store);
         report(Event::Looked { case: &case, bytes });
         checked
     };
@@ -115,7 +116,7 @@ pub fn check(
 }
 
 /// `None` if the user has stopped it.
-fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &HiddenNames<'_>) -> Option<CheckedCase> {
+fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>) -> Option<CheckedCase> {
     if work.stopped() {
         return None;
     }
@@ -123,8 +124,7 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>, hidden: &Hid
     let cut = match work.cut() {
         Ok(cut) => cut?,
         Err(error) => {
-            let sources: Vec<&PathBuf> = std::iter::once(&work.files.image).chain(&work.files.masks).collect();
-            let reason = hidden.text(&error.to_string(), &work.files.case, &sources);
+            let reason = work.names.of_files(work.files, error).to_string();
             return Some(CheckedCase { case, found: None, would: Would::Refuse(reason) });
         }
     };

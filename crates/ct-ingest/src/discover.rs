@@ -2,7 +2,7 @@
 
 use crate::{IngestError, Manifest};
 use slice_store::natural_order;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,8 +51,8 @@ pub struct Discovery {
 /// Finds the cases of a data set.
 ///
 /// # Errors
-/// No image matches the manifest's pattern, or a directory can't be read. A case without a mask is no error: it is
-/// listed as unusable.
+/// No image matches the manifest's pattern, or a directory can't be read. A case without a mask, or a mask without an image,
+/// is no error: it is listed as unusable.
 pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestError> {
     let pattern = |text: &str| {
         Pattern::parse(text).map_err(|problem| IngestError::Manifest { path: PathBuf::from(&manifest.name), problem })
@@ -79,6 +79,15 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
             Err(error) => found.unusable.push((case, error)),
         }
     }
+    // What is left has no image; of several masks of a case, the first tells it.
+    let mut alone = BTreeMap::new();
+    for (case, mask) in masks.into_iter().flat_map(|(_, masks)| masks) {
+        alone.entry(case).or_insert(mask);
+    }
+    for (case, mut masks) in alone {
+        let (mask, pattern) = (masks.swap_remove(0), manifest.image.clone());
+        found.unusable.push((case.clone(), IngestError::NoImage { case, mask, pattern }));
+    }
     found.cases.sort_by(|a, b| natural_order(&a.case, &b.case));
     found.unusable.sort_by(|a, b| natural_order(&a.0, &b.0));
     Ok(found)
@@ -86,21 +95,16 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
 
 /// A case has exactly one image, and exactly one mask for each pattern.
 fn join(case: &str, images: Vec<PathBuf>, masks: Vec<(&str, Vec<PathBuf>)>) -> Result<CaseFiles, IngestError> {
-    let only = |kind: &str, mut files: Vec<PathBuf>| match (files.pop(), files.first()) {
+    let only = |kind, mut files: Vec<PathBuf>| match (files.pop(), files.pop()) {
         (Some(file), None) => Ok(Some(file)),
         (None, _) => Ok(None),
-        (Some(second), Some(first)) => {
-            let problem = format!("it has two {kind}: '{}' and '{}'", first.display(), second.display());
-            Err(IngestError::Case { case: case.to_owned(), problem })
-        }
+        (Some(second), Some(first)) => Err(IngestError::TwoFiles { case: case.to_owned(), kind, first, second }),
     };
-    let image = only("images", images)?.unwrap_or_default();
+    let image = only("image", images)?.unwrap_or_default();
     let mut found = Vec::new();
     for (pattern, files) in masks {
-        found.push(only("masks", files)?.ok_or_else(|| {
-            let problem = format!("it has no mask, expected '{}'", pattern.replace("{case}", case));
-            IngestError::Case { case: case.to_owned(), problem }
-        })?);
+        let none = || IngestError::NoMask { case: case.to_owned(), pattern: pattern.to_owned() };
+        found.push(only("mask", files)?.ok_or_else(none)?);
     }
     Ok(CaseFiles { case: case.to_owned(), image, masks: found })
 }
@@ -135,20 +139,22 @@ impl Pattern {
         self.folder
     }
 
-    /// All files that match, by case.
+    /// All files that match, by case. What several paths lead to, by links, is found once.
     fn find(&self, data: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, IngestError> {
         let mut found = BTreeMap::new();
         let mut directories = vec![(data.to_path_buf(), 0)];
+        let mut seen = HashSet::from([true_path(data)]);
         while let Some((directory, depth)) = directories.pop() {
             self.find_below(&directory, &self.parts, None, &mut found)?;
             if self.anywhere && depth < DEEPEST {
-                let entries = entries(&directory)?;
-                directories
-                    .extend(entries.into_iter().map(|(path, _)| (path, depth + 1)).filter(|(path, _)| path.is_dir()));
+                let below = entries(&directory)?.into_iter().map(|(path, _)| path).filter(|path| path.is_dir());
+                directories.extend(below.filter(|path| seen.insert(true_path(path))).map(|path| (path, depth + 1)));
             }
         }
         for files in found.values_mut() {
             files.sort();
+            let mut seen = HashSet::new();
+            files.retain(|file| seen.insert(true_path(file)));
         }
         Ok(found)
     }
@@ -229,6 +235,11 @@ impl Part {
     }
 }
 
+/// Where a path leads, behind all links; of one that leads nowhere, itself.
+fn true_path(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// A directory's entries that aren't hidden, by name.
 fn entries(directory: &Path) -> Result<Vec<(PathBuf, String)>, IngestError> {
     let mut entries = Vec::new();
@@ -295,8 +306,49 @@ mod tests {
         let found = discover(directory.path(), &manifest("lits")).unwrap();
         assert!(found.cases.is_empty());
         let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
-        assert_eq!(reasons[0], "case '1': it has no mask, expected '**/segmentation-1.nii[.gz]'");
+        assert_eq!(
+            reasons[0],
+            "case '1': it has no mask, expected one by the manifest's '**/segmentation-{case}.nii[.gz]'"
+        );
         assert!(reasons[1].contains("it has two images"), "{}", reasons[1]);
+    }
+
+    #[test]
+    fn masks_without_an_image_are_named() {
+        let directory = tree(&["volume-1.nii", "segmentation-1.nii", "b/segmentation-2.nii", "segmentation-02.nii"]);
+        let found = discover(directory.path(), &manifest("lits")).unwrap();
+        assert_eq!(found.cases.len(), 1);
+        let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
+        assert_eq!(reasons.len(), 2);
+        for (case, file) in [("2", "b/segmentation-2.nii"), ("02", "segmentation-02.nii")] {
+            let path = directory.path().join(file);
+            let expected = format!(
+                "case '{case}': it has a mask ('{}'), but no image, expected one by the manifest's '**/volume-{{case}}.nii[.gz]'",
+                path.display()
+            );
+            assert!(reasons.contains(&expected), "{reasons:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_links_lead_to_twice_is_one_file() {
+        use std::os::unix::fs::symlink;
+        let directory =
+            tree(&["raw/volume-1.nii", "raw/segmentation-1.nii", "raw/deep/volume-2.nii", "segmentation-2.nii"]);
+        let path = |name: &str| directory.path().join(name);
+        symlink(path("raw"), path("a link to raw")).unwrap();
+        symlink(path("raw/deep"), path("deep")).unwrap();
+        // A link upward would be followed for ever; a link to a file is another name for it.
+        symlink(directory.path(), path("raw/deep/up")).unwrap();
+        symlink(path("raw/volume-1.nii"), path("volume-1.nii")).unwrap();
+        symlink(path("nowhere"), path("raw/broken")).unwrap();
+        let found = discover(directory.path(), &manifest("lits")).unwrap();
+        assert!(found.unusable.is_empty(), "{:?}", found.unusable);
+        assert_eq!(found.cases.iter().map(|files| files.case.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+        // A copy is another file: nobody knows which of the two is meant.
+        fs::write(path("volume-2.nii"), b"").unwrap();
+        assert_eq!(discover(directory.path(), &manifest("lits")).unwrap().unusable.len(), 1);
     }
 
     #[test]
@@ -327,7 +379,7 @@ mod tests {
         assert_eq!((found.cases[0].case.as_str(), found.cases[0].masks.len()), ("a", 2));
         assert!(found.cases[0].image.ends_with("a"));
         let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
-        assert_eq!(reasons[0], "case 'b': it has no mask, expected 'masks/b_tumour.nii'");
+        assert_eq!(reasons[0], "case 'b': it has no mask, expected one by the manifest's 'masks/{case}_tumour.nii'");
     }
 
     #[test]

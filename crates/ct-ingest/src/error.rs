@@ -213,7 +213,37 @@ pub enum IngestError {
         /// Why.
         reason: String,
     },
-    /// A case can't be identified: no mask, or several files.
+    /// A case has two files where it should have one.
+    #[error("case '{case}': it has two {kind}s: '{}' and '{}'", first.display(), second.display())]
+    TwoFiles {
+        /// The case.
+        case: String,
+        /// `image` or `mask`.
+        kind: &'static str,
+        /// The one.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A case has an image without a mask.
+    #[error("case '{case}': it has no mask, expected one by the manifest's '{pattern}'")]
+    NoMask {
+        /// The case.
+        case: String,
+        /// The masks' pattern.
+        pattern: String,
+    },
+    /// A case has a mask without an image.
+    #[error("case '{case}': it has a mask ('{}'), but no image, expected one by the manifest's '{pattern}'", mask.display())]
+    NoImage {
+        /// The case.
+        case: String,
+        /// The mask's file.
+        mask: PathBuf,
+        /// The images' pattern.
+        pattern: String,
+    },
+    /// A case's patient can't be told.
     #[error("case '{case}': {problem}")]
     Case {
         /// The case.
@@ -227,6 +257,48 @@ impl IngestError {
     /// Whether the disk is full, so that trying other cases is pointless.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_disk_full())
+    }
+
+    /// The same error with other names of the case and of its files, for a text that must not tell the true ones. Every
+    /// field that can name a file of the data set is exchanged here; no other field may quote one.
+    pub(crate) fn renamed(mut self, name: &dyn Fn(&str) -> String, file: &dyn Fn(&Path) -> PathBuf) -> Self {
+        match &mut self {
+            // These name the store's files, the manifest's, or what the user has typed.
+            Self::Store(_)
+            | Self::ManifestNotFound { .. }
+            | Self::Manifest { .. }
+            | Self::NoCases { .. }
+            | Self::Strict { .. } => {}
+            Self::Io { path, .. }
+            | Self::NotNifti { path, .. }
+            | Self::Header { path, .. }
+            | Self::Unsupported { path, .. }
+            | Self::Truncated { path, .. }
+            | Self::Gzip { path, .. }
+            | Self::OutOfMemory { path, .. }
+            | Self::Geometry { path, .. }
+            | Self::AffinesDisagree { path, .. }
+            | Self::Dicom { path, .. }
+            | Self::DicomSeries { path, .. }
+            | Self::Intensity { path, .. }
+            | Self::SliceTooLarge { path, .. }
+            | Self::MaskValue { path, .. } => *path = file(path),
+            Self::GeometryMismatch { image: first, mask: second, .. } => {
+                *first = file(first);
+                *second = file(second);
+            }
+            Self::TwoFiles { case, first, second, .. } => {
+                *case = name(case);
+                *first = file(first);
+                *second = file(second);
+            }
+            Self::NoImage { case, mask, .. } => {
+                *case = name(case);
+                *mask = file(mask);
+            }
+            Self::NoMask { case, .. } | Self::Case { case, .. } => *case = name(case),
+        }
+        self
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -12,6 +12,7 @@ mod inspect;
 mod intensity;
 mod manifest;
 mod montage;
+mod names;
 mod orientation;
 mod prepare;
 mod resample;

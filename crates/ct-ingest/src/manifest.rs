@@ -1,6 +1,5 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
-use crate::checksum::sha256;
 use crate::{AffineChoice, IngestError, Intensity, Orientation, Pattern, ReadOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -87,14 +86,11 @@ pub enum PatientRule {
     Before(String),
     /// A table from case to patient: `{"map": {"scan-a": "p1", "scan-b": "p1"}}`.
     Map(BTreeMap<String, String>),
-    /// `{"hash": "a secret"}`: case and patient are called by hashes, salted with this secret, of the case's name and of the
-    /// DICOM patient ID (of the case's name where there is none). Neither the secret nor a path goes into the store or
-    /// into messages.
+    /// `{"hash": "a secret"}`: case and patient are called by pseudonyms, made with this secret, of the case's name and of the
+    /// DICOM patient ID (of the case's name where there is none). Neither the secret nor a name on disk nor a DICOM UID goes
+    /// into the store or into messages.
     Hash(String),
 }
-
-/// The secret of the manifest that comes with the project: known to everybody.
-pub(crate) const SHIPPED_SALT: &str = "replace this by a secret of your own";
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -161,51 +157,6 @@ impl Manifest {
         ReadOptions { affine: self.affine, ..ReadOptions::default() }
     }
 
-    /// Whether names of files and folders may tell who a patient is.
-    pub fn hides_names(&self) -> bool {
-        matches!(self.patient, Some(PatientRule::Hash(_)))
-    }
-
-    /// What the store calls a case that is called so on disk.
-    pub fn stored_case(&self, case: &str) -> String {
-        match &self.patient {
-            Some(PatientRule::Hash(salt)) => salted(salt, "case", case),
-            _ => case.to_owned(),
-        }
-    }
-
-    /// The patient's key of a case; `patient_id` is DICOM's.
-    pub fn patient_of(&self, case: &str, patient_id: Option<&str>) -> Result<String, IngestError> {
-        let error = |problem: String| IngestError::Case { case: case.to_owned(), problem };
-        match self.patient.as_ref().unwrap_or(&PatientRule::Case) {
-            PatientRule::Case => Ok(case.to_owned()),
-            PatientRule::Before(mark) => match case.split_once(mark.as_str()) {
-                Some((patient, _)) if !patient.is_empty() => Ok(patient.to_owned()),
-                _ => Err(error(format!("the manifest's patient is what comes before '{mark}', which it doesn't have"))),
-            },
-            PatientRule::Map(patients) => patients
-                .get(case)
-                .cloned()
-                .ok_or_else(|| error("it isn't in the manifest's `patient.map`; add it there".to_owned())),
-            PatientRule::Hash(salt) => {
-                Ok(patient_id.map_or_else(|| self.stored_case(case), |id| salted(salt, "patient", id)))
-            }
-        }
-    }
-
-    /// As the store remembers it: a secret is replaced by its checksum, so that another secret is still noticed.
-    pub(crate) fn without_secret(&self) -> Self {
-        let mut manifest = self.clone();
-        if let Some(PatientRule::Hash(salt)) = &mut manifest.patient {
-            *salt = sha256(salt.as_bytes());
-            // Their keys are names on disk.
-            manifest.series = self.series.iter().map(|(case, uid)| (self.stored_case(case), uid.clone())).collect();
-            manifest.orientation =
-                self.orientation.iter().map(|(case, code)| (self.stored_case(case), *code)).collect();
-        }
-        manifest
-    }
-
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() {
             return Err("`name` is empty".to_owned());
@@ -246,13 +197,6 @@ impl Manifest {
         }
         Ok(())
     }
-}
-
-/// The first 16 hexadecimal digits of the SHA-256 of salt, kind and text.
-fn salted(salt: &str, kind: &str, text: &str) -> String {
-    let mut hash = sha256(format!("{salt}\n{kind}\n{text}").as_bytes());
-    hash.truncate(16);
-    hash
 }
 
 /// Names of the manifests in a directory, in order.
@@ -351,34 +295,6 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let message = Manifest::load("lits", elsewhere.path()).unwrap_err().to_string();
         assert!(message.contains("no data-manifests/ in"), "{message}");
-    }
-
-    #[test]
-    fn patients_follow_their_rule() {
-        let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
-        assert_eq!(manifest.patient_of("7", None).unwrap(), "7");
-        manifest.patient = Some(PatientRule::Before("_".to_owned()));
-        assert_eq!(manifest.patient_of("p1_scan2", None).unwrap(), "p1");
-        assert!(manifest.patient_of("p1", None).is_err());
-        manifest.patient = Some(PatientRule::Map([("a".to_owned(), "p1".to_owned())].into()));
-        assert_eq!(manifest.patient_of("a", None).unwrap(), "p1");
-        assert!(manifest.patient_of("b", None).unwrap_err().to_string().contains("`patient.map`"));
-    }
-
-    #[test]
-    fn hashed_patients_depend_on_the_secret_and_the_secret_is_not_stored() {
-        let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
-        manifest.patient = Some(PatientRule::Hash("s3cret".to_owned()));
-        let of = |manifest: &Manifest, id| manifest.patient_of("DOE_JANE", id).unwrap();
-        assert_eq!(of(&manifest, Some("123")).len(), 16);
-        assert_eq!(of(&manifest, Some("123")), manifest.patient_of("another scan", Some("123")).unwrap());
-        assert_ne!(of(&manifest, Some("123")), of(&manifest, None));
-        assert_eq!(of(&manifest, None), manifest.stored_case("DOE_JANE"));
-        let stored = serde_json::to_string(&manifest.without_secret()).unwrap();
-        assert!(!stored.contains("s3cret") && stored.contains("\"hash\""));
-        let before = of(&manifest, Some("123"));
-        manifest.patient = Some(PatientRule::Hash("other".to_owned()));
-        assert_ne!(of(&manifest, Some("123")), before);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Invariant: a worker holds the volumes of one case at a time, and a case is in the store whole or not at all.
 
 use crate::case::CaseWork;
+use crate::names::Names;
 use crate::source::Stamp;
-use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, discover, read_grid};
+use crate::volume::read_grid_of;
+use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan};
 use rayon::prelude::*;
 use slice_store::{FORMAT_VERSION, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::{BTreeSet, HashSet};
@@ -115,23 +117,23 @@ pub fn prepare(
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Summary, IngestError> {
     StoreWriter::check_place(&options.store)?;
-    let found = discover(&options.data, &options.manifest)?;
-    let hidden = HiddenNames::of(options);
+    let names = Names::of(options)?;
+    let mut found = names.discover()?;
     let mut summary = Summary::default();
-    let unusable =
-        found.unusable.iter().map(|(case, error)| (hidden.case(case), hidden.text(&error.to_string(), case, &[])));
-    summary.failed.extend(unusable);
+    for (case, error) in found.unusable.drain(..) {
+        summary.failed.push((names.case(&case), names.of_case(&case, error).to_string()));
+    }
     if let (true, Some((case, reason))) = (options.strict, summary.failed.first()) {
         return Err(IngestError::Strict { case: case.clone(), reason: reason.clone() });
     }
     let pool = pool(options)?;
-    let info = store_info(options, pool.install(|| settings(options, &found))?);
+    let info = store_info(&names, options, pool.install(|| settings(&names, options, &found))?);
     let writer = if options.redo {
         StoreWriter::replace(&options.store, info)
     } else {
         StoreWriter::create(&options.store, info)
     }?;
-    if hidden.known_secret() {
+    if names.known_secret() {
         let text = "the manifest's secret is the one that everybody has; replace it in a copy of the manifest";
         report(Event::Warning { case: "patient", text });
     }
@@ -141,14 +143,12 @@ pub fn prepare(
     let fatal = Mutex::new(None);
     let outcomes: Vec<(String, Outcome)> = pool.install(|| {
         let one = |(bytes, files): (u64, CaseFiles)| {
-            let case = options.manifest.stored_case(&files.case);
-            let outcome = one_case(options, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
-                let sources: Vec<&PathBuf> = std::iter::once(&files.image).chain(&files.masks).collect();
-                let reason = hidden.text(&error.to_string(), &files.case, &sources);
-                let error = match error {
+            let case = names.case(&files.case);
+            let outcome = one_case(options, &names, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
+                let error = match names.of_files(&files, error) {
                     error if error.is_disk_full() => error,
-                    _ if options.strict => IngestError::Strict { case: case.clone(), reason },
-                    _ => return Outcome::Failed(reason),
+                    error if options.strict => IngestError::Strict { case: case.clone(), reason: error.to_string() },
+                    error => return Outcome::Failed(error.to_string()),
                 };
                 stop.store(true, Ordering::Relaxed);
                 fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
@@ -195,13 +195,14 @@ impl Summary {
 
 fn one_case(
     options: &PrepareOptions,
+    names: &Names<'_>,
     writer: &StoreWriter,
     files: &CaseFiles,
     case: &str,
     stop: &AtomicBool,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Outcome, IngestError> {
-    let work = CaseWork { manifest: &options.manifest, settings: &writer.info().settings, files, case, stop };
+    let work = CaseWork { manifest: &options.manifest, names, settings: &writer.info().settings, files, case, stop };
     if work.stopped() {
         return Ok(Outcome::Interrupted);
     }
@@ -226,19 +227,23 @@ pub(crate) fn pool(options: &PrepareOptions) -> Result<rayon::ThreadPool, Ingest
     })
 }
 
-pub(crate) fn store_info(options: &PrepareOptions, settings: StoreSettings) -> StoreInfo {
+pub(crate) fn store_info(names: &Names<'_>, options: &PrepareOptions, settings: StoreSettings) -> StoreInfo {
     StoreInfo {
         format_version: FORMAT_VERSION,
         dataset: options.manifest.name.clone(),
         target: options.manifest.target.clone(),
         settings,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        manifest: serde_json::to_value(options.manifest.without_secret()).unwrap_or_default(),
+        manifest: serde_json::to_value(names.stored_manifest()).unwrap_or_default(),
     }
 }
 
 /// The settings, with the size that a store of native size has.
-pub(crate) fn settings(options: &PrepareOptions, found: &Discovery) -> Result<StoreSettings, IngestError> {
+pub(crate) fn settings(
+    names: &Names<'_>,
+    options: &PrepareOptions,
+    found: &Discovery,
+) -> Result<StoreSettings, IngestError> {
     let mut settings = options.settings.clone();
     if settings.scale != Scale::Native {
         return Ok(settings);
@@ -250,49 +255,12 @@ pub(crate) fn settings(options: &PrepareOptions, found: &Discovery) -> Result<St
     }
     let longest = |files: &CaseFiles| {
         // What can't be read is found again, and reported, when the case is prepared.
-        let (shape, geometry) = read_grid(&files.image, &options.manifest.image_options(&files.case)).ok()?;
+        let how = options.manifest.image_options(&files.case);
+        let (shape, geometry) = read_grid_of(&files.image, &how, names.pseudonyms()).ok()?;
         let [rows, columns] = SlicePlan::new(&geometry, shape, 1).native_size();
         Some(rows.max(columns))
     };
     let sizes: Vec<usize> = found.cases.par_iter().filter_map(longest).collect();
     settings.slice_size = sizes.into_iter().max().unwrap_or(settings.slice_size);
     Ok(settings)
-}
-
-/// Keeps names on disk out of messages where they may tell who a patient is.
-pub(crate) struct HiddenNames<'a> {
-    manifest: &'a Manifest,
-    data: String,
-}
-
-impl<'a> HiddenNames<'a> {
-    pub fn of(options: &'a PrepareOptions) -> Self {
-        Self { manifest: &options.manifest, data: options.data.display().to_string() }
-    }
-
-    /// Whether the secret is the shipped one.
-    pub fn known_secret(&self) -> bool {
-        self.manifest.patient == Some(crate::PatientRule::Hash(crate::manifest::SHIPPED_SALT.to_owned()))
-    }
-
-    /// A case as the store calls it.
-    pub fn case(&self, case: &str) -> String {
-        self.manifest.stored_case(case)
-    }
-
-    /// A message without the names of the case's files, of the case, and of anything else below the data directory.
-    pub fn text(&self, message: &str, case: &str, files: &[&PathBuf]) -> String {
-        if !self.manifest.hides_names() {
-            return message.to_owned();
-        }
-        // The longest first: a file's path begins with its folder's.
-        let mut paths: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-        paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
-        let message = paths.iter().fold(message.to_owned(), |message, path| message.replace(path, "…"));
-        let message = message.replace(case, &self.case(case));
-        // What is left of paths is in quotation marks.
-        let mut parts = message.split(self.data.as_str());
-        let first = parts.next().unwrap_or_default().to_owned();
-        parts.fold(first, |text, part| text + "…" + part.find('\'').map_or("", |end| &part[end..]))
-    }
 }

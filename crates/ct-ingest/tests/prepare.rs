@@ -388,45 +388,6 @@ fn grey_levels_are_refused_until_their_window_is_declared() {
 }
 
 #[test]
-fn hashed_cases_leave_no_name_in_the_store_or_in_any_message() {
-    let scratch = Scratch::with_cases(2, SHAPE);
-    let data = scratch.data();
-    for kind in ["volume-0.nii", "segmentation-0.nii.gz"] {
-        fs::rename(data.join(kind), data.join(kind.replace('0', "DOE^JANE"))).unwrap();
-    }
-    // A name with an apostrophe and a space, which end nothing in a message.
-    fs::rename(data.join("volume-1.nii"), data.join("volume-ROE O'RICHARD.nii")).unwrap();
-    fs::write(data.join("segmentation-ROE O'RICHARD.nii"), b"no mask").unwrap();
-    fs::write(data.join("volume-POE PAUL.nii"), b"no mask of it").unwrap();
-    for name in ["volume-MOE JIM.nii", "volume-MOE JIM.nii.gz", "segmentation-MOE JIM.nii"] {
-        fs::write(data.join(name), b"twice there").unwrap();
-    }
-    let secret = "a secret of the test";
-    let manifest = scratch.manifest("hashed", |manifest| {
-        manifest["patient"] = serde_json::json!({ "hash": secret });
-        manifest["orientation"] = serde_json::json!({ "DOE^JANE": "LPS" });
-    });
-    let hides = |what: &str, bytes: &[u8]| {
-        let text = text(bytes);
-        for name in ["DOE", "JANE", "ROE", "RICHARD", "POE", "PAUL", "MOE", "JIM", secret] {
-            assert!(!text.contains(name), "{what} tells {name}: {text}");
-        }
-    };
-    for more in [&[][..], &["--json"], &["--check"], &["--check", "--json"]] {
-        let output = scratch.prepare("store", &[&["--manifest", manifest.as_str()], more].concat());
-        assert_eq!(output.status.code(), Some(1));
-        hides("stdout", &output.stdout);
-        hides("stderr", &output.stderr);
-    }
-    for (name, bytes) in content(&scratch.store("store")) {
-        hides("a file's name", name.to_str().unwrap().as_bytes());
-        hides(name.to_str().unwrap(), &bytes);
-    }
-    let store = SliceStore::open(&scratch.store("store")).unwrap();
-    assert_eq!((store.records().len(), store.records()[0].case.len()), (9, 16));
-}
-
-#[test]
 fn dicom_series_of_one_patient_share_a_hashed_key_and_leave_no_name() {
     let scratch = Scratch { directory: tempfile::tempdir().unwrap() };
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dicom");

@@ -15,6 +15,7 @@ pub(crate) use nifti::NiftiHeaderBytes;
 pub(crate) use voxels::{PlaneWalk, Scaling};
 pub use voxels::{Scalar, Voxels};
 
+use crate::names::Pseudonyms;
 use crate::{Geometry, IngestError, Intensity};
 use content::Source;
 use raster::Place;
@@ -85,7 +86,16 @@ impl Volume {
 /// What can't be read has an error that says what it is: colours, complex numbers, time series, files that end too early,
 /// damaged compression, an affine that flattens or shears space, DICOM slices that are missing, doubled or uneven.
 pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
-    let mut volume = read_any(path, options)?;
+    read_volume_of(path, options, None)
+}
+
+/// The same where `hidden` stands for identifiers: errors name DICOM's UIDs by pseudonyms.
+pub(crate) fn read_volume_of(
+    path: &Path,
+    options: &ReadOptions,
+    hidden: Option<&Pseudonyms>,
+) -> Result<Volume, IngestError> {
+    let mut volume = read_any(path, options, hidden)?;
     volume.intensity = options.intensity;
     volume.voxels.rescale(options.intensity.scaling());
     Ok(volume)
@@ -93,12 +103,21 @@ pub fn read_volume(path: &Path, options: &ReadOptions) -> Result<Volume, IngestE
 
 /// Shape and geometry of a volume; of NIfTI, only the header is read.
 pub fn read_grid(path: &Path, options: &ReadOptions) -> Result<([usize; 3], Geometry), IngestError> {
+    read_grid_of(path, options, None)
+}
+
+/// The same with pseudonyms, by which a manifest may name a series.
+pub(crate) fn read_grid_of(
+    path: &Path,
+    options: &ReadOptions,
+    hidden: Option<&Pseudonyms>,
+) -> Result<([usize; 3], Geometry), IngestError> {
     if !path.is_dir()
         && let Some(grid) = nifti::grid(path, &Source::open(path)?, options)
     {
         return grid;
     }
-    read_any(path, options).map(|volume| (volume.shape, volume.geometry))
+    read_any(path, options, hidden).map(|volume| (volume.shape, volume.geometry))
 }
 
 /// The files that a volume is read from, the header first. A file that can't be read stands for itself.
@@ -115,9 +134,9 @@ pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-fn read_any(path: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
+fn read_any(path: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> Result<Volume, IngestError> {
     if path.is_dir() {
-        return dicom::read(path, options);
+        return dicom::read(path, options, hidden);
     }
     let source = Source::open(path)?;
     match source.head() {

@@ -132,10 +132,11 @@ pub(super) fn beside(error: Problem<'_>, name: &str, at: u64) -> Result<Place, I
         return unsupported("a list of data files".to_owned());
     }
     if name.contains('%') {
-        return unsupported(format!("a pattern of data files ('{name}')"));
+        return unsupported("a pattern of data files (with a '%' in its name)".to_owned());
     }
     if plain.is_empty() || plain == ".." || plain.contains(['/', '\\', '\0']) {
-        return unsupported(format!("a data file in another folder ('{}')", name.escape_debug()));
+        // Not by its name, which may tell more than the file's own.
+        return unsupported("a data file in another folder (by a name with a slash, or none)".to_owned());
     }
     Ok(Place::Beside { data: error.path.with_file_name(plain), at })
 }

@@ -2,6 +2,7 @@
 
 use super::codec::Coding;
 use super::lengths;
+use crate::names::Pseudonyms;
 use crate::volume::PatientId;
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::file::ReadPreamble;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 /// More pixels than any scanner's slice has; what a damaged header may claim.
 const MOST_PIXELS: usize = 1 << 24;
 
-/// A UID that can be shown: digits and dots, so that no other text hides in it.
+/// A UID that can be shown: digits and dots, so that no other text hides in it; or the pseudonym that stands for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Uid(String);
 
@@ -114,6 +115,30 @@ impl Uid {
         let text = text.trim_matches([' ', '\0']);
         let valid = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         valid.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Entry {
+    /// Puts pseudonyms in the places of UIDs.
+    pub fn hide(&mut self, hidden: &Pseudonyms) {
+        let uids = match self {
+            Self::Image(image) => [image.series.as_mut(), image.instance.as_mut()],
+            Self::Broken { instance, .. } => [instance.as_mut(), None],
+            Self::Other(_) | Self::Foreign | Self::Empty => return,
+        };
+        for uid in uids.into_iter().flatten() {
+            uid.0 = hidden.uid(&uid.0);
+        }
+    }
+}
+
+impl Uid {
+    /// The series that is asked for, as its images have it.
+    pub fn wanted(text: &str, hidden: Option<&Pseudonyms>) -> Option<Self> {
+        match hidden {
+            None => Self::parse(text),
+            Some(hidden) => Some(Self(hidden.wanted_series(text))),
+        }
     }
 }
 

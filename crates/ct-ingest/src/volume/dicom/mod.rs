@@ -12,6 +12,7 @@ mod scan;
 mod series;
 
 use super::{ReadOptions, Volume};
+use crate::names::Pseudonyms;
 use crate::{AffineKind, Geometry, IngestError};
 use place::Placed;
 use std::path::Path;
@@ -29,10 +30,11 @@ pub(super) fn is_a_file(path: &Path) -> IngestError {
     problem(path, "is a single DICOM file, expected a series: name the folder that holds its slices".to_owned())
 }
 
-/// Reads the CT series in a folder: the one that `options.series` names, or the only one.
-pub(super) fn read(folder: &Path, options: &ReadOptions) -> Result<Volume, IngestError> {
-    let scan::Found { images, sha256, warnings: mut found } = scan::scan(folder)?;
-    let images = series::choose(folder, images, options.series.as_deref())?;
+/// Reads the CT series in a folder: the one that `options.series` names, or the only one. Where `hidden` stands for
+/// identifiers, UIDs are exchanged as soon as they are read, so that nothing here can tell them.
+pub(super) fn read(folder: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> Result<Volume, IngestError> {
+    let scan::Found { images, sha256, warnings: mut found } = scan::scan(folder, hidden)?;
+    let images = series::choose(folder, images, options.series.as_deref(), hidden)?;
     let Placed { slices, affine, mut warnings } = place::place(folder, images)?;
     found.append(&mut warnings);
     let mut warnings = found;

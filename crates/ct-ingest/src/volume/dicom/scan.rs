@@ -2,6 +2,7 @@
 
 use super::header::{Entry, Image, Other, entry};
 use super::{count, problem};
+use crate::names::Pseudonyms;
 use crate::{IngestError, checksum};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -17,10 +18,11 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
 }
 
-/// Looks into every file below `folder`.
-pub(super) fn scan(folder: &Path) -> Result<Found, IngestError> {
+/// Looks into every file below `folder`; UIDs are exchanged for what hides them, if anything does.
+pub(super) fn scan(folder: &Path, hidden: Option<&Pseudonyms>) -> Result<Found, IngestError> {
     let files = checksum::files_below(folder)?;
-    let entries: Vec<(String, Entry)> = files.par_iter().map(|file| look(folder, file)).collect::<Result<_, _>>()?;
+    let entries: Vec<(String, Entry)> =
+        files.par_iter().map(|file| look(folder, file, hidden)).collect::<Result<_, _>>()?;
     let sha256 = checksum::combined(entries.iter().map(|(sha256, _)| sha256.as_str()));
     let number = entries.len();
     let mut images = Vec::new();
@@ -56,7 +58,7 @@ pub(super) fn scan(folder: &Path) -> Result<Found, IngestError> {
     Ok(Found { images, sha256, warnings })
 }
 
-fn look(folder: &Path, file: &Path) -> Result<(String, Entry), IngestError> {
+fn look(folder: &Path, file: &Path, hidden: Option<&Pseudonyms>) -> Result<(String, Entry), IngestError> {
     let handle = File::open(file).map_err(unreadable(folder))?;
     // An empty file can't be mapped everywhere.
     let length = handle.metadata().map_err(unreadable(folder))?.len();
@@ -65,7 +67,10 @@ fn look(folder: &Path, file: &Path) -> Result<(String, Entry), IngestError> {
     }
     let bytes = slice_store::map_file(&handle).map_err(unreadable(folder))?;
     let sha256 = checksum::sha256(&bytes);
-    let entry = entry(file.to_path_buf(), sha256.clone(), &bytes);
+    let mut entry = entry(file.to_path_buf(), sha256.clone(), &bytes);
+    if let Some(hidden) = hidden {
+        entry.hide(hidden);
+    }
     Ok((sha256, entry))
 }
 

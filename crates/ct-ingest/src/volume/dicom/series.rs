@@ -4,6 +4,7 @@ use super::count;
 use super::header::{Image, Plane, Uid};
 use super::place::{along_normal, median};
 use crate::IngestError;
+use crate::names::Pseudonyms;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,18 +13,20 @@ pub(super) fn choose(
     folder: &Path,
     images: Vec<Image>,
     wanted: Option<&str>,
+    hidden: Option<&Pseudonyms>,
 ) -> Result<Vec<Image<Plane>>, IngestError> {
     let mut all: BTreeMap<Option<Uid>, Vec<Image>> = BTreeMap::new();
     for image in images {
         all.entry(image.series.clone()).or_default().push(image);
     }
     let chosen = match wanted {
-        Some(wanted) => Uid::parse(wanted).and_then(|uid| all.remove(&Some(uid))),
+        Some(wanted) => Uid::wanted(wanted, hidden).and_then(|uid| all.remove(&Some(uid))),
         None if all.len() == 1 => all.pop_first().map(|(_, images)| images),
         None => None,
     };
     let Some(chosen) = chosen else {
-        let wanted = wanted.map(str::to_owned);
+        let wanted =
+            wanted.map(|wanted| hidden.map_or_else(|| wanted.to_owned(), |hidden| hidden.wanted_series(wanted)));
         let list = list(all);
         return Err(IngestError::DicomSeries { path: folder.to_path_buf(), wanted, list });
     };
