@@ -4,7 +4,7 @@ use crate::checksum::combined;
 use crate::names::Names;
 use crate::source::{self, Stamp};
 use crate::volume::read_volume_of;
-use crate::{CaseFiles, Geometry, IngestError, Manifest, PatientRule, Scalar, Volume};
+use crate::{CaseFiles, Geometry, IngestError, Manifest, PatientRule, Scalar};
 use crate::{check_same_geometry, image_slices, mask_slices};
 use serde_json::{Value, json};
 use slice_store::{CaseData, KnownCase, SliceLabel, SliceRecord, StoreSettings, WindowAt};
@@ -85,7 +85,7 @@ impl CaseWork<'_> {
             volume.geometry = volume.geometry.with_orientation(*orientation);
         }
         let (images, plan) = image_slices(&volume, self.settings)?;
-        let warnings = doubts(&volume);
+        let warnings = volume.doubts();
         let facts = CaseFacts { shape: volume.shape, scalar: volume.voxels.scalar(), geometry: volume.geometry };
         let image_sha256 = volume.sha256;
         // The image's voxels are dropped before the masks' are read.
@@ -214,22 +214,4 @@ impl CutCase {
             provenance: self.provenance.clone(),
         }
     }
-}
-
-/// What a person should know of a volume.
-fn doubts(volume: &Volume) -> Vec<String> {
-    let mut warnings = volume.warnings.clone();
-    if !volume.geometry.spacing_valid {
-        warnings.push(
-            "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest"
-                .to_owned(),
-        );
-    }
-    if matches!(volume.voxels.scalar(), Scalar::F32 | Scalar::F64) {
-        let count = volume.voxels.iter().filter(|value| value.is_nan()).count();
-        if count > 0 {
-            warnings.push(format!("{count} voxels are not a number and became air"));
-        }
-    }
-    warnings
 }

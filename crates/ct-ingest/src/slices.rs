@@ -87,7 +87,7 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
             }
         }
     }
-    volume.intensity.check_range(volume, found[0], found[1])?;
+    volume.intensity.check_values(volume, found)?;
     Ok((images, plan))
 }
 

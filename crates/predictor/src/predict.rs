@@ -25,7 +25,7 @@ pub fn volume(
     stop: &AtomicBool,
 ) -> Result<bool> {
     let volume = ct_ingest::read_volume(input, options)?;
-    for warning in &volume.warnings {
+    for warning in &volume.doubts() {
         eprintln!("warning: '{}': {warning}", input.display());
     }
     if let Some(folder) = output.parent() {

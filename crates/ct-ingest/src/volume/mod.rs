@@ -74,6 +74,34 @@ impl Volume {
         crate::Grid { path: &self.path, shape: self.shape, geometry: &self.geometry }
     }
 
+    /// What a person should know of it before trusting what is made of it: [`Self::warnings`], millimetres that are not to be
+    /// trusted, voxels that are no numbers, values that contradict their declaration. All voxels of floats are read.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = self.warnings.clone();
+        if !self.geometry.spacing_valid {
+            doubts.push(
+                "its affine is the identity: its millimetres are not trusted; if slices look wrong, state its orientation in the manifest"
+                    .to_owned(),
+            );
+        }
+        if matches!(self.voxels.scalar(), Scalar::F32 | Scalar::F64) {
+            let [mut none, mut infinite] = [0, 0];
+            for value in self.voxels.iter() {
+                none += usize::from(value.is_nan());
+                infinite += usize::from(value.is_infinite());
+            }
+            let count = |number, one: &str, several: &str| match number {
+                0 => None,
+                1 => Some(format!("1 voxel {one}")),
+                _ => Some(format!("{number} voxels {several}")),
+            };
+            doubts.extend(count(none, "is not a number and became air", "are not a number and became air"));
+            doubts.extend(count(infinite, "is infinite and was clipped", "are infinite and were clipped"));
+        }
+        doubts.extend(self.intensity.doubt(self));
+        doubts
+    }
+
     /// DICOM's patient ID. It may be a person's number: it never goes anywhere but into a salted hash.
     pub(crate) fn patient_id(&self) -> Option<&str> {
         self.patient_id.as_ref().map(|id| id.0.as_str())

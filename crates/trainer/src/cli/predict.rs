@@ -25,7 +25,8 @@ pub(super) struct PredictArgs {
     /// Replace masks that are there
     #[arg(long)]
     overwrite: bool,
-    /// What the voxels' values mean: hu, or grey8:LEVEL:WIDTH for 8-bit pictures of a window
+    /// What the voxels' values mean: hu, offset:1024, rescale:SLOPE:INTERCEPT, or grey8:, unit: or signed-unit:LEVEL:WIDTH of a
+    /// window
     #[arg(long)]
     intensity: Option<Intensity>,
     /// The affine that counts in a NIfTI file whose two disagree
