@@ -52,6 +52,11 @@ impl CaseWork<'_> {
         if known.manifest != deciding(self.manifest, self.names, &self.files.case) {
             return Ok(false);
         }
+        // Whoever allows less now wants to know which cases that leaves out.
+        let apart = known.provenance["masks_apart_voxels"].as_f64();
+        if apart.is_some_and(|apart| apart > self.manifest.geometry_tolerance.voxels()) {
+            return Ok(false);
+        }
         let CaseFiles { image, masks, .. } = self.files;
         let remembered = known.provenance["masks"].as_array().map_or(&[][..], Vec::as_slice);
         let agrees = |path, remembered| Stamp::of(path).map(|stamp| stamp.agrees(remembered));
@@ -94,10 +99,12 @@ impl CaseWork<'_> {
             return Ok(None);
         }
         let mut mask_volumes = Vec::new();
+        let mut masks_apart_voxels = 0.0_f64;
         for mask in masks {
             let mut mask = read_volume_of(mask, &self.manifest.mask_options(), self.names.pseudonyms())?;
             let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
-            check_same_geometry(image, mask.grid())?;
+            let apart = check_same_geometry(image, mask.grid(), self.manifest.geometry_tolerance)?;
+            masks_apart_voxels = masks_apart_voxels.max(apart);
             if let Some(orientation) = stated {
                 // The mask lies where its image does, so its header is wrong in the same way.
                 let own = mask.geometry.orientation.corrected(file_geometry.orientation, *orientation);
@@ -146,6 +153,7 @@ impl CaseWork<'_> {
             "stored_spacing_mm": first.map(|p| [p.row_spacing_mm, p.column_spacing_mm, p.slice_spacing_mm]),
             "stored_orientation": "LPS",
             "intensity": self.manifest.intensity,
+            "masks_apart_voxels": masks_apart_voxels,
             "window": window,
             "image_resize": if plan.native_size() == plan.scaled_size() { "none" } else { "antialiased bilinear" },
             "mask_resize": self.settings.mask_resize,
@@ -177,6 +185,8 @@ fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
         licence: _,
         citation: _,
         how_to_get: _,
+        // Decides whether a case is taken, not what is made of it: see `is_unchanged`.
+        geometry_tolerance: _,
     } = manifest;
     // With a secret the case's own name depends on it, and a series is called by a pseudonym, as cases are.
     let patient = match patient {

@@ -151,7 +151,7 @@ pub enum IngestError {
     },
     /// An image and a mask don't lie on the same grid.
     #[error(
-        "image '{}' and mask '{}' differ in {what}: {image_value} and {mask_value}; \
+        "image '{}' and mask '{}' differ in {what}: {found}; \
          resample the mask onto the image's grid or correct the header that is wrong",
         image.display(), mask.display()
     )]
@@ -162,10 +162,8 @@ pub enum IngestError {
         mask: PathBuf,
         /// `shape`, `spacing (mm)` or `affine`.
         what: &'static str,
-        /// The image's value.
-        image_value: String,
-        /// The mask's value.
-        mask_value: String,
+        /// The image's value and the mask's, how far apart they are and what is allowed.
+        found: String,
     },
     /// A mask has a value that is no label.
     #[error("mask '{}' has the value {value}, {expected}", path.display())]

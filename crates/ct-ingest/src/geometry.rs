@@ -1,11 +1,10 @@
 //! Where a volume lies in the patient, and whether two volumes lie in the same place.
 
+use crate::orientation::cofactors;
 use crate::{IngestError, Orientation};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
-
-/// Two volumes are in the same place if their corners are, to this part of a voxel.
-const TOLERANCE_VOXELS: f64 = 1e-3;
 
 /// Rows and columns of a slice may be this far from a right angle, in degrees.
 const LARGEST_SHEAR_DEGREES: f64 = 0.5;
@@ -91,17 +90,22 @@ impl Geometry {
         [dot(row, column).abs().asin().to_degrees(), across.atan2(along).to_degrees()]
     }
 
-    /// The largest distance of a corner of the volume from where `other` puts it, in voxels along the axis that it
-    /// differs most on.
-    pub(crate) fn largest_distance_voxels(&self, other: &Self, shape: [usize; 3]) -> f64 {
+    /// The largest distance of a corner of the volume from where the affine `other` puts it, in voxels along the axis that it
+    /// differs most on. An axis of one voxel counts as two, so that its spacing counts too.
+    pub(crate) fn largest_distance_voxels(&self, other: &[[f64; 4]; 4], shape: [usize; 3]) -> f64 {
+        let steps: [[f64; 3]; 3] = std::array::from_fn(|row| std::array::from_fn(|axis| self.affine[row][axis]));
+        let cofactors = cofactors(&steps);
+        let determinant: f64 = (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum();
         let corner = |corner: usize| {
-            let index = std::array::from_fn(|i| if corner >> i & 1 == 1 { (shape[i] - 1) as f64 } else { 0.0 });
-            let (p, q) = (self.to_mm(index), other.to_mm(index));
-            let apart = [q[0] - p[0], q[1] - p[1], q[2] - p[2]];
-            // Projections on the axes: exact where they are at right angles.
+            let last = |axis: usize| (shape[axis] - 1).max(1) as f64;
+            let index = std::array::from_fn(|axis| if corner >> axis & 1 == 1 { last(axis) } else { 0.0 });
+            let (here, there) = (position(&self.affine, index), position(other, index));
+            // The inverse of the affine takes millimetres to voxels.
             (0..3).map(move |axis| {
-                let along: f64 = (0..3).map(|row| apart[row] * self.affine[row][axis]).sum();
-                along.abs() / self.spacing_mm[axis].powi(2)
+                let along: f64 = (0..3).map(|row| cofactors[row][axis] * (there[row] - here[row])).sum();
+                let apart = (along / determinant).abs();
+                // What is not a number is nowhere.
+                if apart.is_nan() { f64::INFINITY } else { apart }
             })
         };
         (0..8).flat_map(corner).fold(0.0, f64::max)
@@ -120,9 +124,13 @@ impl Geometry {
 
     /// The position of a voxel in mm; indices may be fractions.
     pub fn to_mm(&self, voxel: [f64; 3]) -> [f64; 3] {
-        let row = |r: &[f64; 4]| r[0] * voxel[0] + r[1] * voxel[1] + r[2] * voxel[2] + r[3];
-        [row(&self.affine[0]), row(&self.affine[1]), row(&self.affine[2])]
+        position(&self.affine, voxel)
     }
+}
+
+fn position(affine: &[[f64; 4]; 4], voxel: [f64; 3]) -> [f64; 3] {
+    let row = |r: &[f64; 4]| r[0] * voxel[0] + r[1] * voxel[1] + r[2] * voxel[2] + r[3];
+    [row(&affine[0]), row(&affine[1]), row(&affine[2])]
 }
 
 impl AffineKind {
@@ -150,15 +158,58 @@ pub struct Grid<'a> {
     pub geometry: &'a Geometry,
 }
 
-/// Checks that an image and a mask lie on the same grid: equal shape, and equal spacing and affine within 0.001 voxel
-/// at every corner. The order and the directions of their files' axes may differ: what is compared is in display order.
+/// How far apart two places may be that count as one: voxels at the corner of the grid where they differ most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct GeometryTolerance(f64);
+
+impl GeometryTolerance {
+    /// Beyond half a voxel, a voxel of the one is another voxel of the other.
+    pub const MOST_VOXELS: f64 = 0.5;
+
+    /// In voxels: above 0, [`Self::MOST_VOXELS`] at most.
+    pub fn voxels(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for GeometryTolerance {
+    /// A twentieth of a voxel: programs that write the same place with few digits differ by less.
+    fn default() -> Self {
+        Self(0.05)
+    }
+}
+
+impl TryFrom<f64> for GeometryTolerance {
+    type Error = String;
+
+    fn try_from(voxels: f64) -> Result<Self, String> {
+        if voxels > 0.0 && voxels <= Self::MOST_VOXELS {
+            Ok(Self(voxels))
+        } else {
+            let most = Self::MOST_VOXELS;
+            Err(format!("`geometry_tolerance` is {voxels}, expected voxels: above 0, at most {most}"))
+        }
+    }
+}
+
+impl From<GeometryTolerance> for f64 {
+    fn from(tolerance: GeometryTolerance) -> Self {
+        tolerance.0
+    }
+}
+
+/// Checks that an image and a mask lie on the same grid: equal shape, and no corner further apart than the tolerance. The order
+/// and the directions of their files' axes may differ: what is compared is in display order. Gives the distance, in voxels along the
+/// axis where it is largest.
 ///
 /// # Errors
-/// The first difference, with both files and both values.
-pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>) -> Result<(), IngestError> {
-    let mismatch = |what, image_value: String, mask_value: String| {
+/// The first difference, with both files, both values and the distance that decided.
+pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>, tolerance: GeometryTolerance) -> Result<f64, IngestError> {
+    let mismatch = |what, image_value: String, mask_value: String, apart: String| {
+        let found = format!("{image_value} and {mask_value}{apart}");
         let (image, mask) = (image.path.to_path_buf(), mask.path.to_path_buf());
-        Err(IngestError::GeometryMismatch { image, mask, what, image_value, mask_value })
+        Err(IngestError::GeometryMismatch { image, mask, what, found })
     };
     let ((a, a_shape), (b, b_shape)) = (image.in_display_order(), mask.in_display_order());
     // Numbers are shown as the files have them, unless the files' axes are not the same ones.
@@ -166,23 +217,31 @@ pub fn check_same_geometry(image: Grid<'_>, mask: Grid<'_>) -> Result<(), Ingest
     let order = if like_files { "" } else { " (columns, rows, slices)" };
     if a_shape != b_shape {
         let [image, mask] = if like_files { [image.shape, mask.shape] } else { [a_shape, b_shape] };
-        return mismatch("shape", format!("{image:?}{order}"), format!("{mask:?}{order}"));
+        return mismatch("shape", format!("{image:?}{order}"), format!("{mask:?}{order}"), String::new());
     }
-    let voxel = a.spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
-    if (0..3).any(|i| (a.spacing_mm[i] - b.spacing_mm[i]).abs() > TOLERANCE_VOXELS * a.spacing_mm[i]) {
+    let allowed = tolerance.voxels();
+    let apart = a.largest_distance_voxels(&b.affine, a_shape);
+    if apart <= allowed {
+        return Ok(apart);
+    }
+    let mut found =
+        format!(", {} voxels apart at the farthest corner (at most {allowed} are allowed", few_digits(apart));
+    if apart <= GeometryTolerance::MOST_VOXELS {
+        found += "; if they belong together, say so by `geometry_tolerance` in the manifest";
+    }
+    found += ")";
+    let longer = |i: usize| (a.spacing_mm[i] / b.spacing_mm[i] - 1.0).abs() * a_shape[i] as f64;
+    if (0..3).any(|i| longer(i) > allowed) {
         let [image, mask] = if like_files { [image.geometry, mask.geometry] } else { [&a, &b] };
         let shown = |geometry: &Geometry| format!("{:?}{order}", geometry.spacing_mm);
-        return mismatch("spacing (mm)", shown(image), shown(mask));
+        return mismatch("spacing (mm)", shown(image), shown(mask), found);
     }
-    let far_apart = (0..8).any(|corner| {
-        let index = std::array::from_fn(|i| if corner >> i & 1 == 1 { (a_shape[i] - 1) as f64 } else { 0.0 });
-        let (p, q) = (a.to_mm(index), b.to_mm(index));
-        (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt() > TOLERANCE_VOXELS * voxel
-    });
-    if far_apart {
-        return mismatch("affine", image.geometry.to_string(), mask.geometry.to_string());
-    }
-    Ok(())
+    mismatch("affine", image.geometry.to_string(), mask.geometry.to_string(), found)
+}
+
+/// A distance in voxels as messages show it: enough digits where it is small to tell it from a tolerance.
+pub(crate) fn few_digits(voxels: f64) -> String {
+    if voxels < 1.0 { format!("{voxels:.4}") } else { format!("{voxels:.1}") }
 }
 
 impl Grid<'_> {
@@ -212,48 +271,6 @@ impl fmt::Display for Geometry {
         let [x, y, z, _] = self.affine;
         write!(f, "{x:?} {y:?} {z:?} ({} from the {})", self.orientation, self.affine_kind.name())
     }
-}
-
-/// A rotation and an offset as NIfTI's qform has them.
-pub(crate) struct Quaternion {
-    pub bcd: [f64; 3],
-    pub offset: [f64; 3],
-    /// The precision of the numbers.
-    pub rounding: f64,
-}
-
-/// The quaternion's rotation times the voxel sizes (nifti1.h, "method 2").
-pub(crate) fn qform_affine(quaternion: &Quaternion, pixdim: &[f64; 8]) -> [[f64; 4]; 4] {
-    let [b, c, d] = quaternion.bcd;
-    let rest = 1.0 - (b * b + c * c + d * d);
-    // Half turns, the commonest rotation of all, have a = 0: rounding of b, c, d must not turn into an angle.
-    let a = if rest < 3.0 * quaternion.rounding { 0.0 } else { rest.sqrt() };
-    let norm = (a * a + b * b + c * c + d * d).sqrt();
-    let [a, b, c, d] = [a / norm, b / norm, c / norm, d / norm];
-    let rotation = [
-        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
-    ];
-    let mut size = [1, 2, 3].map(|i| pixdim[i].abs());
-    if pixdim[0] < 0.0 {
-        size[2] = -size[2];
-    }
-    let offset = quaternion.offset;
-    let row = |i: usize| [rotation[i][0] * size[0], rotation[i][1] * size[1], rotation[i][2] * size[2], offset[i]];
-    [row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]]
-}
-
-/// nibabel's base affine: the first axis runs to the left, the origin is in the middle.
-pub(crate) fn voxel_size_affine(pixdim: &[f64; 8], shape: [usize; 3]) -> [[f64; 4]; 4] {
-    let mut affine = [[0.0; 4]; 4];
-    affine[3][3] = 1.0;
-    for axis in 0..3 {
-        let sign = if axis == 0 { -1.0 } else { 1.0 };
-        affine[axis][axis] = sign * pixdim[axis + 1].abs();
-        affine[axis][3] = -affine[axis][axis] * (shape[axis] as f64 - 1.0) / 2.0;
-    }
-    affine
 }
 
 fn column_norm(affine: &[[f64; 4]; 4], column: usize) -> f64 {

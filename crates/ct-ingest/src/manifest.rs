@@ -1,6 +1,6 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
-use crate::{AffineChoice, IngestError, Intensity, Orientation, Pattern, ReadOptions};
+use crate::{AffineChoice, GeometryTolerance, IngestError, Intensity, Orientation, Pattern, ReadOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub struct Manifest {
     /// The true orientation of cases whose header is wrong.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub orientation: BTreeMap<String, Orientation>,
+    /// How far apart, in voxels at the farthest corner, an image and its mask may be that belong together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub geometry_tolerance: GeometryTolerance,
     /// Whether the headers' millimetres are true. Headers with identity affines are never trusted.
     #[serde(default = "trusted")]
     pub spacing_trusted: bool,
@@ -149,12 +152,17 @@ impl Manifest {
 
     /// How a case's image is to be read.
     pub fn image_options(&self, case: &str) -> ReadOptions {
-        ReadOptions { intensity: self.intensity, affine: self.affine, series: self.series.get(case).cloned() }
+        ReadOptions {
+            intensity: self.intensity,
+            affine: self.affine,
+            series: self.series.get(case).cloned(),
+            geometry_tolerance: self.geometry_tolerance,
+        }
     }
 
     /// How its masks are to be read.
     pub fn mask_options(&self) -> ReadOptions {
-        ReadOptions { affine: self.affine, ..ReadOptions::default() }
+        ReadOptions { affine: self.affine, geometry_tolerance: self.geometry_tolerance, ..ReadOptions::default() }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -274,6 +282,21 @@ mod tests {
         );
         let message = refusal(|value| value["patient"] = serde_json::json!({ "befor": "_" }));
         assert!(message.ends_with("did you mean `before`?"), "{message}");
+    }
+
+    #[test]
+    fn the_geometry_tolerance_is_a_twentieth_of_a_voxel_and_at_most_half_a_voxel() {
+        let mut manifest = Manifest::read(&shipped().join("lits.json")).unwrap();
+        assert_eq!(manifest.geometry_tolerance.voxels(), 0.05);
+        assert!(!serde_json::to_string(&manifest).unwrap().contains("tolerance"));
+        manifest.geometry_tolerance = 0.5.try_into().unwrap();
+        let text = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
+        for wrong in [0.0, -0.1, 0.51, f64::INFINITY] {
+            assert!(GeometryTolerance::try_from(wrong).is_err(), "{wrong}");
+        }
+        let message = refusal(|value| value["geometry_tolerance"] = 3.into());
+        assert!(message.contains("`geometry_tolerance` is 3, expected voxels: above 0, at most 0.5"), "{message}");
     }
 
     #[test]

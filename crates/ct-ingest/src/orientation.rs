@@ -106,7 +106,7 @@ impl Orientation {
 
 /// The orthogonal matrix nearest to the affine with its columns normalised: Newton's iteration for the polar factor,
 /// X ← (X + X⁻ᵀ) / 2 (Higham 1986), which converges quadratically.
-fn nearest_rotation(affine: &[[f64; 4]; 4]) -> Option<[[f64; 3]; 3]> {
+pub(crate) fn nearest_rotation(affine: &[[f64; 4]; 4]) -> Option<[[f64; 3]; 3]> {
     let mut x = [[0.0; 3]; 3];
     for voxel in 0..3 {
         let norm = (0..3).map(|world| affine[world][voxel].powi(2)).sum::<f64>().sqrt();
@@ -136,7 +136,7 @@ fn nearest_rotation(affine: &[[f64; 4]; 4]) -> Option<[[f64; 3]; 3]> {
 }
 
 /// The cofactor matrix: the determinant times the transposed inverse.
-fn cofactors(m: &[[f64; 3]; 3]) -> [[f64; 3]; 3] {
+pub(crate) fn cofactors(m: &[[f64; 3]; 3]) -> [[f64; 3]; 3] {
     std::array::from_fn(|row| {
         std::array::from_fn(|column| {
             let (r1, r2) = ((row + 1) % 3, (row + 2) % 3);

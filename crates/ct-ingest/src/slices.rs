@@ -3,7 +3,7 @@
 //! Display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
 
 use crate::resample::{ImageResizer, resize_mask};
-use crate::volume::PlaneWalk;
+use crate::volume::{PlaneWalk, Scaling};
 use crate::{Geometry, IngestError, Volume};
 use fast_image_resize::pixels::F32;
 use slice_store::{MaskResize, Scale, StoreSettings, WindowAt};
@@ -48,11 +48,17 @@ struct Walk {
     stride: isize,
 }
 
+/// A slice in its file may have this many pixels, 8192 × 8192, which takes 256 MiB for each of the three planes that are worked
+/// on; CT has 512 × 512 to 2048 × 2048.
+const MOST_PIXELS: usize = 1 << 26;
+
 /// Slices may take this much memory, whatever they come from.
 const LARGEST_UNASKED: usize = 1 << 30;
 
-/// Beyond it, they may take so many times the memory of their volume.
+/// Beyond it, they may take 8 GiB, as a volume may, if their sides become no more than so many times longer. (4096 slices at
+/// 1024 × 1024 take that, and 64 pixels a side become 1024.)
 const LARGEST_GROWTH: usize = 16;
+const MOST_BYTES: usize = 8 << 30;
 
 /// Cuts a CT volume into slices of `settings.slice_size` squared: HU, clipped to the stored range (and to the window, where
 /// the settings say so), then resized with the longer side filling the slice and padded with air at the right and bottom.
@@ -61,12 +67,13 @@ const LARGEST_GROWTH: usize = 16;
 /// Gives `[slices, size, size]` HU and the plan that led there.
 ///
 /// # Errors
-/// Values that can't be a CT's (see [`crate::Intensity`]), or a slice larger than a store that doesn't scale.
+/// Values that can't be a CT's (see [`crate::Intensity`]), a slice larger than a store that doesn't scale, or sizes that are no
+/// CT's: slices of more than 2^26 pixels, more than 8 GiB of them, or more than 1 GiB where sides become 16 times longer.
 pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i16>, SlicePlan), IngestError> {
     let plan = SlicePlan::for_volume(volume, settings)?;
     let [low, high] = hu_range(settings);
     let (native, scaled, size) = (plan.native_size(), plan.scaled, plan.size);
-    check_growth(volume, plan.slices.length, size)?;
+    check_growth(volume, &plan)?;
     let mut images = vec![low.round() as i16; plan.slices.length * size * size];
     let mut resizer = ImageResizer::new();
     let mut values = vec![0.0; native[0] * native[1]];
@@ -91,15 +98,24 @@ pub fn image_slices(volume: &Volume, settings: &StoreSettings) -> Result<(Vec<i1
     Ok((images, plan))
 }
 
-/// Refuses slices that would take far more memory than the volume that they come from, as 30,000 slices of a pixel would.
-fn check_growth(volume: &Volume, slices: usize, size: usize) -> Result<(), IngestError> {
-    let (bytes, own) = (2 * slices * size * size, volume.voxels.len() * volume.voxels.scalar().bytes());
-    if bytes > LARGEST_UNASKED && bytes / LARGEST_GROWTH > own {
-        let found = format!("{slices} slices that would become {} MB of {size} x {size} pixels", bytes >> 20);
+/// Refuses slices that would take far more memory than any CT's, as 30,000 slices of a pixel would, and slices in files that no
+/// scanner makes.
+fn check_growth(volume: &Volume, plan: &SlicePlan) -> Result<(), IngestError> {
+    too_large(plan.native_size(), plan.slices.length, plan.size).map_or(Ok(()), |found| {
         let expected = "slices of a CT: is the orientation right?";
-        return Err(IngestError::Unsupported { path: volume.path.clone(), found, expected });
+        Err(IngestError::Unsupported { path: volume.path.clone(), found, expected })
+    })
+}
+
+/// What is too large about slices of so many rows and columns that become squares of `size`.
+fn too_large([rows, columns]: [usize; 2], slices: usize, size: usize) -> Option<String> {
+    if rows.saturating_mul(columns) > MOST_PIXELS {
+        return Some(format!("slices of {rows} x {columns} pixels"));
     }
-    Ok(())
+    let bytes = slices.saturating_mul(2 * size * size);
+    let grown = size > LARGEST_GROWTH * rows.max(columns);
+    let too_large = bytes > MOST_BYTES || (bytes > LARGEST_UNASKED && grown);
+    too_large.then(|| format!("{slices} slices that would become {} MB of {size} x {size} pixels", bytes >> 20))
 }
 
 /// Widens a range by values; NaN widens nothing. Lanes side by side, because one minimum after the other would wait for the
@@ -131,7 +147,9 @@ fn nearest_integer(value: f32) -> i16 {
 /// The `plan` is the image's. A mask's axes may run otherwise in its file: each is read along its own.
 ///
 /// # Errors
-/// A voxel that is not one of the `known` labels, or a mask whose shape is not the plan's (compare geometries first).
+/// A voxel that is not one of the `known` labels, or a mask whose shape is not the plan's (compare geometries first). Where the
+/// header scales whole numbers, as it does for labels that were floats when they were saved, a value counts as the label that is
+/// within half a step of it: saving rounded it by as much.
 pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
     let mut own_plans = Vec::with_capacity(masks.len());
     for mask in masks {
@@ -340,15 +358,25 @@ impl<'a> Labels<'a> {
         Self { known, target, of_byte }
     }
 
-    /// Labels are whole numbers, whatever type they are stored as.
-    fn of_value(&self, value: f32) -> u8 {
+    /// Labels are whole numbers, whatever type they are stored as, and may be `rounded` by so much.
+    fn of_value(&self, value: f32, rounded: f32) -> u8 {
         let label = value.round();
-        // Scaling by the header may leave a rounding error.
-        if (value - label).abs() < 1e-3 && self.known.contains(&(label as i32)) {
+        if (value - label).abs() < rounded && self.known.contains(&(label as i32)) {
             u8::from(self.target.contains(&(label as i32)))
         } else {
             UNKNOWN
         }
+    }
+}
+
+/// How far from its label a mask's value may be.
+fn label_rounding(mask: &Volume) -> f32 {
+    // What arithmetic with 32 bits leaves.
+    let rounding = 1e-3;
+    match mask.voxels.quantised() {
+        // Saving floats as whole numbers with a slope rounds by half a slope; steps of 1 or more can't tell labels apart.
+        Some(Scaling { slope, .. }) if slope.abs() < 1.0 => rounding + 0.5 * slope.abs() as f32,
+        _ => rounding,
     }
 }
 
@@ -395,8 +423,9 @@ impl LabelReader<'_> {
     /// Values that are not all bytes.
     fn add_odd(&self, mask: &Volume, plane: &mut [u8]) -> Result<bool, IngestError> {
         let mut found = false;
+        let rounded = label_rounding(mask);
         for (to, &value) in plane.iter_mut().zip(&self.values) {
-            match self.labels.of_value(value) {
+            match self.labels.of_value(value, rounded) {
                 UNKNOWN => return Err(self.unknown(mask, value)),
                 label => {
                     *to |= label;
@@ -408,10 +437,35 @@ impl LabelReader<'_> {
     }
 
     fn unknown(&self, mask: &Volume, value: f32) -> IngestError {
+        let cause = mask.voxels.quantised().map_or(String::new(), |Scaling { slope, inter }| {
+            format!(
+                " (its header makes {slope} x + {inter} of the whole numbers x that it holds: floats were saved in a header of \
+                 whole numbers; save the labels as unsigned bytes)"
+            )
+        });
         let expected = format!(
-            "expected one of the manifest's labels {:?}; correct `labels` in the manifest, or the mask",
+            "expected one of the manifest's labels {:?}; correct `labels` in the manifest, or the mask{cause}",
             self.labels.known
         );
         IngestError::MaskValue { path: mask.path.clone(), value: f64::from(value), expected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_may_grow_as_those_of_real_scans_do_and_no_further() {
+        // 1.1 GiB of slices of a small volume; a whole body at the same size; a cut-out of 64 pixels.
+        for (native, slices, size) in [([243, 243], 560, 1024), ([512, 512], 4096, 1024), ([64, 40], 600, 1024)] {
+            assert_eq!(too_large(native, slices, size), None);
+        }
+        assert!(too_large([512, 512], 4097, 1024).is_some_and(|found| found.contains("become 8194 MB of 1024 x 1024")));
+        assert!(too_large([1, 1], 30_000, 256).is_some_and(|found| found.contains("30000 slices")));
+        assert!(too_large([63, 63], 600, 1024).is_some());
+        assert_eq!(too_large([8192, 8192], 1, 256), None);
+        assert!(too_large([8193, 8192], 1, 256).is_some_and(|found| found == "slices of 8193 x 8192 pixels"));
+        assert!(too_large([usize::MAX, 2], usize::MAX, 1024).is_some());
     }
 }

@@ -1,16 +1,18 @@
 //! Masks back to NIfTI, with the geometry of the volume that they belong to.
 
-use crate::volume::NiftiHeaderBytes;
+use crate::volume::{Forms, NiftiHeaderBytes};
 use crate::{IngestError, Volume};
 use flate2::{Compression, write::GzEncoder};
 use slice_store::{StoreError, replace_file};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a mask (the shape and voxel order of `like`) as NIfTI-1, unsigned bytes, gzipped if the name ends with `.gz`. If
-/// `like` is NIfTI-1, the header is its own but for the data type, the scaling and the display range, so that every program
-/// puts the two in the same place; else the header has `like`'s affine as its sform. (The `nifti` crate's writer takes the
-/// file's name apart and loses what follows a dot in it.)
+/// Writes a mask (the shape and voxel order of `like`) as NIfTI-1, unsigned bytes, gzipped if the name ends with `.gz`. (The
+/// `nifti` crate's writer takes the file's name apart and loses what follows a dot in it.)
+///
+/// If `like` is NIfTI-1, the header is its own but for the data type, the scaling and the display range, so that every program
+/// puts the two in the same place; a qform is added where ITK can't open the file without one. Else the header has `like`'s
+/// affine as its sform, and as its qform the nearest rotation that keeps the slices' rows and columns (see [`mask_doubt`]).
 ///
 /// # Errors
 /// A mask of another length, or what the operating system refuses; then nothing is left behind.
@@ -25,7 +27,8 @@ pub fn write_mask(path: &Path, mask: &[u8], like: &Volume) -> Result<(), IngestE
             (format!("{length} voxels along an axis"), "at most 32767, which is what NIfTI-1 can hold");
         return Err(IngestError::Unsupported { path: like.path.clone(), found, expected });
     }
-    let header = mask_header(&like.nifti_header.unwrap_or_else(|| fresh_header(like)));
+    let bytes = like.nifti_header.and_then(|template| template.bytes).unwrap_or_else(|| fresh_header(like));
+    let header = mask_header(&bytes, &mask_forms(like));
     replace_file(path, |file| {
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
             let mut encoder = GzEncoder::new(file, Compression::default());
@@ -40,9 +43,23 @@ pub fn write_mask(path: &Path, mask: &[u8], like: &Volume) -> Result<(), IngestE
     Ok(())
 }
 
-/// The header with what describes the voxels' type replaced, and four zero bytes: no extensions follow. Byte offsets are
-/// those of nifti1.h.
-fn mask_header(like: &NiftiHeaderBytes) -> Vec<u8> {
+/// What a person should know of the mask of a volume: that SimpleITK, 3D Slicer and ITK-SNAP put it more than 0.05 voxel from its
+/// CT at the farthest corner, because the slices are sheared (a tilted gantry, a table that drifts) and NIfTI has no shear that
+/// they read. Nothing where the CT itself is NIfTI that they read: the mask then lies on it, wherever that is.
+pub fn mask_doubt(like: &Volume) -> Option<String> {
+    if like.nifti_header.is_some_and(|template| template.forms.itk_reads()) {
+        return None;
+    }
+    mask_forms(like).mask_doubt(&like.geometry, like.shape)
+}
+
+fn mask_forms(like: &Volume) -> Forms {
+    like.nifti_header.map_or_else(|| Forms::of_geometry(&like.geometry), |template| template.forms.for_mask())
+}
+
+/// The header with what describes the voxels' type and their place replaced, and four zero bytes: no extensions follow. Byte
+/// offsets are those of nifti1.h.
+fn mask_header(like: &NiftiHeaderBytes, forms: &Forms) -> Vec<u8> {
     let little = like[..4] == 348_i32.to_le_bytes();
     let mut header = like.to_vec();
     let mut put = |at: usize, value: &[u8]| {
@@ -62,32 +79,29 @@ fn mask_header(like: &NiftiHeaderBytes) -> Vec<u8> {
     put(128, &0_f32.to_le_bytes()); // cal_min
     put(140, &0_i32.to_le_bytes()); // glmax
     put(144, &0_i32.to_le_bytes()); // glmin
+    put(252, &(forms.qform_code as i16).to_le_bytes());
+    put(254, &(forms.sform_code as i16).to_le_bytes());
+    let quaternion = forms.bcd.into_iter().chain(forms.offset);
+    let srow = forms.srow.into_iter().flatten();
+    for (at, value) in (76..).step_by(4).zip(forms.pixdim).chain((256..).step_by(4).zip(quaternion.chain(srow))) {
+        put(at, &(value as f32).to_le_bytes());
+    }
     header[344..348].copy_from_slice(b"n+1\0");
     header.extend([0; 4]);
     header
 }
 
-/// A header with a volume's shape, spacing and affine; offsets as above.
+/// A header with a volume's shape; offsets as above.
 fn fresh_header(like: &Volume) -> NiftiHeaderBytes {
     let mut header = [0; size_of::<NiftiHeaderBytes>()];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     put(0, &348_i32.to_le_bytes());
     put(40, &3_i16.to_le_bytes());
-    put(76, &1_f32.to_le_bytes());
-    for axis in 0..3 {
-        put(42 + 2 * axis, &(like.shape[axis] as i16).to_le_bytes());
-        put(80 + 4 * axis, &(like.geometry.spacing_mm[axis] as f32).to_le_bytes());
+    for axis in 0..7 {
+        let length = like.shape.get(axis).map_or(1, |&length| length as i16);
+        put(42 + 2 * axis, &length.to_le_bytes());
     }
-    for axis in 3..7 {
-        put(42 + 2 * axis, &1_i16.to_le_bytes());
-    }
-    header[123] = 2; // xyzt_units: millimetres
-    let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
-    put(254, &1_i16.to_le_bytes()); // sform_code: scanner
-    for (row, values) in like.geometry.affine.iter().take(3).enumerate() {
-        for (column, value) in values.iter().enumerate() {
-            put(280 + 16 * row + 4 * column, &(*value as f32).to_le_bytes());
-        }
-    }
+    // xyzt_units
+    header[123] = like.nifti_header.map_or(2, |template| template.forms.unit);
     header
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Nifti, gzip, lps};
-use ct_ingest::{IngestError, ReadOptions, Volume, check_same_geometry, mask_slices, read_volume};
+use ct_ingest::{GeometryTolerance, IngestError, ReadOptions, Volume, check_same_geometry, mask_slices, read_volume};
 use ct_ingest::{SlicePlan, StoreSettings, image_slices};
 use proptest::prelude::*;
 
@@ -135,12 +135,20 @@ fn thousands_of_slices_of_a_pixel_are_refused_before_they_grow() {
 }
 
 #[test]
+fn slices_of_more_pixels_than_any_scanner_has_are_refused_before_they_are_read() {
+    // 9000 x 9000 pixels in 81 MB of bytes.
+    let wide = Scratch::new().volume("wide.nii", &Nifti::uint8([9000, 9000, 1], |_, _, _| 0));
+    let message = image_slices(&wide, &StoreSettings::default()).unwrap_err().to_string();
+    assert!(message.contains("holds slices of 9000 x 9000 pixels, expected slices of a CT"), "{message}");
+}
+
+#[test]
 fn what_is_not_nifti_1_says_what_it_is() {
     let scratch = Scratch::new();
     assert!(
         scratch
-            .refusal(&[b'x'; 400])
-            .contains("is not a NIfTI, NRRD or MetaImage file: its header begins with 2021161080")
+            .refusal(&[0xfe; 400])
+            .contains("is not a NIfTI, NRRD or MetaImage file: its header begins with -16843010")
     );
     assert!(scratch.refusal(&with(0, &540_i32.to_le_bytes())).contains("bytes of header, expected 540"));
     assert!(scratch.refusal(&with(344, b"ni1\0")).contains("holds the header of a .hdr/.img pair"));
@@ -213,12 +221,10 @@ fn unit_affines_at_the_origin_have_no_valid_millimetres() {
 fn image_and_mask_on_other_grids_are_refused_with_both_names_and_values() {
     let scratch = Scratch::new();
     let image = scratch.volume("image.nii", &small());
-    let refusal = |mask: &Nifti| check_same_geometry(image.grid(), scratch.volume("mask.nii", mask).grid());
-    let mut other = small();
-    refusal(&other).unwrap();
-    // A twentieth of a thousandth of a voxel, by which headers differ that were written by different programs.
-    other.affine[0][3] += 4e-5;
-    refusal(&other).unwrap();
+    let refusal = |mask: &Nifti| {
+        check_same_geometry(image.grid(), scratch.volume("mask.nii", mask).grid(), GeometryTolerance::default())
+    };
+    refusal(&small()).unwrap();
 
     let shape = refusal(&Nifti::uint8([4, 2, 3], |_, _, _| 0)).unwrap_err().to_string();
     assert!(
@@ -226,14 +232,76 @@ fn image_and_mask_on_other_grids_are_refused_with_both_names_and_values() {
     );
     let mut spaced = small();
     spaced.affine = lps([0.8, 0.8, 2.5]);
-    assert!(refusal(&spaced).unwrap_err().to_string().contains("differ in spacing (mm): [0.8"), "spacing");
+    let message = refusal(&spaced).unwrap_err().to_string();
+    // One step of two slices, 0.5 mm of 2 too long.
+    assert!(message.contains("differ in spacing (mm): [0.8") && message.contains(", 0.2500 voxels apart"), "{message}");
     let mut moved = small();
     moved.affine[2][3] += 2.0;
     let message = refusal(&moved).unwrap_err().to_string();
     assert!(message.contains("differ in affine") && message.contains("-400") && message.contains("-398"), "{message}");
+    // One voxel is more than any tolerance, so none is offered.
+    assert!(message.contains(", 1.0 voxels apart at the farthest corner (at most 0.05 are allowed);"), "{message}");
     let mut turned = small();
     turned.affine[0][0] *= -1.0;
     assert!(refusal(&turned).unwrap_err().to_string().contains("RPS from the sform"));
+}
+
+#[test]
+fn image_and_mask_may_be_a_twentieth_of_a_voxel_apart_or_as_far_as_the_manifest_says() {
+    let scratch = Scratch::new();
+    let wide = || Nifti::int16([101, 3, 2], |_, _, _| 0);
+    let image = scratch.volume("image.nii", &wide());
+    let compare = |change: &dyn Fn(&mut Nifti), tolerance: GeometryTolerance| {
+        let mut mask = wide();
+        change(&mut mask);
+        check_same_geometry(image.grid(), scratch.volume("mask.nii", &mask).grid(), tolerance)
+            .map_err(|error| error.to_string())
+    };
+    let usual = GeometryTolerance::default();
+    let half = GeometryTolerance::try_from(0.5).unwrap();
+    // Columns are 0.8 mm apart.
+    compare(&|mask| mask.affine[0][3] += 0.8 * 0.04, usual).unwrap();
+    let message = compare(&|mask| mask.affine[0][3] += 0.8 * 0.06, usual).unwrap_err();
+    assert!(message.contains("differ in affine") && message.contains(", 0.0600 voxels apart"), "{message}");
+    assert!(message.contains("(at most 0.05 are allowed; if they belong together, say so by `geometry_tolerance`"));
+    compare(&|mask| mask.affine[0][3] += 0.8 * 0.06, half).unwrap();
+    assert!(compare(&|mask| mask.affine[0][3] += 0.8 * 0.51, half).is_err());
+    // Slices are 2 mm apart: the same millimetres are fewer voxels.
+    compare(&|mask| mask.affine[2][3] += 0.08, usual).unwrap();
+    assert!(compare(&|mask| mask.affine[0][3] += 0.08, usual).is_err());
+    // At the first voxel nothing, at the hundredth 0.1 voxel: the far corner decides.
+    let message = compare(&|mask| mask.affine[0][0] *= 1.001, usual).unwrap_err();
+    assert!(message.contains("differ in spacing (mm)") && message.contains(", 0.1000 voxels apart"), "{message}");
+    compare(&|mask| mask.affine[0][0] *= 1.0004, usual).unwrap();
+}
+
+#[test]
+fn labels_that_were_floats_in_a_header_of_whole_numbers_are_taken_within_half_a_step() {
+    let scratch = Scratch::new();
+    // What nibabel 5.4.2 writes for the labels 0, 1 and 2 as float32 into a header of uint8 and of int16: slope, intercept, and
+    // the three whole numbers. It reads 0.99607849 and 1.00001526 for 1.
+    let uint8 = (Nifti::uint8([4, 4, 2], |x, _, _| [0, 127, 255, 0][x]), 0.007_843_138_f32, 0.0_f32);
+    let int16 = (Nifti::int16([4, 4, 2], |x, _, _| [-32768, 0, 32767, -32768][x]), 3.051_804_4e-5_f32, 1.000_015_3_f32);
+    let slices = |(file, slope, inter): &(Nifti, f32, f32)| {
+        let mut bytes = file.bytes();
+        bytes[112..116].copy_from_slice(&slope.to_le_bytes());
+        bytes[116..120].copy_from_slice(&inter.to_le_bytes());
+        let mask = scratch.read(&bytes).unwrap();
+        let plan = SlicePlan::new(&mask.geometry, mask.shape, 4);
+        mask_slices(&[mask], &plan, &[0, 1, 2], &[1]).map_err(|error| error.to_string())
+    };
+    for scaled in [&uint8, &int16] {
+        assert_eq!(slices(scaled).unwrap()[..4], [0, 1, 0, 0]);
+    }
+    // A probability is no label, and a slope of more than a label tells none apart: the cause is named.
+    let probability = (Nifti::uint8([4, 4, 2], |x, _, _| [0, 128, 255, 0][x]), 1.0 / 255.0, 0.0);
+    let message = slices(&probability).unwrap_err();
+    assert!(
+        message.contains("has the value 0.50196") && message.contains("floats were saved in a header"),
+        "{message}"
+    );
+    let coarse = (Nifti::uint8([4, 4, 2], |_, _, _| 1), 1.5, 0.0);
+    assert!(slices(&coarse).unwrap_err().contains("its header makes 1.5 x + 0 of the whole numbers x"));
 }
 
 #[test]

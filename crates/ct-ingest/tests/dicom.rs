@@ -3,7 +3,10 @@
 mod common;
 
 use common::test_data;
-use ct_ingest::{ReadOptions, Scalar, SlicePlan, Volume, check_same_geometry, image_slices, mask_slices, read_volume};
+use ct_ingest::{
+    GeometryTolerance, ReadOptions, Scalar, SlicePlan, Volume, check_same_geometry, image_slices, mask_slices,
+    read_volume,
+};
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, Tag, open_file};
@@ -176,7 +179,7 @@ fn liver_voxels_of_the_real_series_have_the_hu_of_a_liver() {
     let mask = read_volume(&data.join("example_seg_dicom.nii.gz"), &ReadOptions::default()).unwrap();
     assert_eq!(volume.geometry.orientation.to_string(), "LPS");
     assert_eq!(mask.geometry.orientation.to_string(), "LAS");
-    check_same_geometry(volume.grid(), mask.grid()).unwrap();
+    check_same_geometry(volume.grid(), mask.grid(), GeometryTolerance::default()).unwrap();
     let settings = StoreSettings { slice_size: 512, ..StoreSettings::default() };
     let (images, plan) = image_slices(&volume, &settings).unwrap();
     let known: Vec<i32> = (0..256).collect();

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{gzip, test_data};
-use ct_ingest::{IngestError, ReadOptions, Volume, check_same_geometry, read_volume, write_mask};
+use ct_ingest::{GeometryTolerance, IngestError, ReadOptions, Volume, check_same_geometry, read_volume, write_mask};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ fn a_mask_of_such_a_volume_is_nifti_in_the_same_place() {
         let mask: Vec<u8> = (0..24).collect();
         write_mask(&path, &mask, &volume).unwrap();
         let again = read(&path).unwrap();
-        check_same_geometry(volume.grid(), again.grid()).unwrap();
+        check_same_geometry(volume.grid(), again.grid(), GeometryTolerance::default()).unwrap();
         assert!(again.voxels.iter().map(|value| value as u8).eq(mask), "{name}");
     }
 }
@@ -367,12 +367,12 @@ fn metaimage_headers_that_are_wrong_say_what_was_found_and_expected() {
 #[test]
 fn headers_without_an_end_are_refused() {
     let scratch = Scratch::new();
-    let comments = "# nothing\n".repeat(7000);
+    let comments = "# nothing\n".repeat(110_000);
     let found = refusal(&scratch, "a.nrrd", &format!("NRRD0004\n{comments}"), &[]);
-    assert!(found.1.contains("no empty line ends it within 65536 bytes"), "{found:?}");
-    let fields = (0..7000).fold(String::new(), |text, number| text + &format!("Key{number} = nothing\n"));
+    assert!(found.1.contains("no empty line ends it within 1048576 bytes"), "{found:?}");
+    let fields = (0..70_000).fold(String::new(), |text, number| text + &format!("Key{number} = nothing\n"));
     let found = refusal(&scratch, "a.mha", &format!("NDims = 3\n{fields}"), &[]);
-    assert!(found.1.contains("no field 'ElementDataFile' ends it within 65536 bytes"), "{found:?}");
+    assert!(found.1.contains("no field 'ElementDataFile' ends it within 1048576 bytes"), "{found:?}");
 }
 
 #[test]

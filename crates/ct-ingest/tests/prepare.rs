@@ -91,7 +91,7 @@ fn a_bad_case_does_not_stop_the_others_and_is_listed_with_the_reason() {
         .collect();
     reasons.sort_unstable();
     let expected =
-        ["is truncated", "", "differ in shape: [40, 36, 9] and [36, 40, 9]", "it has no mask", "the value 7"];
+        ["holds a text", "", "differ in shape: [40, 36, 9] and [36, 40, 9]", "it has no mask", "the value 7"];
     for ((case, reason), (number, expected)) in reasons.iter().zip(expected.iter().enumerate()) {
         assert_eq!(*case, number.to_string());
         assert!(reason.contains(expected), "{reason}");

@@ -25,7 +25,7 @@ pub fn volume(
     stop: &AtomicBool,
 ) -> Result<bool> {
     let volume = ct_ingest::read_volume(input, options)?;
-    for warning in &volume.doubts() {
+    for warning in volume.doubts().iter().chain(&ct_ingest::mask_doubt(&volume)) {
         eprintln!("warning: '{}': {warning}", input.display());
     }
     if let Some(folder) = output.parent() {

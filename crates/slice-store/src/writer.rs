@@ -361,8 +361,9 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
 /// Keys of the manifest that say nothing of how slices are made; a store may be resumed after they have changed.
 const PROSE: [&str; 4] = ["description", "licence", "citation", "how_to_get"];
 
-/// Keys of the manifest that speak of single cases: a case of which they say something else is made anew, the others stay.
-const BY_CASE: [&str; 3] = ["series", "orientation", "patient"];
+/// Keys of the manifest that speak of single cases, or of which cases are taken: a case of which they say something else is made
+/// anew, the others stay.
+const BY_CASE: [&str; 4] = ["series", "orientation", "patient", "geometry_tolerance"];
 
 /// The first difference in what decides how the slices of all cases are made.
 fn difference(found: &StoreInfo, expected: &StoreInfo) -> Option<(String, String, String)> {

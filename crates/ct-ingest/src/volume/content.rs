@@ -2,9 +2,10 @@
 //!
 //! Invariant: memory is asked for only when the file is long enough to hold what its header promises.
 
+use super::members::GzipMembers;
 use crate::IngestError;
 use crate::checksum::{HashingReader, sha256};
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::ZlibDecoder;
 use libdeflater::{DecompressionError, Decompressor};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
@@ -12,8 +13,11 @@ use std::io::{self, Read, Seek};
 use std::ops::Deref;
 use std::path::Path;
 
-/// What is read to recognise a file and to parse its header; headers of text formats are rarely longer than a kilobyte.
+/// What is read to recognise a file and to parse its header.
 const HEAD_BYTES: u64 = 1 << 16;
+
+/// A header of text may be as long as this: segmentations of 3D Slicer describe each of hundreds of segments there.
+pub(super) const LONGEST_TEXT_HEADER: u64 = 1 << 20;
 
 /// Deflate can't pack more than 1032 bytes into one.
 pub(super) const MOST_COMPRESSION: u64 = 1032;
@@ -71,21 +75,37 @@ pub(crate) struct Promise {
 impl<'a> Source<'a> {
     /// Opens a file; gzip is recognised by its content.
     pub fn open(path: &'a Path) -> Result<Self, IngestError> {
-        let mut file = File::open(path).map_err(IngestError::io("read", path))?;
+        let file = File::open(path).map_err(IngestError::io("read", path))?;
         let file_bytes = file.metadata().map_err(IngestError::io("read", path))?.len();
         let mut head = Vec::new();
         (&file).take(HEAD_BYTES).read_to_end(&mut head).map_err(IngestError::io("read", path))?;
         let gzipped = head.starts_with(&[0x1f, 0x8b]);
+        let mut source = Self { path, file, file_bytes, gzipped, head };
         if gzipped {
-            file.rewind().map_err(IngestError::io("read", path))?;
-            head.clear();
-            // What goes wrong behind the header is found when all of it is read.
-            let read = MultiGzDecoder::new(io::BufReader::new(&file)).take(HEAD_BYTES).read_to_end(&mut head);
-            if let (Err(error), true) = (read, head.is_empty()) {
-                return Err(read_error(path, error));
-            }
+            source.read_head(HEAD_BYTES)?;
         }
-        Ok(Self { path, file, file_bytes, gzipped, head })
+        Ok(source)
+    }
+
+    /// Reads the first bytes of the content again, so many at most.
+    fn read_head(&mut self, bytes: u64) -> Result<(), IngestError> {
+        self.file.rewind().map_err(IngestError::io("read", self.path))?;
+        self.head.clear();
+        if !self.gzipped {
+            (&self.file).take(bytes).read_to_end(&mut self.head).map_err(IngestError::io("read", self.path))?;
+            return Ok(());
+        }
+        // What goes wrong behind the header is found when all of it is read.
+        let read = GzipMembers::new(io::BufReader::new(&self.file)).take(bytes).read_to_end(&mut self.head);
+        match read {
+            Err(error) if self.head.is_empty() => Err(read_error(self.path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads on, where the head is one of text that may go on behind it: up to [`LONGEST_TEXT_HEADER`] bytes.
+    pub fn lengthen_head(&mut self) -> Result<(), IngestError> {
+        if self.head.len() as u64 == HEAD_BYTES { self.read_head(LONGEST_TEXT_HEADER) } else { Ok(()) }
     }
 
     /// Opens a file whose bytes mean what they are, even if they look like gzip.
@@ -100,7 +120,7 @@ impl<'a> Source<'a> {
         self.gzipped
     }
 
-    /// The first bytes of the content, 64 KiB at most.
+    /// The first bytes of the content: 64 KiB at most, unless more were asked for.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
@@ -120,7 +140,7 @@ impl<'a> Source<'a> {
         self.file.rewind().map_err(io)?;
         if self.file_bytes > STREAMED_ABOVE {
             let mut hashing = HashingReader::new(self.file);
-            let bytes = inflate_stream(self.path, MultiGzDecoder::new(io::BufReader::new(&mut hashing)), promise)?;
+            let bytes = inflate_stream(self.path, GzipMembers::new(io::BufReader::new(&mut hashing)), promise)?;
             let sha256 = hashing.finish().map_err(IngestError::io("read", self.path))?;
             return Ok(Content { bytes, sha256 });
         }
@@ -152,7 +172,7 @@ pub(crate) fn inflate_gzip(path: &Path, packed: &[u8], promise: Promise) -> Resu
             return Ok(Bytes::Inflated(bytes));
         }
     }
-    inflate_stream(path, MultiGzDecoder::new(packed), promise)
+    inflate_stream(path, GzipMembers::new(packed), promise)
 }
 
 /// Inflates a zlib stream that is in memory.

@@ -2,7 +2,7 @@
 //!
 //! Fields and defaults as ITK's reader has them (`metaImage.cxx` of MetaIO); voxels stay what the file has.
 
-use super::content::Source;
+use super::content::{LONGEST_TEXT_HEADER, Source};
 use super::raster::{self, Packing, Place, Problem, Raster, Skip};
 use super::voxels::{ByteOrder, Scalar};
 use super::{ReadOptions, Volume};
@@ -53,6 +53,9 @@ impl<'a> Header<'a> {
         let mut header = Self { error, fields: BTreeMap::new(), end: 0 };
         for (number, line) in head.split_inclusive(|&byte| byte == b'\n').enumerate() {
             header.end += line.len() as u64;
+            if !line.ends_with(b"\n") && header.end >= LONGEST_TEXT_HEADER {
+                break;
+            }
             let text = String::from_utf8_lossy(line);
             let text = text.trim();
             if text.is_empty() {
@@ -67,8 +70,8 @@ impl<'a> Header<'a> {
             if header.fields.insert(key.to_owned(), value).is_some() {
                 return Err(error.header(format!("its field '{}' occurs twice", key.escape_debug())));
             }
-            // The last field by definition; a line that the head cuts off is not whole.
-            if key == "ElementDataFile" && (line.ends_with(b"\n") || head.len() <= u16::MAX.into()) {
+            // The last field by definition.
+            if key == "ElementDataFile" {
                 return Ok(header);
             }
         }

@@ -5,18 +5,20 @@
 
 mod content;
 mod dicom;
+mod kind;
+mod members;
 mod metaimage;
 mod nifti;
 mod nrrd;
 mod raster;
 mod voxels;
 
-pub(crate) use nifti::NiftiHeaderBytes;
+pub(crate) use nifti::{Forms, MaskTemplate, NiftiHeaderBytes};
 pub(crate) use voxels::{PlaneWalk, Scaling};
 pub use voxels::{Scalar, Voxels};
 
 use crate::names::Pseudonyms;
-use crate::{Geometry, IngestError, Intensity};
+use crate::{Geometry, GeometryTolerance, IngestError, Intensity};
 use content::Source;
 use raster::Place;
 use std::fmt;
@@ -41,8 +43,8 @@ pub struct Volume {
     pub intensity: Intensity,
     /// What a person should know of it: doubtful, but no error.
     pub warnings: Vec<String>,
-    /// A NIfTI-1 header's bytes, so that a mask can be written with the same geometry, whatever else it says.
-    pub(crate) nifti_header: Option<NiftiHeaderBytes>,
+    /// Of NIfTI, what a mask's header says as well.
+    pub(crate) nifti_header: Option<MaskTemplate>,
     /// Whose it is, where the format says so (DICOM).
     patient_id: Option<PatientId>,
 }
@@ -66,6 +68,8 @@ pub struct ReadOptions {
     pub affine: Option<AffineChoice>,
     /// The DICOM series (its instance UID) where a folder has several.
     pub series: Option<String>,
+    /// How far DICOM slices may be from the even grid that they make, in voxels.
+    pub geometry_tolerance: GeometryTolerance,
 }
 
 impl Volume {
@@ -150,7 +154,7 @@ pub(crate) fn read_grid_of(
 
 /// The files that a volume is read from, the header first. A file that can't be read stands for itself.
 pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
-    let place = Source::open(path).ok().and_then(|source| match source.head() {
+    let place = open(path).ok().and_then(|source| match source.head() {
         head if nrrd::is_nrrd(head) => nrrd::place(path, head).ok(),
         head if metaimage::is_metaimage(head) => metaimage::place(path, head).ok(),
         _ => None,
@@ -166,12 +170,36 @@ fn read_any(path: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> 
     if path.is_dir() {
         return dicom::read(path, options, hidden);
     }
-    let source = Source::open(path)?;
+    let source = open(path)?;
     match source.head() {
         // A NIfTI file has a number there; DICOM has a preamble that anything may be in, but hardly a NIfTI header.
-        head if dicom::is_dicom(head) && !nifti::is_nifti(head) => Err(dicom::is_a_file(path)),
+        head if dicom::is_dicom(head) && !nifti::is_nifti(head) => {
+            Err(kind::of_dicom(head).map_or_else(|| dicom::is_a_file(path), |kind| no_volume(path, kind)))
+        }
         head if nrrd::is_nrrd(head) => nrrd::read(path, source, options),
         head if metaimage::is_metaimage(head) => metaimage::read(path, source, options),
-        _ => nifti::read(path, source, options),
+        head => {
+            let kind = kind::of(head);
+            // Which of these it is matters only to the words of an error: the voxels of a pair may begin with any bytes.
+            nifti::read(path, source, options).map_err(|error| match (error, kind) {
+                (IngestError::NotNifti { .. } | IngestError::Truncated { part: "header", .. }, Some(kind)) => {
+                    no_volume(path, kind)
+                }
+                (error, _) => error,
+            })
+        }
     }
+}
+
+fn no_volume(path: &Path, (found, expected): kind::Kind) -> IngestError {
+    IngestError::Unsupported { path: path.to_path_buf(), found: found.to_owned(), expected }
+}
+
+/// A file with as much of its head as its format may need.
+fn open(path: &Path) -> Result<Source<'_>, IngestError> {
+    let mut source = Source::open(path)?;
+    if nrrd::is_nrrd(source.head()) || metaimage::is_metaimage(source.head()) {
+        source.lengthen_head()?;
+    }
+    Ok(source)
 }

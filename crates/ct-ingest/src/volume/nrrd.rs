@@ -3,7 +3,7 @@
 //! Format: <https://teem.sourceforge.net/nrrd/format.html>, versions 1 to 5. No Rust crate for it is kept, and the header is
 //! lines of text; voxels stay what the file has.
 
-use super::content::Source;
+use super::content::{LONGEST_TEXT_HEADER, Source};
 use super::raster::{self, Packing, Place, Problem, Raster, Skip};
 use super::voxels::{ByteOrder, Scalar};
 use super::{ReadOptions, Volume};
@@ -59,6 +59,9 @@ impl<'a> Header<'a> {
         let mut at = 0;
         for (number, line) in head.split_inclusive(|&byte| byte == b'\n').enumerate() {
             at += line.len();
+            if !line.ends_with(b"\n") && at as u64 >= LONGEST_TEXT_HEADER {
+                break;
+            }
             let text = String::from_utf8_lossy(line);
             let text = text.trim_end_matches(['\r', '\n']);
             if number == 0 {
@@ -74,7 +77,7 @@ impl<'a> Header<'a> {
             }
             header.line(number + 1, text)?;
         }
-        if header.end.is_none() && (!header.fields.contains_key("datafile") || at > u16::MAX.into()) {
+        if header.end.is_none() && (!header.fields.contains_key("datafile") || at as u64 >= LONGEST_TEXT_HEADER) {
             return Err(error.header(format!("no empty line ends it within {at} bytes")));
         }
         Ok(header)

@@ -138,6 +138,12 @@ impl Voxels {
         self.scalar
     }
 
+    /// The header's scaling, if the voxels are whole numbers that it makes other numbers of.
+    pub(crate) fn quantised(&self) -> Option<Scaling> {
+        let whole = !matches!(self.scalar, Scalar::F32 | Scalar::F64);
+        (whole && self.scaling != Scaling::NONE).then_some(self.scaling)
+    }
+
     /// One value, after the header's scaling. Panics where there is none.
     pub fn get(&self, index: usize) -> f64 {
         assert!(index < self.count, "voxel {index} of {}", self.count);

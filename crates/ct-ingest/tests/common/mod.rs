@@ -38,7 +38,8 @@ impl Nifti {
         put(40, &3_i16.to_le_bytes());
         for axis in 0..3 {
             put(42 + 2 * axis, &(self.shape[axis] as i16).to_le_bytes());
-            put(80 + 4 * axis, &1_f32.to_le_bytes());
+            let size = self.affine.iter().map(|row| row[axis].powi(2)).sum::<f32>().sqrt();
+            put(80 + 4 * axis, &size.to_le_bytes());
         }
         put(70, &self.data_type.to_le_bytes());
         put(72, &self.bits.to_le_bytes());
@@ -65,6 +66,52 @@ impl Nifti {
         } else {
             std::fs::write(path, self.bytes()).unwrap();
         }
+    }
+}
+
+/// What a NIfTI-1 header says of place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub sform_code: i16,
+    pub qform_code: i16,
+    pub srow: [[f32; 4]; 3],
+    pub bcd: [f32; 3],
+    pub offset: [f32; 3],
+    pub pixdim: [f32; 4],
+    pub unit: u8,
+}
+
+impl Default for Place {
+    /// Voxels of 0.8 × 0.8 × 5 mm along the axes LPS, by a half turn about the third in the qform.
+    fn default() -> Self {
+        Self {
+            sform_code: 1,
+            qform_code: 1,
+            srow: [[-0.8, 0.0, 0.0, 10.0], [0.0, -0.8, 0.0, 20.0], [0.0, 0.0, 5.0, 30.0]],
+            bcd: [0.0, 0.0, 1.0],
+            offset: [10.0, 20.0, 30.0],
+            pixdim: [1.0, 0.8, 0.8, 5.0],
+            unit: 2,
+        }
+    }
+}
+
+impl Place {
+    /// A file with this in its header.
+    pub fn bytes(&self, file: &Nifti) -> Vec<u8> {
+        let mut bytes = file.bytes();
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(252, &self.qform_code.to_le_bytes());
+        put(254, &self.sform_code.to_le_bytes());
+        put(123, &[self.unit]);
+        for (i, value) in self.pixdim.iter().enumerate() {
+            put(76 + 4 * i, &value.to_le_bytes());
+        }
+        let rest = self.bcd.iter().chain(&self.offset).chain(self.srow.as_flattened());
+        for (i, value) in rest.enumerate() {
+            put(256 + 4 * i, &value.to_le_bytes());
+        }
+        bytes
     }
 }
 

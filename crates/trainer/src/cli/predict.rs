@@ -56,6 +56,7 @@ pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &Atomi
             _ => AffineChoice::Sform,
         }),
         series: arguments.series.clone(),
+        ..ReadOptions::default()
     };
     let mut failed = Vec::new();
     for (input, output) in &pairs {
