@@ -64,19 +64,17 @@ impl ImageEncoder {
 
     /// From the features to the embedding.
     pub(crate) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
-        let features = features.to_kind(self.precision);
         match &self.kind {
-            Encoder::TinyVit(encoder) => encoder.forward(&features, pass).to_kind(Kind::Float).into(),
-            Encoder::Vit(encoder) => encoder.forward(&features, pass),
+            Encoder::TinyVit(encoder) => encoder.forward(&features.to_kind(self.precision), pass).into(),
+            Encoder::Vit(encoder) => encoder.forward(features, pass),
         }
     }
 
     /// What each layer makes of the features, by its name in the official code.
     pub(crate) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
-        let features = features.to_kind(self.precision);
         let outputs = match &self.kind {
-            Encoder::TinyVit(encoder) => encoder.by_layer(&features, pass),
-            Encoder::Vit(encoder) => encoder.by_layer(&features, pass),
+            Encoder::TinyVit(encoder) => encoder.by_layer(&features.to_kind(self.precision), pass),
+            Encoder::Vit(encoder) => encoder.by_layer(features, pass),
         };
         outputs.into_iter().map(|(name, output)| (name, output.to_kind(Kind::Float))).collect()
     }

@@ -1,6 +1,6 @@
 //! From an encoder's channels to the embedding's; the same in every SAM.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::architecture::EMBEDDING;
 use crate::layers::{LayerNorm, Scope, channels_first, channels_last, for_input};
@@ -22,10 +22,12 @@ impl Neck {
         }
     }
 
-    /// `[B, H, W, C]` to `[B, 256, H, W]`.
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.first_norm.forward(&x.linear::<Tensor>(&for_input(&self.narrow, x).flatten(1, -1), None));
-        let x = channels_first(&x).conv2d::<Tensor>(&for_input(&self.conv, &x), None, 1, 1, 1, 1);
+    /// `[B, H, W, C]` to `[B, 256, H, W]` in 32-bit floats; its convolutions compute in `precision`.
+    pub(super) fn forward(&self, x: &Tensor, precision: Kind) -> Tensor {
+        let x = x.to_kind(precision);
+        let x = x.linear::<Tensor>(&for_input(&self.narrow, &x).flatten(1, -1), None).to_kind(Kind::Float);
+        let x = self.first_norm.forward(&x).to_kind(precision);
+        let x = channels_first(&x).conv2d::<Tensor>(&for_input(&self.conv, &x), None, 1, 1, 1, 1).to_kind(Kind::Float);
         channels_first(&self.second_norm.forward(&channels_last(&x)))
     }
 }

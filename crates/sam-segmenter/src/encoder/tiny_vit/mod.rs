@@ -105,7 +105,7 @@ impl TinyVit {
             let x = stage.blocks.iter().fold(x, |x, block| block.forward(&x, pass));
             stage.merging.as_ref().map_or(x.shallow_clone(), |merging| merging.forward(&x))
         });
-        self.neck.forward(&x)
+        self.neck.forward(&x, x.kind())
     }
 
     /// What each layer makes of the features, by its name in the official code.
@@ -122,7 +122,7 @@ impl TinyVit {
                 outputs.push((format!("layers.{layer}.downsample"), x.shallow_clone()));
             }
         }
-        outputs.push(("neck".to_owned(), self.neck.forward(&x)));
+        outputs.push(("neck".to_owned(), self.neck.forward(&x, x.kind())));
         outputs
     }
 }

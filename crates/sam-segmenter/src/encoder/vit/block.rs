@@ -2,7 +2,7 @@
 //!
 //! It is cut into steps, because its way back on the CPU starts from some of their results.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::super::lora::{AdaptedLinear, LoraFactory, Pass, Qkv, QkvRows};
 use super::attention::{self, Grids, blocked, fused};
@@ -23,6 +23,8 @@ pub(super) struct Block {
     pub(super) mlp_in: AdaptedLinear,
     pub(super) mlp_out: AdaptedLinear,
     has_dropout: bool,
+    /// In which numbers the maps and attention compute; between them are 32-bit floats.
+    precision: Kind,
 }
 
 impl Block {
@@ -50,6 +52,7 @@ impl Block {
             mlp_in: AdaptedLinear::take(scope.at("mlp.lin1"), [width, mlp], LoraTarget::Mlp, lora),
             mlp_out: AdaptedLinear::take(scope.at("mlp.lin2"), [mlp, width], LoraTarget::Mlp, lora),
             has_dropout: lora.settings().lora_rank > 0 && lora.settings().lora_dropout > 0.0,
+            precision: lora.settings().precision.kind(),
         }
     }
 
@@ -57,12 +60,22 @@ impl Block {
     pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let qkv = self.project(x, pass);
         let grids = self.grids(&qkv, x);
-        let attended = if attention::is_blocked(x) { blocked::forward(&grids).output } else { fused::forward(&grids) };
+        let attended = if self.is_blocked(x) { blocked::forward(&grids).output } else { fused::forward(&grids) };
         drop(qkv);
         let y = self.attend(x, &attended, pass);
         drop(attended);
         let activated = gelu_owned(self.widen(&y, pass));
         self.narrow(&activated, &y, pass)
+    }
+
+    /// Which attention is for this block on that device.
+    pub(super) fn is_blocked(&self, x: &Tensor) -> bool {
+        attention::is_blocked(x.device(), self.precision)
+    }
+
+    /// What a map reads: normalised in 32-bit floats, then in the maps' precision.
+    fn normed(&self, norm: &LayerNorm, x: &Tensor) -> Tensor {
+        norm.forward(x).to_kind(self.precision)
     }
 
     /// Queries, keys and values, `[G, side², d]` each.
@@ -71,7 +84,7 @@ impl Block {
     /// Its queries' results are cut off.
     pub(super) fn project(&self, x: &Tensor, pass: Pass) -> [Tensor; 3] {
         let [_, k_bias, v_bias] = self.qkv.biases();
-        let [q, k, v] = self.qkv.forward(&self.first_norm.forward(x), pass);
+        let [q, k, v] = self.qkv.forward(&self.normed(&self.first_norm, x), pass);
         [(q, None), (k, Some(&k_bias)), (v, Some(&v_bias))].map(|(x, filling)| self.windows.split(&x, filling))
     }
 
@@ -81,17 +94,17 @@ impl Block {
 
     /// The block's input with the result of attention, `[G, side², d]`, added.
     pub(super) fn attend(&self, x: &Tensor, attended: &Tensor, pass: Pass) -> Tensor {
-        added(self.proj.forward(&self.windows.join(attended, size(x)), pass), x)
+        added(&self.proj.forward(&self.windows.join(attended, size(x)), pass), x)
     }
 
     /// The perceptron's hidden layer, before its activation.
     pub(super) fn widen(&self, y: &Tensor, pass: Pass) -> Tensor {
-        self.mlp_in.forward(&self.second_norm.forward(y), pass)
+        self.mlp_in.forward(&self.normed(&self.second_norm, y), pass)
     }
 
     /// The perceptron's result, added to its input.
     pub(super) fn narrow(&self, activated: &Tensor, y: &Tensor, pass: Pass) -> Tensor {
-        added(self.mlp_out.forward(activated, pass), y)
+        added(&self.mlp_out.forward(activated, pass), y)
     }
 
     /// Whether that pass records gradients for adapters of this block: it may have none, or all of them may be frozen.
@@ -113,7 +126,8 @@ impl Block {
 }
 
 /// `x + y`, in the memory of `x` where no graph would mind.
-fn added(mut x: Tensor, y: &Tensor) -> Tensor {
+fn added(x: &Tensor, y: &Tensor) -> Tensor {
+    let mut x = x.to_kind(y.kind());
     if x.requires_grad() || y.requires_grad() {
         return x + y;
     }

@@ -32,6 +32,7 @@ pub(super) struct Vit {
     blocks: Vec<Rc<Block>>,
     neck: Neck,
     memory: Memory,
+    precision: Kind,
 }
 
 impl Vit {
@@ -54,6 +55,7 @@ impl Vit {
                 .collect(),
             neck: Neck::take(scope.at("neck"), width),
             memory: settings.memory,
+            precision: settings.precision.kind(),
         }
     }
 
@@ -62,27 +64,27 @@ impl Vit {
         let weight = for_input(&self.patch_weight, input);
         let weight = if input.size()[1] == 1 { weight.sum_dim_intlist(1, true, None) } else { weight };
         let patches = input.conv2d(&weight, Some(&for_input(&self.patch_bias, input)), self.patch, 0, 1, 1);
-        channels_last(&patches) + for_input(&self.positions, input)
+        channels_last(&patches).to_kind(Kind::Float) + &self.positions
     }
 
     pub(super) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
-        let by_graph = self.memory == Memory::Keep && !attention::is_blocked(features);
+        let by_graph = self.memory == Memory::Keep && !attention::is_blocked(features.device(), self.precision);
         if pass.mode.is_training() && !by_graph {
-            return way_back::forward(&self.blocks, &self.neck, features, pass, self.memory);
+            return way_back::forward(&self.blocks, &self.neck, features, pass, self.memory, self.precision);
         }
         let x = self.blocks.iter().fold(features.shallow_clone(), |x, block| block.forward(&x, pass));
-        self.neck.forward(&x).to_kind(Kind::Float).into()
+        self.neck.forward(&x, self.precision).into()
     }
 
     /// What each layer makes of the features, by its name in the official code.
     pub(super) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
-        let mut outputs = vec![("patch_embed".to_owned(), features - for_input(&self.positions, features))];
+        let mut outputs = vec![("patch_embed".to_owned(), features - &self.positions)];
         let mut x = features.shallow_clone();
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, pass);
             outputs.push((format!("blocks.{i}"), x.shallow_clone()));
         }
-        outputs.push(("neck".to_owned(), self.neck.forward(&x)));
+        outputs.push(("neck".to_owned(), self.neck.forward(&x, self.precision)));
         outputs
     }
 

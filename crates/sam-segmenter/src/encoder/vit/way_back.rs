@@ -12,7 +12,6 @@ use tch::{Kind, TchError, Tensor};
 use super::super::lora::{Pass, Qkv};
 use super::super::neck::Neck;
 use super::super::{Encoded, push};
-use super::attention;
 use super::attention::blocked::{self, Attended};
 use super::block::Block;
 use super::windows::size;
@@ -29,7 +28,14 @@ enum Input {
     Trained,
 }
 
-pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass: Pass, memory: Memory) -> Encoded {
+pub(super) fn forward(
+    blocks: &[Rc<Block>],
+    neck: &Neck,
+    features: &Tensor,
+    pass: Pass,
+    memory: Memory,
+    precision: Kind,
+) -> Encoded {
     let mut ways: Vec<WayBack> = Vec::new();
     let mut input = Input::Constant;
     let mut x = features.detach();
@@ -43,7 +49,7 @@ pub(super) fn forward(blocks: &[Rc<Block>], neck: &Neck, features: &Tensor, pass
         (x, input) = (y, Input::Trained);
     }
     let x = x.set_requires_grad(input == Input::Trained);
-    let embedding = neck.forward(&x).to_kind(Kind::Float);
+    let embedding = neck.forward(&x, precision);
     if !embedding.requires_grad() {
         return embedding.into();
     }
@@ -71,7 +77,7 @@ fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) 
     let sow = move || seed.into_iter().for_each(tch::manual_seed);
     let block = block.clone();
     sow();
-    if attention::is_blocked(&x) && memory == Memory::Keep {
+    if block.is_blocked(&x) && memory == Memory::Keep {
         let (y, kept) = tch::no_grad(|| Kept::of(&block, x, pass));
         let way = move |gradient: &Tensor| {
             sow();
@@ -82,7 +88,7 @@ fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) 
     let y = tch::no_grad(|| block.forward(&x, pass));
     let way = move |gradient: &Tensor| {
         sow();
-        if !attention::is_blocked(&x) {
+        if !block.is_blocked(&x) {
             return back_by_graph(&block, &x, gradient, input, pass);
         }
         let (_, kept) = tch::no_grad(|| Kept::of(&block, x, pass));

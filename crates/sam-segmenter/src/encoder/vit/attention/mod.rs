@@ -39,7 +39,7 @@ impl<'a> Grids<'a> {
     }
 }
 
-/// Which kernel is for tensors like this one.
-pub(super) fn is_blocked(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && x.kind() == Kind::Float && !tracing::is_on()
+/// Which kernel is for tensors of that kind there.
+pub(super) fn is_blocked(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu && kind == Kind::Float && !tracing::is_on()
 }
