@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use crate::libtorch::{self, Libtorch, Origin};
+use crate::cuda_build::{Build, has_driver, lacking, pair};
+use crate::libtorch::{Libtorch, Origin};
 
 /// The oldest branch of NVIDIA's driver that runs programs of a major version of CUDA, whatever the minor one: NVIDIA, "CUDA
 /// Compatibility", section "Minor Version Compatibility", table 1
@@ -14,9 +14,6 @@ const OLDEST_DRIVER: [(u32, u32); 3] = [(11, 450), (12, 525), (13, 580)];
 /// The oldest GPUs, by compute capability, that a major version of CUDA knows, where some that are still in use are older:
 /// NVIDIA, "CUDA Toolkit 13.0 Release Notes", section "Deprecated Architectures". PyTorch's wheels for it begin there too.
 const OLDEST_GPU: [(u32, (u32, u32)); 1] = [(13, (7, 5))];
-
-/// Places that show a driver, the last in Windows' Linux.
-const DRIVER_PLACES: [&str; 3] = ["proc/driver/nvidia/version", "dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1"];
 
 /// NVIDIA's driver and what it drives.
 #[derive(Debug, PartialEq)]
@@ -29,18 +26,6 @@ pub struct Driver {
     pub capabilities: Vec<(u32, u32)>,
 }
 
-/// What libtorch has for CUDA.
-#[derive(Debug, PartialEq)]
-pub enum Build {
-    WithoutCuda,
-    ForCuda {
-        /// (13, 0); `None` if nothing tells.
-        version: Option<(u32, u32)>,
-        /// Shared libraries that libtorch_cuda needs and that are not found; `None` if that is not known.
-        lacks: Option<Vec<String>>,
-    },
-}
-
 const OLDER_CUDA: &str = "take a libtorch of the same version for an older CUDA: LIBTORCH=DIRECTORY cargo xtask setup";
 
 /// What all this means, in words.
@@ -49,11 +34,6 @@ pub struct Verdict {
     pub usable: bool,
     pub found: String,
     pub mend: Option<String>,
-}
-
-/// Whether this system, whose files begin at `root`, has NVIDIA's driver.
-pub fn has_driver(root: &Path) -> bool {
-    DRIVER_PLACES.iter().any(|place| root.join(place).exists())
 }
 
 impl Driver {
@@ -81,17 +61,6 @@ impl Driver {
     /// Its branch, the first number of its version.
     fn branch(&self) -> Option<u32> {
         self.version.as_deref()?.split('.').next()?.parse().ok()
-    }
-}
-
-impl Build {
-    /// Of the libtorch in this folder. `lacks` tells the libraries that a shared library needs and doesn't find.
-    pub fn of(directory: &Path, lacks: impl FnOnce(&Path) -> Option<Vec<String>>) -> Self {
-        let library = directory.join("lib/libtorch_cuda.so");
-        if !library.exists() {
-            return Self::WithoutCuda;
-        }
-        Self::ForCuda { version: built_for(directory), lacks: lacks(&library) }
     }
 }
 
@@ -195,42 +164,10 @@ fn install(origin: Origin) -> String {
     }
 }
 
-/// From `version.py` of a wheel (`cuda: Optional[str] = '13.0'`), or the end of the version (`2.13.0+cu130`).
-fn built_for(directory: &Path) -> Option<(u32, u32)> {
-    let wheel = || {
-        let text = fs::read_to_string(directory.join("version.py")).ok()?;
-        let (_, value) = text.lines().find(|line| line.starts_with("cuda"))?.split_once('=')?;
-        pair(value.trim().trim_matches(['\'', '"']))
-    };
-    let archive = || {
-        let version = libtorch::version_in(directory)?;
-        let digits = version.split_once("+cu")?.1;
-        let (major, minor) = digits.split_at_checked(digits.len().checked_sub(1)?)?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
-    wheel().or_else(archive)
-}
-
-/// "13.0"
-fn pair(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.trim().split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 /// The first word that is numbers with points between: `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat …`.
 fn version_in(text: &str) -> Option<String> {
     let is_version = |word: &&str| word.contains('.') && word.split('.').all(|n| n.parse::<u32>().is_ok());
     text.split_whitespace().find(is_version).map(str::to_owned)
-}
-
-/// The libraries that `library` needs and that are not found, by `ldd`; `None` if that is not known.
-pub fn lacking(library: &Path) -> Option<Vec<String>> {
-    let output = Command::new("ldd").arg(library).output().ok().filter(|output| output.status.success())?;
-    Some(not_found(&String::from_utf8_lossy(&output.stdout)))
-}
-
-fn not_found(ldd: &str) -> Vec<String> {
-    ldd.lines().filter_map(|line| line.trim().strip_suffix(" => not found")).map(str::to_owned).collect()
 }
 
 /// What `doctor` tells of this machine.

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cuda::{self, Build};
+use crate::cuda_build::{Build, has_driver, lacking, version_in};
 use crate::python::Python;
 use crate::workspace::Workspace;
 
@@ -153,7 +153,7 @@ pub fn install(workspace: &Workspace, python: &Python, device: Device) -> Result
 /// linked, is given up only for CUDA that is asked for by name.
 pub fn lacks_cuda(workspace: &Workspace, device: Device) -> bool {
     let link = workspace.deps().join("libtorch");
-    let lacks = match Build::of(&link, cuda::lacking) {
+    let lacks = match Build::of(&link, lacking) {
         Build::WithoutCuda => true,
         Build::ForCuda { lacks, .. } => lacks.is_some_and(|names| !names.is_empty()),
     };
@@ -163,7 +163,7 @@ pub fn lacks_cuda(workspace: &Workspace, device: Device) -> bool {
 
 fn resolved(device: Device) -> Device {
     match device {
-        Device::Auto if cuda::has_driver(Path::new("/")) => Device::Cuda,
+        Device::Auto if has_driver(Path::new("/")) => Device::Cuda,
         Device::Auto => Device::Cpu,
         chosen => chosen,
     }
@@ -191,16 +191,6 @@ fn check(directory: &Path, environment: &Environment) -> Result<String> {
         bail!("it is libtorch {version}, expected {VERSION}");
     }
     Ok(version)
-}
-
-/// From `build-version` (PyTorch's archive of libtorch) or `version.py` (a wheel).
-pub fn version_in(directory: &Path) -> Option<String> {
-    if let Ok(text) = fs::read_to_string(directory.join("build-version")) {
-        return Some(text.trim().to_owned());
-    }
-    let text = fs::read_to_string(directory.join("version.py")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("__version__ = "))?;
-    Some(value.trim().trim_matches(['\'', '"']).to_owned())
 }
 
 fn prove_that_it_loads(python: &Python, library: &Path) -> Result<()> {

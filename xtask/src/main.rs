@@ -5,6 +5,7 @@ mod bench;
 mod binary;
 mod chain;
 mod cuda;
+mod cuda_build;
 mod doctor;
 mod fuzz;
 mod libtorch;

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use crate::cuda;
 use crate::python::Python;
 use crate::setup;
 use crate::workspace::Workspace;
@@ -95,7 +94,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 /// with it.
 fn on_gpu(workspace: &Workspace) -> Vec<String> {
     let library = workspace.deps().join("libtorch/lib/libtorch_cuda.so");
-    if !cuda::has_driver(Path::new("/")) || !library.exists() {
+    if !crate::cuda_build::has_driver(Path::new("/")) || !library.exists() {
         return Vec::new();
     }
     let runner = format!("target.'cfg(all())'.runner=['env', 'LD_PRELOAD={}']", library.display());

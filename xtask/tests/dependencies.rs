@@ -34,7 +34,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("slice-sampling", &["slice-store"]),
     ("slice-store", &["whole-file"]),
     ("stage-api", &[]),
-    ("study", &["whole-file"]),
+    ("study", &["run-record", "whole-file"]),
     ("whole-file", &[]),
     ("xtask", &[]),
 ];

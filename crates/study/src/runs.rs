@@ -1,7 +1,9 @@
 //! `sam-mix-study runs`: the runs below a folder with their best figures.
 
 use anyhow::{Context, Result, ensure};
+use run_record::{Evaluation, RunRecord, read_json};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,18 +38,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(folder.is_dir(), "'{}' is no folder; runs are written where `train --run` says", args.folder.display());
     let mut found = Vec::new();
     find(&folder, &folder, 0, &mut found)?;
-    found.sort_by_key(|run| run["started_unix"].as_u64().unwrap_or(0));
+    found.sort_by_key(|run| run.record.started_unix);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        println!("{}", serde_json::to_string_pretty(&found.iter().map(Run::summary).collect::<Vec<_>>())?);
     } else {
         print!("{}", table(&found));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(top: &Path, folder: &Path, depth: usize, found: &mut Vec<Value>) -> Result<()> {
+/// A run below the folder.
+struct Run {
+    name: String,
+    record: RunRecord,
+    /// By the name of their file: the split, or the data set.
+    evaluations: BTreeMap<String, Evaluation>,
+}
+
+fn find(top: &Path, folder: &Path, depth: usize, found: &mut Vec<Run>) -> Result<()> {
     if folder.join("run.json").is_file() {
-        found.push(summary(folder, folder.strip_prefix(top).unwrap_or(folder))?);
+        found.push(Run::read(folder, folder.strip_prefix(top).unwrap_or(folder))?);
         return Ok(());
     }
     if depth < DEEPEST {
@@ -61,66 +71,68 @@ fn find(top: &Path, folder: &Path, depth: usize, found: &mut Vec<Value>) -> Resu
     Ok(())
 }
 
-/// What is worth a line of a run: of `run.json`, and of each evaluation.
-fn summary(run: &Path, name: &Path) -> Result<Value> {
-    let record = read(&run.join("run.json"))?;
-    let mut evaluations = serde_json::Map::new();
-    for entry in fs::read_dir(run.join("evaluation")).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let it = read(&path)?;
-            let split = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let short = json!({
-                "cam_box": it["cam_box"],
-                "oracle_box_dice_liver": it["oracle_box"]["dice_liver"],
-                "control_whole_image_dice_liver": it["control_whole_image"]["dice_liver"],
-                "classifier": it["classifier"],
-            });
-            evaluations.insert(split, short);
+impl Run {
+    fn read(run: &Path, name: &Path) -> Result<Self> {
+        let record = RunRecord::load(run)?;
+        let mut evaluations = BTreeMap::new();
+        for entry in fs::read_dir(run.join("evaluation")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let split = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                evaluations.insert(split, read_json(&path)?);
+            }
         }
+        Ok(Self { name: name.to_string_lossy().into_owned(), record, evaluations })
     }
-    Ok(json!({
-        "run": name.to_string_lossy(),
-        "status": record["status"],
-        "dataset": record["store"]["dataset"],
-        "labelled_slices": record["label_budget"]["labelled_slices"],
-        "seed": record["seed"],
-        "commit": record["commit"],
-        "device": record["device"],
-        "started_unix": record["started_unix"],
-        "seconds": record["seconds"],
-        "best_validation_dice": record["best_validation_dice"],
-        "evaluation": evaluations,
-    }))
+
+    /// What is worth a line: of `run.json`, and of each evaluation.
+    fn summary(&self) -> Value {
+        let Self { name, record, evaluations } = self;
+        let short = |it: &Evaluation| {
+            json!({
+                "cam_box": it.cam_box,
+                "oracle_box_dice_liver": it.oracle_box.as_ref().and_then(|row| row.dice_liver),
+                "control_whole_image_dice_liver": it.control_whole_image.as_ref().and_then(|row| row.dice_liver),
+                "classifier": it.classifier,
+            })
+        };
+        json!({
+            "run": name,
+            "status": record.status,
+            "dataset": record.store.dataset,
+            "labelled_slices": record.labelled.len(),
+            "seed": record.seed,
+            "commit": record.commit,
+            "device": record.device,
+            "started_unix": record.started_unix,
+            "seconds": record.seconds,
+            "best_validation_dice": record.best_validation_dice,
+            "evaluation": evaluations.iter().map(|(split, it)| (split.clone(), short(it))).collect::<BTreeMap<_, _>>(),
+        })
+    }
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read '{}'", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("'{}' is not JSON", path.display()))
-}
-
-fn table(runs: &[Value]) -> String {
-    let figure = |value: &Value| value.as_f64().map_or("–".to_owned(), |v| format!("{v:.4}"));
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+fn table(runs: &[Run]) -> String {
+    let figure = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.4}"));
     let mut text = format!(
         "{:<28} {:<12} {:<16} {:>3} {:>5} {:>7} {:>10} {:>9} {:>9}\n",
         "run", "status", "data set", "N", "seed", "min", "validation", "test", "oracle"
     );
-    for run in runs {
-        let test = &run["evaluation"]["test"];
+    for Run { name, record, evaluations } in runs {
+        let test = evaluations.get("test");
         // Writing to a text can't fail.
         let _ = writeln!(
             text,
             "{:<28} {:<12} {:<16} {:>3} {:>5} {:>7.1} {:>10} {:>9} {:>9}",
-            word(&run["run"]),
-            word(&run["status"]),
-            word(&run["dataset"]),
-            run["labelled_slices"].to_string(),
-            run["seed"].to_string(),
-            run["seconds"].as_f64().unwrap_or(0.0) / 60.0,
-            figure(&run["best_validation_dice"]),
-            figure(&test["cam_box"]["dice_liver"]),
-            figure(&test["oracle_box_dice_liver"]),
+            name,
+            record.status.name(),
+            record.store.dataset,
+            record.labelled.len(),
+            record.seed,
+            record.seconds / 60.0,
+            figure(record.best_validation_dice),
+            figure(test.and_then(|it| it.cam_box.dice_liver)),
+            figure(test.and_then(|it| it.oracle_box.as_ref()?.dice_liver)),
         );
     }
     text + "validation, test: Dice over slices with the target, CAM boxes; oracle: with true boxes, on the test split\n"
@@ -138,23 +150,25 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, value.to_string()).unwrap();
         };
+        // What `report` is tested with too: a whole record, and a whole evaluation.
         let record = |start: u64, dice: f64| {
-            json!({ "status": "finished", "seed": 1, "started_unix": start, "seconds": 90.0, "best_validation_dice": dice,
-                "store": { "dataset": "lits" }, "label_budget": { "labelled_slices": 50 } })
+            let mut record: Value =
+                serde_json::from_str(include_str!("../../report/tests/fixtures/run/run.json")).unwrap();
+            (record["started_unix"], record["best_validation_dice"]) = (start.into(), dice.into());
+            (record["seconds"], record["seed"]) = (90.0.into(), 1.into());
+            record
         };
+        let evaluation = include_str!("../../report/tests/fixtures/run/evaluation/test.json");
         write("study/late/run.json", &record(20, 0.5));
         write("early/run.json", &record(10, 0.25));
-        write(
-            "early/evaluation/test.json",
-            &json!({ "cam_box": { "dice_liver": 0.875 }, "oracle_box": { "dice_liver": 0.9 } }),
-        );
+        write("early/evaluation/test.json", &serde_json::from_str(evaluation).unwrap());
         let mut found = Vec::new();
         find(folder.path(), folder.path(), 0, &mut found).unwrap();
-        found.sort_by_key(|run| run["started_unix"].as_u64());
-        assert_eq!(found[1]["run"], "study/late");
+        found.sort_by_key(|run| run.record.started_unix);
+        assert_eq!(found[1].summary()["run"], "study/late");
         let text = table(&found);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["early", "finished", "lits", "50", "1", "1.5", "0.2500", "0.8750", "0.9000"]);
+        assert_eq!(lines[1], ["early", "finished", "lits", "14", "1", "1.5", "0.2500", "0.9000", "0.9540"]);
         assert_eq!(lines[2][7..], ["–", "–"]);
     }
 
@@ -163,6 +177,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("run.json"), "{").unwrap();
         let error = find(folder.path(), folder.path(), 0, &mut Vec::new()).unwrap_err();
-        assert!(format!("{error:#}").contains("run.json' is not JSON"));
+        assert!(format!("{error:#}").contains("in '") && format!("{error:#}").contains("run.json'"));
     }
 }

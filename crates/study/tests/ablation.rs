@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
 done
 if [ $verb = evaluate ]; then
     mkdir -p $run/evaluation
-    echo '{ "dataset": "lits", "store_checksum": "sum", "cam_box": { "dice_liver": 0.5 } }' > $run/evaluation/test.json
+    cp evaluation.json $run/evaluation/test.json
     exit
 fi
 case $run in *bad-0) echo 'no such thing' >&2; exit 1 ;; esac
@@ -29,13 +29,13 @@ mkdir -p $embeddings
 touch $embeddings/sum.f16 $embeddings/sum.f16.json
 case $run in *stop-0)
     if [ ! -e $run/run.json ]; then
-        echo '{ "status": "interrupted" }' > $run/run.json
+        sed 's/finished/interrupted/' record.json > $run/run.json
         trap 'exit 130' INT
         kill -INT 0
         sleep 9
     fi
 esac
-echo '{ "status": "finished", "seconds": 60 }' > $run/run.json
+cp record.json $run/run.json
 "#;
 
 const TABLE: &str = r#"
@@ -61,6 +61,11 @@ impl Checkout {
         let checkout = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
         checkout.write("bin/sam-mix", SAM_MIX);
         checkout.write("bin/sam-mix-data", "#!/bin/sh\necho '{ \"checksum\": \"sum\" }'\n");
+        // What `report` is tested with too.
+        checkout.write("record.json", include_str!("../../report/tests/fixtures/run/run.json"));
+        let evaluation = include_str!("../../report/tests/fixtures/run/evaluation/test.json");
+        let evaluation = evaluation.replace("c0ffee", "sum").replace("\"dice_liver\": 0.9,", "\"dice_liver\": 0.5,");
+        checkout.write("evaluation.json", &evaluation);
         checkout.write("table.toml", &TABLE.replace("KEY", key));
         checkout.write("base.toml", "classifier.kind = 'embedding'");
         checkout.write("store/store.json", "{ \"dataset\": \"lits\", \"target\": \"liver\" }");

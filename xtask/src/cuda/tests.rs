@@ -1,6 +1,7 @@
 //! Every case with a driver's files and a libtorch's folder that are made up.
 
 use super::*;
+use crate::cuda_build::{DRIVER_PLACES, not_found};
 
 /// A driver as its kernel module (of `version`) and nvidia-smi show it.
 fn driver(version: &str) -> Driver {

@@ -1,5 +1,6 @@
 //! The results as Markdown for readers and as JSON for programs.
 
+use run_record::{Evaluation, StepResults};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,43 +23,71 @@ pub struct Document<'a> {
     pub failures: Vec<String>,
 }
 
-/// A column: its title, where TARGET stands for the organ; the place in an evaluation; the digits that are shown.
-type Column = (&'static str, &'static str, usize);
+/// A column of evaluations.
+struct Column<T> {
+    /// TARGET stands for the organ.
+    title: &'static str,
+    /// Its name in JSON.
+    key: &'static str,
+    digits: usize,
+    of: fn(&T) -> Option<f64>,
+}
+
+const fn column<T>(title: &'static str, key: &'static str, digits: usize, of: fn(&T) -> Option<f64>) -> Column<T> {
+    Column { title, key, digits, of }
+}
+
+const WHOLE: Column<Evaluation> =
+    column("whole image as box", "control_whole_image.dice_liver", 4, |it| it.control_whole_image.as_ref()?.dice_liver);
+const CENTRAL: Column<Evaluation> = column("central half as box", "control_central_half.dice_liver", 4, |it| {
+    it.control_central_half.as_ref()?.dice_liver
+});
+const ORACLE: Column<Evaluation> =
+    column("oracle box", "oracle_box.dice_liver", 4, |it| it.oracle_box.as_ref()?.dice_liver);
+const PRETRAINED: Column<Evaluation> =
+    column("pretrained weights, oracle box", "untouched_weights.oracle_dice_liver", 4, |it| {
+        it.untouched_weights.as_ref()?.oracle_dice_liver
+    });
+const VOLUME: Column<Evaluation> = column("Dice (volume)", "cam_box.dice_volume", 4, |it| it.cam_box.dice_volume);
+const BOX_IOU: Column<Evaluation> = column("box IoU", "cam_box.box_iou", 3, |it| it.cam_box.box_iou);
+const MISSED: Column<Evaluation> = column("missed", "counts.missed", 1, |it| Some(it.counts.missed as f64));
 
 /// In domain.
-const OWN: [Column; 8] = [
-    ("**CAM box: Dice (TARGET slices)**", "/cam_box/dice_liver", 4),
-    ("Dice (volume)", "/cam_box/dice_volume", 4),
-    ("box IoU", "/cam_box/box_iou", 3),
-    ("missed", "/counts/missed", 1),
-    ("whole image as box", "/control_whole_image/dice_liver", 4),
-    ("central half as box", "/control_central_half/dice_liver", 4),
-    ("oracle box", "/oracle_box/dice_liver", 4),
-    ("pretrained weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
+const OWN: [Column<Evaluation>; 8] = [
+    column("**CAM box: Dice (TARGET slices)**", "cam_box.dice_liver", 4, |it| it.cam_box.dice_liver),
+    VOLUME,
+    BOX_IOU,
+    MISSED,
+    WHOLE,
+    CENTRAL,
+    ORACLE,
+    PRETRAINED,
 ];
 
 /// On another data set.
-const ACROSS: [Column; 10] = [
-    ("**CAM box: Dice (all slices)**", "/cam_box/dice_all", 4),
-    ("Dice (TARGET slices)", "/cam_box/dice_liver", 4),
-    ("Dice (volume)", "/cam_box/dice_volume", 4),
-    ("box IoU", "/cam_box/box_iou", 3),
-    ("false positive slices", "/counts/false_positive", 1),
-    ("missed", "/counts/missed", 1),
-    ("whole image as box", "/control_whole_image/dice_liver", 4),
-    ("central half as box", "/control_central_half/dice_liver", 4),
-    ("oracle box", "/oracle_box/dice_liver", 4),
-    ("pretrained weights, oracle box", "/untouched_weights/oracle_dice_liver", 4),
+const ACROSS: [Column<Evaluation>; 10] = [
+    column("**CAM box: Dice (all slices)**", "cam_box.dice_all", 4, |it| it.cam_box.dice_all),
+    column("Dice (TARGET slices)", "cam_box.dice_liver", 4, |it| it.cam_box.dice_liver),
+    VOLUME,
+    BOX_IOU,
+    column("false positive slices", "counts.false_positive", 1, |it| Some(it.counts.false_positive as f64)),
+    MISSED,
+    WHOLE,
+    CENTRAL,
+    ORACLE,
+    PRETRAINED,
 ];
 
-/// Of a step of the inference: title, key, digits.
-const STEP: [Column; 6] = [
-    ("Dice (all slices)", "dice_all", 4),
-    ("Dice (TARGET slices)", "dice_liver", 4),
-    ("Dice (volume)", "dice_volume", 4),
-    ("false positive slices", "false_positive", 1),
-    ("missed", "missed", 1),
-    ("ms a slice", "milliseconds_per_slice", 1),
+const MILLISECONDS: fn(&StepResults) -> Option<f64> = |step| step.milliseconds_per_slice;
+
+/// Of a step of the inference.
+const STEP: [Column<StepResults>; 6] = [
+    column("Dice (all slices)", "dice_all", 4, |step| step.dice_all),
+    column("Dice (TARGET slices)", "dice_liver", 4, |step| step.dice_liver),
+    column("Dice (volume)", "dice_volume", 4, |step| step.dice_volume),
+    column("false positive slices", "false_positive", 1, |step| Some(step.false_positive as f64)),
+    column("missed", "missed", 1, |step| Some(step.missed as f64)),
+    column("ms a slice", "milliseconds_per_slice", 1, MILLISECONDS),
 ];
 
 pub const HEADING: &str = "# Ablation: ";
@@ -124,11 +153,12 @@ impl Document<'_> {
                 let columns = if index == 0 { OWN.as_slice() } else { &ACROSS };
                 let figures: serde_json::Map<_, _> = columns
                     .iter()
-                    .map(|(_, pointer, _)| (pointer[1..].replace('/', "."), results.figure(index, pointer).as_json()))
+                    .map(|column| (column.key.to_owned(), results.figure(index, column.of).as_json()))
                     .collect();
                 let steps = results.steps(index).into_iter().map(|name| {
                     let mut step = serde_json::Map::from_iter([("name".to_owned(), json!(name))]);
-                    step.extend(STEP.map(|(_, key, _)| (key.to_owned(), results.step(index, &name, key).as_json())));
+                    let figures = STEP.iter().map(|c| (c.key.to_owned(), results.step(index, &name, c.of).as_json()));
+                    step.extend(figures);
                     Value::from(step)
                 });
                 json!({
@@ -169,19 +199,17 @@ impl Document<'_> {
         let Some(results) = self.results.get(self.experiment.steps_of) else { return "" };
         let is_measured = |store: usize| {
             let first = results.steps(store).into_iter().next();
-            first.is_none_or(|name| results.step(store, &name, "milliseconds_per_slice").count() == results.runs.len())
+            first.is_none_or(|name| results.step(store, &name, MILLISECONDS).count() == results.runs.len())
         };
         if (0..self.experiment.stores.len()).all(is_measured) { "" } else { NOT_MEASURED }
     }
 
     /// Where and by what the runs were trained, which may have been another day.
     fn trained(&self) -> String {
-        let distinct = |key: &str| {
-            let records = self.results.iter().flat_map(|row| &row.runs).map(|run| &run.record);
-            let values: BTreeSet<&str> = records.filter_map(|record| record[key].as_str()).collect();
-            values.into_iter().collect::<Vec<_>>().join(", ")
-        };
-        let (devices, commits) = (distinct("device"), distinct("commit"));
+        let records = || self.results.iter().flat_map(|row| &row.runs).map(|run| &run.record);
+        let devices: BTreeSet<&str> = records().map(|record| record.device.as_str()).collect();
+        let commits: BTreeSet<&str> = records().filter_map(|record| record.commit.as_deref()).collect();
+        let [devices, commits] = [devices, commits].map(|set| set.into_iter().collect::<Vec<_>>().join(", "));
         if devices.is_empty() {
             return String::new();
         }
@@ -194,14 +222,13 @@ impl Document<'_> {
         let runs = self.results.iter().flat_map(|row| &row.runs);
         let Some(it) = { runs }.find_map(|run| run.evaluations[store].as_ref()) else { return String::new() };
         let target = &self.experiment.stores[store].target;
-        let (slices, with) = (&it["counts"]["slices"], &it["counts"]["liver_slices"]);
-        let volumes = it["per_volume"].as_array().map_or(0, Vec::len);
+        let (slices, with, volumes) = (it.counts.slices, it.counts.liver_slices, it.per_volume.len());
         format!("{slices} slices of {volumes} volumes, {with} with {target}.\n\n")
     }
 
     fn table_of(&self, store: usize) -> String {
         let columns = if store == 0 { OWN.as_slice() } else { &ACROSS };
-        let titles = columns.iter().map(|(title, ..)| self.of_target(title));
+        let titles = columns.iter().map(|column| self.of_target(column.title));
         let minutes = (store == 0).then(|| "minutes".to_owned());
         let mut text = header(["row".to_owned(), "seeds".to_owned()].into_iter().chain(titles).chain(minutes));
         for (row, results) in self.experiment.rows.iter().zip(&self.results) {
@@ -211,8 +238,7 @@ impl Document<'_> {
             } else {
                 format!("{have} of {}", self.experiment.seeds)
             };
-            let figures =
-                columns.iter().map(|(_, pointer, digits)| figure(&results.figure(store, pointer), *digits, have));
+            let figures = columns.iter().map(|c| figure(&results.figure(store, c.of), c.digits, have));
             let minutes = (store == 0).then(|| figure(&results.minutes(), 1, have));
             text += &line([cell(&row.name), seeds].into_iter().chain(figures).chain(minutes));
         }
@@ -221,10 +247,10 @@ impl Document<'_> {
 
     fn steps_table(&self, store: usize) -> String {
         let Some(results) = self.results.get(self.experiment.steps_of) else { return String::new() };
-        let titles = STEP.iter().map(|(title, ..)| self.of_target(title));
+        let titles = STEP.iter().map(|column| self.of_target(column.title));
         let mut text = header(["step".to_owned()].into_iter().chain(titles));
         for name in results.steps(store) {
-            let of = |(_, key, digits): &Column| figure(&results.step(store, &name, key), *digits, results.runs.len());
+            let of = |c: &Column<StepResults>| figure(&results.step(store, &name, c.of), c.digits, results.runs.len());
             text += &line([cell(&name)].into_iter().chain(STEP.iter().map(of)));
         }
         text

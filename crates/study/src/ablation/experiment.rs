@@ -1,7 +1,7 @@
 //! What an ablation comes to: stores, runs in their order, and the arguments of the programs that make them.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use run_record::{Evaluation, RunRecord, Status, read_json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,37 +117,31 @@ impl Experiment {
     }
 
     /// What a finished run is worth on a store; `None` if that was not evaluated, or by a checkpoint that the run has no more.
-    pub fn evaluation(&self, job: &Job, store: usize) -> Option<Value> {
+    pub fn evaluation(&self, job: &Job, store: usize) -> Option<Evaluation> {
         let Store { dataset, checksum, .. } = &self.stores[store];
         let name = if store == 0 { "test" } else { dataset };
         let path = job.run.join("evaluation").join(format!("{name}.json"));
         let changed = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
         let (evaluated, saved) = (changed(&path)?, changed(&job.run.join("checkpoints/best"))?);
-        let it = read_json(&path)?;
-        let is_of_store = it["dataset"] == dataset.as_str()
-            && checksum.as_ref().is_none_or(|checksum| it["store_checksum"] == checksum.as_str());
+        let it: Evaluation = read_json(&path).ok()?;
+        let is_of_store =
+            it.dataset == *dataset && checksum.as_ref().is_none_or(|checksum| it.store_checksum == *checksum);
         (evaluated >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
 }
 
 impl Job {
     pub fn progress(&self) -> Progress {
-        let path = self.run.join("run.json");
-        match read_json(&path) {
-            Some(record) if record["status"] == "finished" => Progress::Finished,
+        match self.record() {
+            Some(record) if record.status == Status::Finished => Progress::Finished,
             // A damaged record is the trainer's to report.
-            None if !path.exists() => Progress::New,
+            None if !self.run.join("run.json").exists() => Progress::New,
             _ => Progress::Begun,
         }
     }
 
-    /// The run's own record.
-    pub fn record(&self) -> Value {
-        read_json(&self.run.join("run.json")).unwrap_or_default()
+    /// The run's own record; `None` if it is not there, or none.
+    pub fn record(&self) -> Option<RunRecord> {
+        RunRecord::load(&self.run).ok()
     }
-}
-
-/// `None` if it is not there, or not JSON.
-pub fn read_json(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }

@@ -1,5 +1,6 @@
 //! Figures of the runs of a row, and their means.
 
+use run_record::{Evaluation, RunRecord, StepResults};
 use serde_json::{Value, json};
 
 use super::experiment::Experiment;
@@ -39,10 +40,9 @@ impl Statistic {
 /// One run of a row.
 pub struct Run {
     pub seed: u64,
-    /// Its `run.json`.
-    pub record: Value,
+    pub record: RunRecord,
     /// For each store; `None` where it has not been evaluated.
-    pub evaluations: Vec<Option<Value>>,
+    pub evaluations: Vec<Option<Evaluation>>,
 }
 
 /// What is known of a row.
@@ -57,7 +57,9 @@ impl RowResults {
         let mut rows: Vec<Self> = experiment.rows.iter().map(|_| Self { runs: Vec::new() }).collect();
         for (job, _) in experiment.jobs.iter().zip(done).filter(|(_, done)| **done) {
             let evaluations = (0..experiment.stores.len()).map(|store| experiment.evaluation(job, store)).collect();
-            rows[job.row].runs.push(Run { seed: job.seed, record: job.record(), evaluations });
+            if let Some(record) = job.record() {
+                rows[job.row].runs.push(Run { seed: job.seed, record, evaluations });
+            }
         }
         for row in &mut rows {
             row.runs.sort_by_key(|run| run.seed);
@@ -65,37 +67,33 @@ impl RowResults {
         rows
     }
 
-    /// A figure of the evaluations on a store, by its JSON pointer.
-    pub fn figure(&self, store: usize, pointer: &str) -> Statistic {
-        Statistic::of(self.evaluations(store).filter_map(|it| it.pointer(pointer)?.as_f64()))
+    /// A figure of the evaluations on a store.
+    pub fn figure(&self, store: usize, of: fn(&Evaluation) -> Option<f64>) -> Statistic {
+        Statistic::of(self.evaluations(store).filter_map(of))
     }
 
     pub fn minutes(&self) -> Statistic {
-        Statistic::of(self.runs.iter().filter_map(|run| Some(run.record["seconds"].as_f64()? / 60.0)))
+        Statistic::of(self.runs.iter().map(|run| run.record.seconds / 60.0))
     }
 
     /// The names of the steps of the inference on a store, in their order.
     pub fn steps(&self, store: usize) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        for step in self.evaluations(store).flat_map(steps) {
-            if let Some(name) = step["name"].as_str().filter(|name| names.iter().all(|known| known != name)) {
-                names.push(name.into());
+        for step in self.evaluations(store).flat_map(|it| &it.steps) {
+            if names.iter().all(|known| *known != step.name) {
+                names.push(step.name.clone());
             }
         }
         names
     }
 
     /// A figure of a step.
-    pub fn step(&self, store: usize, name: &str, key: &str) -> Statistic {
-        let named = |it| steps(it).find(|step| step["name"] == name);
-        Statistic::of(self.evaluations(store).filter_map(|it| named(it)?[key].as_f64()))
+    pub fn step(&self, store: usize, name: &str, of: fn(&StepResults) -> Option<f64>) -> Statistic {
+        let named = |it: &Evaluation| it.steps.iter().find(|step| step.name == name).and_then(of);
+        Statistic::of(self.evaluations(store).filter_map(named))
     }
 
-    fn evaluations(&self, store: usize) -> impl Iterator<Item = &Value> {
+    fn evaluations(&self, store: usize) -> impl Iterator<Item = &Evaluation> {
         self.runs.iter().filter_map(move |run| run.evaluations[store].as_ref())
     }
-}
-
-fn steps(evaluation: &Value) -> impl Iterator<Item = &Value> {
-    evaluation["steps"].as_array().into_iter().flatten()
 }

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-use super::experiment::read_json;
+use run_record::read_json;
+use serde_json::Value;
 
 /// A prepared store.
 pub struct Store {
@@ -26,8 +27,7 @@ impl Store {
                 path.display()
             );
         }
-        let info = read_json(&path.join("store.json"))
-            .with_context(|| format!("'{}' is not JSON", path.join("store.json").display()))?;
+        let info: Value = read_json(&path.join("store.json"))?;
         let text = |key: &str| {
             let text = info[key].as_str().with_context(|| format!("'{}/store.json' has no {key}", path.display()))?;
             anyhow::Ok(text.to_owned())

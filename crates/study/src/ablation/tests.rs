@@ -2,7 +2,7 @@
 
 use super::*;
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
@@ -52,7 +52,10 @@ fn write(place: &TempDir, name: &str, text: &str) {
 
 /// A finished run of 600 s, and 300 s for each seed.
 fn finish(place: &TempDir, key: &str, seed: u64) {
-    let record = json!({ "status": "finished", "seconds": 600 + 300 * seed, "device": "cpu", "commit": "abc" });
+    // What `report` is tested with too: a whole record, and below a whole evaluation.
+    let mut record: Value =
+        serde_json::from_str(include_str!("../../../report/tests/fixtures/run/run.json")).expect("it is JSON");
+    (record["seconds"], record["commit"]) = ((600 + 300 * seed).into(), "abc".into());
     write(place, &format!("runs/{key}-{seed}/run.json"), &record.to_string());
     write(place, &format!("runs/{key}-{seed}/checkpoints/best"), "step-000001");
 }
@@ -154,22 +157,32 @@ fn what_is_missing_or_ambiguous_is_told_before_anything_runs() {
 fn the_document_has_means_and_deviations_over_the_seeds() {
     let place = place();
     let evaluation = |dataset: &str, dice: f64, positive: usize| {
-        json!({
-            "dataset": dataset,
-            "cam_box": { "dice_all": dice, "dice_liver": dice, "dice_volume": 0.97, "box_iou": 0.5 },
-            "oracle_box": { "dice_liver": 0.98 },
-            "counts": { "slices": 12, "liver_slices": 5, "missed": 1, "false_positive": positive },
-            "control_whole_image": { "dice_liver": dice - 0.25 },
-            "untouched_weights": { "oracle_dice_liver": 0.96 },
-            "per_volume": [{}, {}],
-            "steps": [
+        let whole = include_str!("../../../report/tests/fixtures/run/evaluation/test.json");
+        let mut it: Value = serde_json::from_str(whole).expect("it is JSON");
+        let mut put = |pointer: &str, value: Value| *it.pointer_mut(pointer).expect("it is there") = value;
+        put("/dataset", dataset.into());
+        put("/cam_box/dice_all", dice.into());
+        put("/cam_box/dice_liver", dice.into());
+        put("/cam_box/dice_volume", 0.97.into());
+        put("/cam_box/box_iou", 0.5.into());
+        put("/oracle_box/dice_liver", 0.98.into());
+        put(
+            "/counts",
+            json!({ "slices": 12, "liver_slices": 5, "empty_cam": 0, "missed": 1, "false_positive": positive }),
+        );
+        put("/control_whole_image/dice_liver", (dice - 0.25).into());
+        put("/control_central_half", Value::Null);
+        put("/untouched_weights/oracle_dice_liver", 0.96.into());
+        put(
+            "/steps",
+            json!([
                 { "name": "box", "dice_all": dice - 0.5, "dice_liver": 0.5, "dice_volume": 0.5, "false_positive": 4, "missed": 0,
                   "milliseconds_per_slice": 20.0 },
                 { "name": "refined", "dice_all": dice, "dice_liver": 0.75, "dice_volume": 0.5, "false_positive": positive, "missed": 0,
                   "milliseconds_per_slice": 5.0 }
-            ],
-        })
-        .to_string()
+            ]),
+        );
+        it.to_string()
     };
     for (seed, dice, positive) in [(0, 0.9, 1), (1, 0.94, 4)] {
         finish(&place, "ours", seed);
