@@ -3,7 +3,9 @@
 mod common;
 
 use common::Nifti;
-use ct_ingest::{Orientation, ReadOptions, SlicePlan, Volume, image_slices, mask_slices, read_volume, write_mask};
+use ct_ingest::{
+    Intensity, Orientation, ReadOptions, SlicePlan, Volume, image_slices, mask_slices, read_volume, write_mask,
+};
 use proptest::prelude::*;
 use slice_store::{StoreSettings, Window, WindowAt};
 use std::path::Path;
@@ -27,7 +29,8 @@ fn affine(orientation: Orientation, spacing: [f32; 3]) -> [[f32; 4]; 3] {
 fn read(directory: &Path, file: &Nifti) -> Volume {
     let path = directory.join("volume.nii");
     file.save(&path);
-    read_volume(&path, &ReadOptions::default()).unwrap()
+    // What these files hold is drawn for its place; no CT has it.
+    read_volume(&path, &ReadOptions { intensity: Intensity::Hu, ..ReadOptions::default() }).unwrap()
 }
 
 fn orientations() -> impl Strategy<Value = Orientation> {
