@@ -61,8 +61,8 @@ pub fn volume(
     Ok(true)
 }
 
-/// The volumes of a folder, and where their masks go: under the same names. A folder without volumes, but with other
-/// files, is taken for a DICOM series.
+/// The volumes of a folder, and where their masks go: under the same names. A folder without volumes, or with slices of one,
+/// is taken for a DICOM series.
 ///
 /// # Errors
 /// If a mask would be written over a volume that is read, or over a file that is there and is to be kept.
@@ -77,17 +77,13 @@ pub fn pairs(input: &Path, output: &Path, existing: Existing) -> Result<Vec<(Pat
 
 fn named(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     ensure!(input.exists(), "--input '{}' does not exist", input.display());
-    let volumes = if input.is_dir() { volumes_in(input)? } else { Vec::new() };
+    let volumes = if input.is_dir() { volumes_in(input, output)? } else { Vec::new() };
     if volumes.is_empty() {
         ensure!(
             is_nifti(output) && !output.is_dir(),
             "--output '{}' must be a file that ends in .nii or .nii.gz, because --input is {}",
             output.display(),
-            if input.is_dir() {
-                "a folder without .nii, .nii.gz, .nrrd or .mha files: a DICOM series"
-            } else {
-                "a file"
-            }
+            if input.is_dir() { "a folder without volumes: a DICOM series" } else { "a file" }
         );
         return Ok(vec![(input.into(), output.into())]);
     }
@@ -100,19 +96,13 @@ fn named(input: &Path, output: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     Ok(volumes.into_iter().map(|(name, volume)| (volume, output.join(format!("{name}.nii.gz")))).collect())
 }
 
-/// Volumes of a folder with their names without extension.
-fn volumes_in(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list '{}'", folder.display()))?;
-    let named = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?.to_owned();
-        let lower = name.to_lowercase();
-        let stem = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr"]
-            .iter()
-            .find_map(|end| lower.strip_suffix(end))?;
-        (path.is_file() && !stem.is_empty()).then(|| (name[..stem.len()].to_owned(), path))
-    };
-    let mut volumes: Vec<_> = entries.filter_map(|entry| named(entry.ok()?.path())).collect();
-    volumes.sort();
+/// Volumes of a folder, recognised by content, with the names of their masks. Where one mask is asked for and only folders of
+/// DICOM files are there, they are parts of one series.
+fn volumes_in(folder: &Path, output: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let volumes = ct_ingest::volumes_in(folder)?;
+    if is_nifti(output) && volumes.iter().all(|(_, path)| path.is_dir()) {
+        return Ok(Vec::new());
+    }
     if let Some(pair) = volumes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         bail!(
             "'{}' and '{}' would have the same mask: move one of them away",

@@ -166,6 +166,27 @@ pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
     }
 }
 
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A volume of a format that can be read.
+    Volume,
+    /// A DICOM file: a slice of a volume, if anything.
+    Dicom,
+    /// Anything else, or nothing that can be read.
+    Other,
+}
+
+/// Looks at a file's first bytes.
+pub(crate) fn content_of(path: &Path) -> Content {
+    let Ok(source) = Source::open(path) else { return Content::Other };
+    match source.head() {
+        head if nifti::is_nifti(head) || nrrd::is_nrrd(head) || metaimage::is_metaimage(head) => Content::Volume,
+        head if dicom::is_dicom(head) => Content::Dicom,
+        _ => Content::Other,
+    }
+}
+
 fn read_any(path: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> Result<Volume, IngestError> {
     if path.is_dir() {
         return dicom::read(path, options, hidden);
