@@ -97,8 +97,9 @@ fn a_classifier_for_embeddings_of_other_channels_is_refused_before_anything_is_t
     let set = "classifier={kind=\"embedding\", settings={input_channels=128}}";
     let error = bench.train(&place.path().join("run"), &[set]).unwrap_err().to_string();
     assert!(
-        error.starts_with("the classifier \"embedding\" is set for embeddings of 128 channels, but those of the segmenter")
-            && error.ends_with("have 256 (256 × 64 × 64): `classifier.settings.input_channels = 256`, or leave it out"),
+        error.starts_with(
+            "the classifier \"embedding\" is set for embeddings of 128 channels, but those of the segmenter"
+        ) && error.ends_with("have 256 (256 × 64 × 64): `classifier.settings.input_channels = 256`, or leave it out"),
         "{error}"
     );
 }
