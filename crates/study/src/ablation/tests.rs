@@ -60,6 +60,14 @@ fn finish(place: &TempDir, key: &str, seed: u64) {
     write(place, &format!("runs/{key}-{seed}/checkpoints/best"), "step-000001");
 }
 
+/// An evaluation of that data set, on a store of that checksum.
+fn of(dataset: &str, checksum: &str) -> String {
+    let whole = include_str!("../../../report/tests/fixtures/run/evaluation/test.json");
+    let mut it: Value = serde_json::from_str(whole).expect("it is JSON");
+    (it["dataset"], it["store_checksum"]) = (dataset.into(), checksum.into());
+    it.to_string()
+}
+
 fn open(place: &TempDir, more: &[&str]) -> Result<Experiment> {
     let path = |name: &str| place.path().join(name).display().to_string();
     let mut line = vec!["ablation".to_owned(), "--table".into(), path("table.toml"), "--runs".into(), path("runs")];
@@ -107,8 +115,8 @@ fn what_is_done_is_not_done_again() {
     write(&place, "runs/ours-0/run.json", r#"{ "status": "interrupted" }"#);
     assert!(dry().lines().nth(1).unwrap().ends_with("embeddings --resume"));
     finish(&place, "five", 0);
-    write(&place, "runs/five-0/evaluation/test.json", r#"{ "dataset": "lits" }"#);
-    write(&place, "runs/five-0/evaluation/total.json", r#"{ "dataset": "another" }"#);
+    write(&place, "runs/five-0/evaluation/test.json", &of("lits", "sum"));
+    write(&place, "runs/five-0/evaluation/total.json", &of("another", "sum"));
     let text = dry();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "# 5 labelled slices, seed 0 (finished: its configuration is compared)");
@@ -124,7 +132,7 @@ fn what_is_done_is_not_done_again() {
 fn an_evaluation_of_another_store_is_not_taken_for_this_one() {
     let place = place();
     finish(&place, "ours", 0);
-    write(&place, "runs/ours-0/evaluation/test.json", r#"{ "dataset": "lits", "store_checksum": "a" }"#);
+    write(&place, "runs/ours-0/evaluation/test.json", &of("lits", "a"));
     let mut experiment = open(&place, &["--rows", "ours", "--seeds", "1"]).unwrap();
     for (checksum, lacking) in [("a", 0), ("b", 1)] {
         experiment.stores[0].checksum = Some(checksum.into());
