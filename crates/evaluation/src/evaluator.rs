@@ -8,7 +8,7 @@ use predictor::{
     VolumeSlices, mask_for_box,
 };
 use rayon::prelude::*;
-use run_record::{Evaluation, write_json};
+use run_record::{Evaluation, LabelBudget, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
 use slice_store::{EvaluationSlices, SliceRecord};
 use stage_api::{BoxPrompt, Embedding, Segmenter};
@@ -107,6 +107,8 @@ pub struct Evaluator<'a> {
     pub untouched: Option<&'a dyn Segmenter>,
     /// The prepared data, with masks.
     pub store: &'a EvaluationSlices<'a>,
+    /// What the run was trained with.
+    pub label_budget: &'a LabelBudget,
     /// Where to compute.
     pub device: Device,
     /// Folder that keeps what the untouched encoder makes of the slices, for other evaluations; absent: nothing is kept.

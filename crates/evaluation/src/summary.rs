@@ -35,6 +35,7 @@ impl Evaluator<'_> {
             dataset: self.store.info().dataset.clone(),
             store_checksum: self.store.checksum().into(),
             kept_embeddings: self.embeddings.is_some(),
+            label_budget: self.label_budget.counts(),
             cam_box: cam_box(results, &volumes),
             oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),
             classifier: has_classifier.then(|| classifier(results)),

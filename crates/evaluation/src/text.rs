@@ -9,11 +9,12 @@ pub fn table(e: &Evaluation) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} of {}: {} slices, {} with the target\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "{} of {}: {} slices, {} with the target\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
         e.split,
         e.dataset,
         e.counts.slices,
         e.counts.liver_slices,
+        e.label_budget,
         "",
         "Dice all",
         "liver",

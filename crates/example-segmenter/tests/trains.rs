@@ -6,6 +6,7 @@ mod common;
 use common::{SAMPLING, train};
 use evaluation::{Evaluator, table};
 use predictor::Model;
+use run_record::LabelBudget;
 use run_record::checkpoint::Which;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
@@ -50,6 +51,7 @@ fn a_network_without_prompts_learns_and_is_evaluated_without_a_classifier() {
         model: &model,
         untouched: None,
         store: &store.for_evaluation(),
+        label_budget: &LabelBudget::default(),
         device: Device::Cpu,
         embeddings: None,
         stop: &stop,

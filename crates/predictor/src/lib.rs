@@ -19,6 +19,7 @@ mod predictor;
 mod progress;
 mod registry;
 mod rules;
+mod run_weights;
 mod volume;
 mod weights;
 
@@ -32,5 +33,6 @@ pub use model::Model;
 pub use predictor::{Look, Predictor, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
 pub use progress::Ticker;
 pub use registry::{ClassifierFactory, ModelRegistry, SegmenterFactory, known, sam_settings};
+pub use run_weights::weights_of_run;
 pub use volume::{StepMasks, VolumePrediction, VolumeSlices};
 pub use weights::weights_path;

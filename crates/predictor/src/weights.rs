@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 
 /// Where `cargo xtask setup` puts the pretrained weights, from the workspace's root.
-const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
+pub(crate) const INSTALLED_WEIGHTS: &str = ".deps/weights/lite_medsam.pth";
 
 /// The configured file, or the installed one, looked for from the working directory upward.
 pub fn weights_path(config: &SegmenterConfig) -> Result<PathBuf> {

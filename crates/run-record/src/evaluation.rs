@@ -1,5 +1,6 @@
 //! The results of an evaluation: `evaluation/<split>.json`, and the list of its pictures, `<split>/overlays.json`.
 
+use crate::LabelBudget;
 use serde::{Deserialize, Serialize};
 
 /// A group of results; a mean is over the set that its name says. `None`: not defined here, or not to be trusted.
@@ -111,6 +112,9 @@ pub struct Evaluation {
     /// Whether it judged by embeddings that a folder keeps, in half precision.
     #[serde(default)]
     pub kept_embeddings: bool,
+    /// Numbers of the annotations that the run was trained with; empty in results of older programs.
+    #[serde(default)]
+    pub label_budget: LabelBudget,
     /// What counts: no ground truth.
     pub cam_box: BoxResults,
     /// With true boxes, over the slices with the target; never what counts.

@@ -3,6 +3,7 @@
 //! Invariant: whoever reads or writes a file of a run does it through these types, so that a key that changes here changes
 //! everywhere, by the compiler.
 
+mod budget;
 pub mod checkpoint;
 mod date;
 mod evaluation;
@@ -12,6 +13,7 @@ mod progress;
 mod run;
 mod times;
 
+pub use budget::{Annotation, LabelBudget, Labels};
 pub use date::utc;
 pub use evaluation::{
     BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,
@@ -20,5 +22,5 @@ pub use evaluation::{
 pub use files::{RecordError, read_json, read_text, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
 pub use progress::{Best, PhaseResult, Progress};
-pub use run::{LabelBudget, RunRecord, Status, StoreRecord};
+pub use run::{RunRecord, Status, StoreRecord};
 pub use times::{Part, Times};

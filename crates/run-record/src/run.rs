@@ -1,6 +1,6 @@
 //! The run directory's `run.json`: what is needed to repeat a run.
 
-use crate::{PhaseResult, Progress, RecordError, Times, read_json, write_json};
+use crate::{LabelBudget, PhaseResult, Progress, RecordError, Times, read_json, write_json};
 use serde::{Deserialize, Serialize};
 use slice_store::{SliceId, Slices, StoreSettings};
 use std::path::Path;
@@ -67,7 +67,7 @@ pub struct RunRecord {
     pub weights_sha256: Option<String>,
     /// The data that it was trained on.
     pub store: StoreRecord,
-    /// Labelled training slices and validation slices whose masks were used.
+    /// Every annotation that training read.
     pub label_budget: LabelBudget,
     /// Best validation Dice with CAM boxes.
     pub best_validation_dice: Option<f64>,
@@ -91,15 +91,6 @@ pub struct StoreRecord {
     pub checksum: String,
     /// How slices were made; `predict` makes them in the same way.
     pub settings: StoreSettings,
-}
-
-/// Masks that training has seen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LabelBudget {
-    /// N.
-    pub labelled_slices: usize,
-    /// Slices whose masks chose the best checkpoint.
-    pub validation_slices: usize,
 }
 
 impl RunRecord {

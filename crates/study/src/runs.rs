@@ -101,6 +101,7 @@ impl Run {
             "status": record.status,
             "dataset": record.store.dataset,
             "labelled_slices": record.labelled.len(),
+            "label_budget": record.label_budget.counts(),
             "seed": record.seed,
             "commit": record.commit,
             "device": record.device,

@@ -130,6 +130,19 @@ fn open_run(run: &Path, set: &[String]) -> Result<(Config, RunRecord)> {
         run.display()
     );
     let record = RunRecord::load(run)?;
-    let config = Config::load(&run.join("config.toml"), set).context("the run's own configuration")?;
+    let mut config = Config::load(&run.join("config.toml"), set).context("the run's own configuration")?;
+    find_weights(run, &mut config, &record)?;
     Ok((config, record))
+}
+
+/// The pretrained weights of a run that began with some, wherever they are now; the environment's, if it names some and the run
+/// none.
+fn find_weights(run: &Path, config: &mut Config, record: &RunRecord) -> Result<()> {
+    let expected = record.weights_sha256.as_deref();
+    let is_installed = expected.is_some() && std::env::var_os("SAM_MIX_WEIGHTS").is_none();
+    if config.segmenter.weights.is_some() || is_installed {
+        let weights = predictor::weights_of_run(run, &config.segmenter, expected)?;
+        config.segmenter.weights = Some(weights);
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod check;
 mod difference;
 mod load;
 mod optimizer;
+mod ranges;
 
 use cam_classifier::PromptSettings;
 use evaluation::EvaluationConfig;
@@ -149,7 +150,8 @@ pub struct ClassifierConfig {
     pub settings: toml::Table,
     /// Focusing parameter γ of the focal loss.
     pub focal_gamma: f64,
-    /// Weight α of slices with the target; absent: 0.8 for the class that is rarer in the training set.
+    /// Weight α of slices with the target; absent: 0.8 for the class that is rarer in the training set; with `weak_crops` what
+    /// gives both kinds of crops the same weight together.
     pub positive_weight: Option<f64>,
     /// Training slices in a step, besides its labelled ones.
     pub batch_slices: usize,
@@ -169,22 +171,15 @@ pub struct ClassifierConfig {
     pub mask_weight: f64,
 }
 
-impl ClassifierConfig {
-    /// Whether crops show the classifier what the target's absence looks like.
-    pub fn has_crops(&self) -> bool {
-        self.crop_negatives || self.weak_crops == WeakCrops::OnePerSlice
-    }
-}
-
 /// What stands for a training slice where a classifier reads embeddings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeakCrops {
-    /// The slice, with its one bit: does it show the target?
+    /// The slice, with its image-level label: does it show the target?
     #[default]
     Off,
-    /// One fixed crop of it, drawn by the seed, a quarter of its area, with the crop's one bit: for data without slices that
-    /// lack the target.
+    /// One fixed crop of it, drawn by the seed where its image shows a body, a quarter of its area, with a label of its own,
+    /// which the budget counts: for data without slices that lack the target.
     OnePerSlice,
 }
 

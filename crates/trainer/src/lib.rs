@@ -3,6 +3,7 @@
 //! Invariants: the prediction path ([`predictor`]) takes no ground truth; one seed decides every random draw, whatever the
 //! number of loader threads; no output is written in place.
 
+pub mod annotator;
 pub mod average;
 pub mod checkpoint;
 pub mod cli;

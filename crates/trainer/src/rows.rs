@@ -1,6 +1,5 @@
 //! Rows of the store by name.
 
-use crate::config::{Config, WeakCrops};
 use anyhow::{Context, Result};
 use slice_sampling::Selection;
 use slice_store::{SliceId, SliceStore, Slices, TrainingSlices};
@@ -44,11 +43,9 @@ impl Rows {
 }
 
 /// The store as a run sees it: with the masks of its labelled and validation slices.
-pub fn for_training<'a>(store: &'a SliceStore, selection: &Selection, config: &Config) -> Result<TrainingSlices<'a>> {
-    let Rows { train, labelled, validation } = Rows::of(store, selection)?;
-    // One crop of each training slice is placed and labelled by the slice's mask.
-    let cropped = if config.classifier.weak_crops == WeakCrops::Off { Vec::new() } else { train };
-    Ok(store.for_training(labelled.into_iter().chain(validation).chain(cropped))?)
+pub fn for_training<'a>(store: &'a SliceStore, selection: &Selection) -> Result<TrainingSlices<'a>> {
+    let Rows { labelled, validation, .. } = Rows::of(store, selection)?;
+    Ok(store.for_training(labelled.into_iter().chain(validation))?)
 }
 
 /// Rows of slices by name.

@@ -2,6 +2,7 @@
 
 mod encoder_cache;
 mod forward;
+mod kinds;
 mod non_finite;
 mod state;
 mod step_losses;
@@ -10,6 +11,7 @@ mod validate;
 mod view_bank;
 
 use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
+use crate::loader::Loader;
 use crate::losses::SegmentationLosses;
 use crate::metrics_log::MetricsLog;
 use crate::plan::plan;
@@ -19,7 +21,7 @@ use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
 use predictor::Model;
 use run_record::checkpoint::{self, Which};
-use run_record::{LabelBudget, RunRecord, Status};
+use run_record::{RunRecord, Status};
 use slice_sampling::Selection;
 use slice_store::{Presence, Slices, TrainingSlices};
 use stage_api::{ClassifierInput, PromptKinds};
@@ -37,10 +39,9 @@ pub fn new_record(
     selection: &Selection,
     device: &str,
     threads: i32,
-) -> RunRecord {
-    let budget =
-        LabelBudget { labelled_slices: selection.labelled.len(), validation_slices: selection.validation.len() };
-    RunRecord::new(run, config.seed, store, budget, &selection.labelled, device, threads)
+) -> Result<RunRecord> {
+    let budget = crate::annotator::budget(config, store, selection)?;
+    Ok(RunRecord::new(run, config.seed, store, budget, &selection.labelled, device, threads))
 }
 
 /// A run about to train.
@@ -79,7 +80,9 @@ pub enum Outcome {
 impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
-        self.check_negatives(&Rows::of(self.store, self.selection)?)?;
+        let rows = Rows::of(self.store, self.selection)?;
+        self.check_negatives(&rows)?;
+        self.check_crops(&rows)?;
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         self.check_input(model.classifier.input())?;
         self.check_phases(&model)?;
@@ -170,13 +173,17 @@ impl Training<'_> {
             Outcome::Interrupted => Status::Interrupted,
         };
         record.finish(&state.progress);
+        crate::annotator::count_crops(&mut record.label_budget, self.store);
         record.save(self.run)?;
         Ok(outcome)
     }
 
     /// Every training slice needs an image-level label, and without slices that lack the target the classifier would learn to
-    /// say yes to everything.
+    /// say yes to everything. Where crops stand for slices, that is seen when they are labelled.
     fn check_negatives(&self, rows: &Rows) -> Result<()> {
+        if self.config.classifier.weak_crops == WeakCrops::OnePerSlice {
+            return Ok(());
+        }
         let records = self.store.records();
         if let Some(&row) = rows.train.iter().find(|&&row| records[row].presence() == Presence::Unknown) {
             bail!("of training slice '{}' it is not known whether it shows the target", records[row].id());
@@ -184,7 +191,7 @@ impl Training<'_> {
         let negatives = rows.train.iter().filter(|&&r| !self.store.records()[r].has_target()).count();
         let learns = self.config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);
         ensure!(
-            negatives > 0 || self.config.classifier.has_crops() || !learns,
+            negatives > 0 || self.config.classifier.crop_negatives || !learns,
             "all {} training slices show the {}: the classifier can't learn to tell them from slices without it. Ways out: \
              a wider `sampling.keep_rate` (now {}), data with slices above and below the {}, or \
              `classifier.crop_negatives = true` (crops of the labelled slices, whose labels follow from their masks), or, for \
@@ -197,6 +204,31 @@ impl Training<'_> {
         Ok(())
     }
 
+    /// Crops of both kinds must be there to be found.
+    fn check_crops(&self, rows: &Rows) -> Result<()> {
+        if !self.config.classifier.crop_negatives {
+            return Ok(());
+        }
+        let (crop, size, target) =
+            (self.config.classifier.crop_size, self.store.slice_size(), &self.store.info().target);
+        ensure!(
+            crop < size,
+            "`classifier.crop_size` is {crop}, but slices have {size} pixels: a crop would be the whole slice, and show the \
+             {target} as it does. Expected less than {size}, for example {}",
+            size / 2
+        );
+        let loader = Loader::new(self.store, self.config, self.device, 1)?;
+        for (want, what) in [(true, "shows"), (false, "lacks")] {
+            ensure!(
+                rows.labelled.iter().any(|&row| loader.has_crop(row, want)),
+                "`classifier.crop_negatives` is set, but no crop of {crop} × {crop} pixels of the {} labelled slices {what} the \
+                 {target}: set a smaller `classifier.crop_size` (slices have {size} pixels), or label more slices",
+                rows.labelled.len()
+            );
+        }
+        Ok(())
+    }
+
     fn stopwatch(&self) -> Stopwatch {
         Stopwatch::start(self.device, self.profile)
     }
@@ -206,7 +238,7 @@ impl Training<'_> {
             let positives = rows.train.iter().filter(|&&r| self.store.records()[r].has_target()).count();
             match (positives * 2).cmp(&rows.train.len()) {
                 // With crops, both classes are drawn equally often.
-                _ if self.config.classifier.has_crops() => 0.5,
+                _ if self.config.classifier.crop_negatives => 0.5,
                 std::cmp::Ordering::Less => 0.8,
                 std::cmp::Ordering::Equal => 0.5,
                 std::cmp::Ordering::Greater => 0.2,

@@ -61,6 +61,7 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     let record: Value = serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
     assert_eq!(record["status"], "finished");
     assert_eq!(record["labelled"].as_array().unwrap().len(), 2);
+    assert_eq!(record["label_budget"]["masks"]["slices"], record["labelled"]);
 
     // What scripts rely on.
     let evaluated = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "test", "--json"]);
@@ -75,6 +76,10 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
         assert!(e["counts"][key].is_u64(), "counts.{key}");
     }
     assert_eq!(e["counts"]["slices"], 12);
+    let budget = [("masks", 2), ("validation_masks", 2), ("image_level_labels", 22)];
+    for (kind, count) in budget {
+        assert_eq!(e["label_budget"][kind], serde_json::json!({ "count": count }), "{kind}");
+    }
     assert!(e["classifier"]["accuracy"].is_f64() && e["control_whole_image"]["dice_liver"].is_f64());
     assert!(e["control_central_half"]["dice_all"].is_f64());
     assert!(e["untouched_weights"]["oracle_dice_liver"].as_f64().unwrap() > 0.3);
@@ -93,6 +98,16 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
     assert!(error_of(&all).contains("is the store that the run was trained on"));
 
+    // Validation slices are far apart: nothing goes from one to the next.
+    let output = directory.path().join("validation");
+    let place = ["--run", text(&run), "--store", text(&store), "--output", text(&output)];
+    let set = ["--split", "validation", "--set", "prediction.volume={propagate=true,largest_component=true}", "--json"];
+    let evaluated = sam_mix(&[&["evaluate"], &place[..], &set[..]].concat());
+    assert!(error_of(&evaluated).contains("each is evaluated by itself"), "{}", error_of(&evaluated));
+    let validation: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    let names: Vec<&Value> = validation["steps"].as_array().unwrap().iter().map(|step| &step["name"]).collect();
+    assert_eq!(names, ["CAM box"]);
+
     // A mask in the input's own geometry.
     let (input, output) =
         (directory.path().join("data/volume-3.nii.gz"), directory.path().join("masks/volume-3.nii.gz"));
@@ -106,6 +121,26 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     assert_eq!(image.shape, mask.shape);
     assert_eq!(image.geometry.affine, mask.geometry.affine);
     no_file_of_the_users_is_lost(&run, &input, &output);
+    weights_are_found_from_another_folder(&run, &input, &weights);
+}
+
+/// As `cargo xtask setup` installs them, where the run's workspace is and the program is not started.
+fn weights_are_found_from_another_folder(run: &Path, input: &Path, weights: &Path) {
+    let installed = run.with_file_name(".deps/weights");
+    std::fs::create_dir_all(&installed).unwrap();
+    std::os::unix::fs::symlink(weights, installed.join("lite_medsam.pth")).unwrap();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let without: Vec<&str> = config.lines().filter(|line| !line.starts_with("weights = ")).collect();
+    assert!(without.len() + 1 == config.lines().count());
+    std::fs::write(run.join("config.toml"), without.join("\n")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let predicted = Command::new(env!("CARGO_BIN_EXE_sam-mix"))
+        .args(["predict", "--run", text(run), "--input", text(input), "--output", "mask.nii.gz", "--device", "cpu"])
+        .current_dir(elsewhere.path())
+        .output()
+        .unwrap();
+    assert!(predicted.status.success(), "{}", error_of(&predicted));
+    assert!(elsewhere.path().join("mask.nii.gz").is_file());
 }
 
 /// Neither a volume that is read, under whatever name, nor a mask that is there.
@@ -195,6 +230,11 @@ fn bad_input_ends_in_one_clear_error_and_writes_nothing() {
     refused(&["evaluate", "--run", text(&run), "--store", text(&store)], &["is no run directory"]);
     // Slices with the target only: nothing to learn "no" from.
     refused(&with(&["--set", "sampling.keep_rate=0.1"]), &["keep_rate", "crop_negatives"]);
+    // A crop as large as a slice lacks nothing.
+    let crops = |size| ["--set", "classifier.crop_negatives=true", "--set", size];
+    let message = "`classifier.crop_size` is 64, but slices have 64 pixels";
+    refused(&with(&crops("classifier.crop_size=64")), &[message, "for example 32"]);
+    refused(&with(&crops("classifier.crop_size=63")), &["no crop of 63 × 63 pixels", "lacks the liver"]);
 }
 
 #[test]

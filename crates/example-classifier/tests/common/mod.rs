@@ -76,7 +76,7 @@ pub fn train(directory: &Path, registry: &Registry, config: &Config) -> (SliceSt
     let (store, run) = (store(&directory.join("store")), directory.join("run"));
     let strategy = registry.strategies.get(&config.sampling.strategy).map_or(&UniformSubset as _, AsRef::as_ref);
     let selection = slice_sampling::select(store.records(), &config.sampling, strategy, 0).unwrap();
-    let slices = trainer::rows::for_training(&store, &selection, config).unwrap();
+    let slices = trainer::rows::for_training(&store, &selection).unwrap();
     std::fs::create_dir_all(&run).unwrap();
     let stop = AtomicBool::new(false);
     let training = Training {
@@ -93,7 +93,7 @@ pub fn train(directory: &Path, registry: &Registry, config: &Config) -> (SliceSt
     };
     training.check().unwrap();
     selection.save(&run.join("selection.json")).unwrap();
-    let mut record = trainer::train::new_record(&run, config, &slices, &selection, "cpu", 1);
+    let mut record = trainer::train::new_record(&run, config, &slices, &selection, "cpu", 1).unwrap();
     assert_eq!(training.run(&mut record).unwrap(), Outcome::Finished);
     drop(slices);
     (store, run)

@@ -107,7 +107,15 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     }
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
-    let model_config = config.model();
+    let mut model_config = config.model();
+    let volume = &mut model_config.prediction.volume;
+    if split == "validation" && (volume.propagate || volume.largest_component) {
+        eprintln!(
+            "note: validation slices are no neighbours of each other: each is evaluated by itself, without the rules of \
+             `prediction.volume`"
+        );
+        (volume.propagate, volume.largest_component) = (false, false);
+    }
     let model = Model::from_run(&arguments.run, which, &model_config, &registry.models, device)?;
     let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
     let pretrained =
@@ -119,6 +127,7 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         model: &model,
         untouched: pretrained.as_deref(),
         store: &store,
+        label_budget: &record.label_budget,
         device,
         embeddings,
         stop,

@@ -1,6 +1,6 @@
 //! `sam-mix train`.
 
-use super::{Compute, device_name, open};
+use super::{Compute, device_name, find_weights, open};
 use crate::config::{Config, difference};
 use crate::registry::Registry;
 use crate::rows::for_training;
@@ -80,7 +80,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         }
     };
     let selection = Selection { store_checksum: Some(store.checksum().to_owned()), ..selection };
-    let store = for_training(&store, &selection, &config)?;
+    let store = for_training(&store, &selection)?;
     // A run keeps it.
     let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
     if deterministic {
@@ -90,7 +90,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     let mut record = if arguments.resume {
         begun_before(run, &store, device, threads)?
     } else {
-        new_record(run, &config, &store, &selection, &device_name(device), threads)
+        new_record(run, &config, &store, &selection, &device_name(device), threads)?
     };
     if record.status == Status::Finished {
         println!("'{}' is finished already", run.display());
@@ -129,6 +129,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         selection.split.test.len(),
         device_name(device),
     );
+    eprintln!("label budget: {}", record.label_budget);
     let outcome = training.run(&mut record)?;
     eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
     if arguments.profile {
@@ -161,6 +162,9 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
         config.segmenter.weights = Some(weights.clone());
     }
     if arguments.resume {
+        if arguments.weights.is_none() {
+            find_weights(run, &mut config, &RunRecord::load(run)?)?;
+        }
         let mut own = Config::load(&run.join("config.toml"), &[])?;
         own.segmenter.weights.clone_from(&config.segmenter.weights);
         let mut asked =

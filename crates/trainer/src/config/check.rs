@@ -1,6 +1,6 @@
 //! Values that a type can't rule out.
 
-use super::{Config, OptimizerKind, Schedule};
+use super::{Config, OptimizerKind, Schedule, ranges};
 use anyhow::{Result, anyhow, bail};
 
 impl Config {
@@ -31,9 +31,6 @@ impl Config {
                 self.views.count
             );
         }
-        if !self.classifier.mask_weight.is_finite() || self.classifier.mask_weight < 0.0 {
-            return out_of("classifier.mask_weight", self.classifier.mask_weight.to_string(), "a number of at least 0");
-        }
         if self.classifier.batch_slices == 0 {
             return out_of("classifier.batch_slices", "0".into(), "at least 1");
         }
@@ -56,6 +53,7 @@ impl Config {
                 .check()
                 .map_err(|e| anyhow!("`augmentation.{name}.{}` is {}, expected {}", e.key, e.found, e.expected))?;
         }
+        ranges::check(self)?;
         let strong = &self.augmentation.strong;
         let geometry = [
             ("flip_left_right", strong.flip_left_right),
@@ -71,75 +69,15 @@ impl Config {
                    `augmentation.classifier.{key}` moves both"
             );
         }
-        if !self.classifier.consistency.is_finite() || self.classifier.consistency < 0.0 {
-            return out_of("classifier.consistency", self.classifier.consistency.to_string(), "a number of at least 0");
-        }
-        if !self.intensity.window.width.is_finite() || self.intensity.window.width <= 0.0 {
-            return out_of("intensity.window.width", self.intensity.window.width.to_string(), "a number above 0 (HU)");
-        }
-        // NaN, which TOML can write, is in no order.
-        let is_share = |t: f32| t > 0.0 && t < 1.0;
-        if !is_share(self.prompt.threshold) {
-            return out_of("prompt.threshold", self.prompt.threshold.to_string(), "more than 0, less than 1");
-        }
-        let thresholds = &self.training_prompts.cam_thresholds;
-        if thresholds.is_empty() || !thresholds.iter().all(|&t| is_share(t)) {
-            return out_of("training_prompts.cam_thresholds", format!("{thresholds:?}"), "values between 0 and 1");
-        }
-        for (key, share) in [
-            ("training_prompts.cam_share", self.training_prompts.cam_share),
-            ("training_prompts.whole_share", self.training_prompts.whole_share),
-            ("prediction.presence_threshold", self.prediction.presence_threshold),
-            ("prediction.trained_share", self.prediction.trained_share),
-            ("prediction.volume.taper", self.prediction.volume.taper),
-            ("prediction.volume.support", self.prediction.volume.support),
-            ("classifier.positive_weight", self.classifier.positive_weight.unwrap_or(0.5)),
-        ] {
-            if !(0.0..=1.0).contains(&share) {
-                return out_of(key, share.to_string(), "0 to 1");
-            }
-        }
-        let volume = &self.prediction.volume;
-        if !volume.margin_px.is_finite() || volume.margin_px < 0.0 {
-            return out_of("prediction.volume.margin_px", volume.margin_px.to_string(), "a number of at least 0");
-        }
         let optimizer = &self.optimizer;
-        if !(0.0..1.0).contains(&optimizer.momentum) {
-            return out_of("optimizer.momentum", optimizer.momentum.to_string(), "0 or more, less than 1");
-        }
         if optimizer.nesterov && (optimizer.kind != OptimizerKind::Sgd || optimizer.momentum == 0.0) {
             bail!("`optimizer.nesterov` needs `optimizer.kind = \"sgd\"` and a momentum above 0");
-        }
-        if !(0.0..1.0).contains(&optimizer.ema_decay) {
-            return out_of("optimizer.ema_decay", optimizer.ema_decay.to_string(), "0 or more, less than 1");
         }
         if optimizer.accumulate_steps == 0 {
             return out_of("optimizer.accumulate_steps", "0".into(), "at least 1");
         }
-        if !optimizer.clip_norm.is_finite() || optimizer.clip_norm < 0.0 {
-            return out_of("optimizer.clip_norm", optimizer.clip_norm.to_string(), "a number of at least 0");
-        }
-        if let Some((pattern, factor)) = optimizer.lr_scale.iter().find(|(_, f)| !f.is_finite() || **f <= 0.0) {
-            return out_of(&format!("optimizer.lr_scale.\"{pattern}\""), factor.to_string(), "a number above 0");
-        }
-        if let Schedule::Step { factor, period } = optimizer.schedule
-            && (!factor.is_finite() || factor <= 0.0 || period == 0)
-        {
-            return out_of(
-                "optimizer.schedule.step",
-                format!("factor {factor}, period {period}"),
-                "a factor above 0 and a period of at least 1",
-            );
-        }
-        for (name, weight) in self.segmentation_loss.weights() {
-            if !weight.is_finite() || *weight < 0.0 {
-                return out_of(&format!("segmentation_loss.{name}"), weight.to_string(), "a number of at least 0");
-            }
-        }
-        for (group, rate) in &self.optimizer.lr {
-            if !rate.is_finite() || *rate < 0.0 {
-                return out_of(&format!("optimizer.lr.{group}"), rate.to_string(), "a number of at least 0");
-            }
+        if let Schedule::Step { period: 0, .. } = optimizer.schedule {
+            return out_of("optimizer.schedule.step.period", "0".into(), "a period of at least 1");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Crops of labelled slices, whose labels follow from their masks.
+//! Crops of slices: of labelled ones, whose masks say what they show; and of any, drawn by what their images show.
 
 use predictor::Intensity;
 use rand::Rng;
@@ -8,7 +8,6 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Clone, Copy)]
 pub(super) struct CropSource<'a> {
     pub hu: &'a [i16],
-    pub mask: &'a [u8],
     /// Pixels along each axis.
     pub size: usize,
     /// Side of a crop in pixels.
@@ -20,21 +19,29 @@ pub(super) struct CropSource<'a> {
 impl CropSource<'_> {
     /// The upper row and left column of a random square crop with the target (on more than 3 % of it) or without any (and not
     /// just air); `None` if 200 draws find none.
-    pub fn draw(self, want: bool, intensity: &Intensity, rng: &mut ChaCha8Rng) -> Option<[usize; 2]> {
-        let last = (self.size - self.side) / self.grid;
+    pub fn draw(self, mask: &[u8], want: bool, intensity: &Intensity, rng: &mut ChaCha8Rng) -> Option<[usize; 2]> {
         let area = (self.side * self.side) as f32;
-        for _ in 0..200 {
-            let place = [rng.random_range(0..=last) * self.grid, rng.random_range(0..=last) * self.grid];
-            let target: usize = self.lines(place).map(|l| self.mask[l].iter().filter(|&&m| m != 0).count()).sum();
-            if want && target as f32 > 0.03 * area || !want && target == 0 {
-                let unit = |&hu: &i16| intensity.window().unit(f32::from(hu));
-                let light = || self.lines(place).flat_map(|l| &self.hu[l]).map(unit).sum::<f32>();
-                if want || light() > 0.1 * area {
-                    return Some(place);
-                }
-            }
-        }
-        None
+        self.first(rng, |place| {
+            let target: usize = self.lines(place).map(|l| mask[l].iter().filter(|&&m| m != 0).count()).sum();
+            if want { target as f32 > 0.03 * area } else { target == 0 && self.has_body(place, intensity) }
+        })
+    }
+
+    /// The same of one that is not just air, whatever else it shows: no mask is asked.
+    pub fn draw_body(self, intensity: &Intensity, rng: &mut ChaCha8Rng) -> Option<[usize; 2]> {
+        self.first(rng, |place| self.has_body(place, intensity))
+    }
+
+    fn first(self, rng: &mut ChaCha8Rng, is_wanted: impl Fn([usize; 2]) -> bool) -> Option<[usize; 2]> {
+        let last = (self.size - self.side) / self.grid;
+        let mut place = || [(); 2].map(|()| rng.random_range(0..=last) * self.grid);
+        (0..200).map(|_| place()).find(|&place| is_wanted(place))
+    }
+
+    /// Whether the crop's mean intensity in the window is more than a tenth.
+    fn has_body(self, place: [usize; 2], intensity: &Intensity) -> bool {
+        let unit = |&hu: &i16| intensity.window().unit(f32::from(hu));
+        self.lines(place).flat_map(|l| &self.hu[l]).map(unit).sum::<f32>() > 0.1 * (self.side * self.side) as f32
     }
 
     /// The crop at a place, in HU.
@@ -62,15 +69,31 @@ mod tests {
         let columns: Vec<i16> = (0..size * size).map(|i| (i % size) as i16).collect();
         for seed in 0..20 {
             let mut rng = stream(seed, "test");
-            let source = CropSource { hu: &columns, mask: &mask, size, side: 32, grid: 1 };
-            let without = source.crop(source.draw(false, &intensity, &mut rng).unwrap());
+            let source = CropSource { hu: &columns, size, side: 32, grid: 1 };
+            let without = source.crop(source.draw(&mask, false, &intensity, &mut rng).unwrap());
             assert!(without.len() == 32 * 32 && without[0] >= 20);
-            let with = source.crop(source.draw(true, &intensity, &mut rng).unwrap());
+            let with = source.crop(source.draw(&mask, true, &intensity, &mut rng).unwrap());
             assert!(with[0] <= 19);
-            let place = CropSource { grid: 4, ..source }.draw(false, &intensity, &mut rng).unwrap();
+            let place = CropSource { grid: 4, ..source }.draw(&mask, false, &intensity, &mut rng).unwrap();
             assert!(place.iter().all(|p| p % 4 == 0), "{place:?}");
         }
-        let full = CropSource { hu: &columns, mask: &vec![1; size * size], size, side: 32, grid: 1 };
-        assert!(full.draw(false, &intensity, &mut stream(0, "test")).is_none());
+        let source = CropSource { hu: &columns, size, side: 32, grid: 1 };
+        assert!(source.draw(&vec![1; size * size], false, &intensity, &mut stream(0, "test")).is_none());
+    }
+
+    #[test]
+    fn a_crop_of_an_unlabelled_slice_lies_where_the_image_shows_a_body() {
+        let size = 64;
+        let intensity = Intensity::new(&IntensityConfig::default());
+        // Water in a corner of 20 × 20 pixels, in air.
+        let hu: Vec<i16> = (0..size * size).map(|i| if i % size < 20 && i / size < 20 { 40 } else { -1000 }).collect();
+        let source = CropSource { hu: &hu, size, side: 32, grid: 4 };
+        let places: Vec<[usize; 2]> =
+            (0..20).map(|seed| source.draw_body(&intensity, &mut stream(seed, "test")).unwrap()).collect();
+        // The window's middle is 0.5: more than a tenth is more than a fifth of 32 × 32 pixels of water.
+        assert!(places.iter().all(|[y, x]| (20 - y.min(&20)) * (20 - x.min(&20)) * 5 > 32 * 32), "{places:?}");
+        assert!(places.iter().any(|place| place != &places[0]), "{places:?}");
+        let air = vec![-1000; size * size];
+        assert!(CropSource { hu: &air, ..source }.draw_body(&intensity, &mut stream(0, "test")).is_none());
     }
 }

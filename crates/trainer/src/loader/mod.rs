@@ -16,12 +16,11 @@ use anyhow::{Context, Result};
 use crops::CropSource;
 use crossbeam::channel::bounded;
 use predictor::{HostBatch, Intensity};
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use slice_augment::{Appearance, Augmentation, Geometry};
-use slice_store::TrainingSlices;
+use slice_store::{Crop, TrainingSlices};
 use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -186,8 +185,8 @@ impl<'a> Loader<'a> {
     }
 
     fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Option<(Tensor, Tensor)> {
-        let (size, augmentation) = (self.store.slice_size(), &self.config.augmentation.classifier);
-        let side = self.config.classifier.crop_size.min(size);
+        let augmentation = &self.config.augmentation.classifier;
+        let side = self.config.classifier.crop_size;
         let drawn: Vec<(Vec<i16>, bool, ChaCha8Rng)> = step
             .crops
             .par_iter()
@@ -195,7 +194,7 @@ impl<'a> Loader<'a> {
             .filter_map(|(i, &(row, want))| {
                 let mut rng = self.random(step, "crop", i);
                 let source = self.crop_source(row, side, 1);
-                let place = source.draw(want, &self.intensity, &mut rng)?;
+                let place = source.draw(self.mask(row), want, &self.intensity, &mut rng)?;
                 Some((source.crop(place), want, rng))
             })
             .collect();
@@ -208,6 +207,13 @@ impl<'a> Loader<'a> {
             self.changed(augmentation, &crop, side, to, &mut rng);
         });
         Some((copy(images), self.labels(&labels)))
+    }
+
+    /// Whether a crop of that kind is found in a labelled slice.
+    pub fn has_crop(&self, row: usize, with_target: bool) -> bool {
+        let source = self.crop_source(row, self.config.classifier.crop_size, 1);
+        let mut rng = stream(self.config.seed, &format!("has-crop/{row}"));
+        source.draw(self.mask(row), with_target, &self.intensity, &mut rng).is_some()
     }
 
     fn labelled(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Labelled {
@@ -253,22 +259,18 @@ impl<'a> Loader<'a> {
         pair.map(|values| Tensor::from_slice(&values).reshape([1, 1, size as i64, size as i64]))
     }
 
-    /// The one crop, a quarter of the area, that stands for a slice, at places of a grid of `cells` along each axis: its upper
-    /// row and left column there, and whether it shows the target. `None` where neither kind is found.
-    pub fn weak_crop(&self, row: usize, cells: usize) -> Option<([usize; 2], bool)> {
-        let size = self.store.slice_size();
-        let grid = size / cells;
-        let mut rng = stream(self.config.seed, &format!("weak-crop/{row}"));
+    /// The one crop, a quarter of the area, that stands for a slice, where its image shows a body, at places of a grid of
+    /// `cells` along each axis. `None` if it is all air.
+    pub fn weak_crop(&self, row: usize, cells: usize) -> Option<Crop> {
+        let grid = self.store.slice_size() / cells;
         let source = self.crop_source(row, cells / 2 * grid, grid);
-        let want = rng.random_bool(0.5);
-        let (place, shows) =
-            [want, !want].into_iter().find_map(|want| Some((source.draw(want, &self.intensity, &mut rng)?, want)))?;
-        Some((place.map(|p| p / grid), shows))
+        let mut rng = stream(self.config.seed, &format!("weak-crop/{row}"));
+        let [top, left] = source.draw_body(&self.intensity, &mut rng)?;
+        Some(Crop { top, left, side: source.side })
     }
 
     fn crop_source(&self, row: usize, side: usize, grid: usize) -> CropSource<'_> {
-        let (hu, mask) = (self.store.image(row), self.mask(row));
-        CropSource { hu, mask, size: self.store.slice_size(), side, grid }
+        CropSource { hu: self.store.image(row), size: self.store.slice_size(), side, grid }
     }
 
     /// Panics where the mask is not paid for: a plan takes masks of labelled slices only.

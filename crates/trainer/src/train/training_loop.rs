@@ -1,6 +1,7 @@
 //! The loop over the plan's steps.
 
 use super::encoder_cache::EncoderCache;
+use super::kinds::Kinds;
 use super::state::{Branch, State, Trained, UpdateCounts, branch};
 use super::step_losses::StepLosses;
 use super::view_bank::{ViewBank, own_folder};
@@ -40,6 +41,7 @@ pub(super) struct TrainingLoop<'a> {
     /// Whether the adapters changed anything when the phase began.
     pub adapted: bool,
     pub ticker: Ticker,
+    kinds: Kinds,
     /// α of the classifier's focal loss.
     pub positive_weight: f64,
     /// Updates of each group in the whole plan, and before the place in it.
@@ -65,6 +67,8 @@ impl<'a> TrainingLoop<'a> {
     ) -> Result<Self> {
         let place = state.progress.steps;
         let seconds_before = state.progress.seconds;
+        let kinds = Kinds::of(steps);
+        let left = kinds.count(&steps[place.min(steps.len())..]);
         let segmentation_losses =
             SegmentationLosses::new(&training.config.segmentation_loss, &training.registry.losses)?;
         Ok(Self {
@@ -78,7 +82,8 @@ impl<'a> TrainingLoop<'a> {
             cache: EncoderCache::new(training),
             bank: None,
             adapted: false,
-            ticker: Ticker::new("training", steps.len(), place),
+            ticker: Ticker::of_kinds("training", steps.len(), place, &left),
+            kinds,
             positive_weight: training.positive_weight(rows),
             total: UpdateCounts::of(training.config, steps),
             done: UpdateCounts::of(training.config, &steps[..place.min(steps.len())]),
@@ -97,10 +102,13 @@ impl<'a> TrainingLoop<'a> {
             let mut watch = training.stopwatch();
             self.bank = ViewBank::build(training, self.model, self.rows, &loader)?.map(Rc::new);
             watch.lap(&mut self.state.progress.times, Part::Encoder);
-            if self.bank.is_none() {
-                return Ok(Outcome::Interrupted);
+            let Some(bank) = &self.bank else { return Ok(Outcome::Interrupted) };
+            if let (Some(share), None) = (bank.share_with_target(), training.config.classifier.positive_weight) {
+                // Crops of both kinds weigh the same together.
+                self.positive_weight = 1.0 - share;
             }
         }
+        self.ticker.begin();
         while let Some(next) = steps.get(self.state.progress.steps) {
             let end = steps.partition_point(|s| s.phase <= next.phase);
             self.adapted = self.model.segmenter.is_adapted();
@@ -139,6 +147,9 @@ impl<'a> TrainingLoop<'a> {
                 }
                 self.state.save(self.training.run, is_best)?;
                 watch.lap(&mut self.state.progress.times, Part::Checkpoint);
+                if batch.step.ends_epoch {
+                    self.ticker.worked(self.kinds.validation(&batch.step));
+                }
                 if stop && self.state.progress.steps < self.steps.len() {
                     return Ok(Outcome::Interrupted);
                 }
@@ -287,9 +298,10 @@ impl<'a> TrainingLoop<'a> {
         progress.phases.push(result);
         (progress.phase_best, progress.epochs_since_best) = (None, 0);
         // Steps that are left out count for the schedules, which depend on the place in the plan only.
+        let skipped = &self.steps[progress.steps.min(end)..end];
         progress.steps = end;
         self.done = UpdateCounts::of(self.training.config, &self.steps[..end]);
-        self.ticker.skip_to(end);
+        self.ticker.skip(skipped.len(), skipped.iter().flat_map(|step| self.kinds.all(step)));
         self.cache.embeddings.clear();
     }
 
@@ -299,15 +311,18 @@ impl<'a> TrainingLoop<'a> {
 
     fn tick(&mut self, step: &Step, losses: &StepLosses) {
         let phase = &self.training.config.phases[step.phase];
-        self.ticker.tick(&format!(
-            "{} epoch {}/{}{}{}  {:.1} slices/s, {:.0} % waiting",
-            phase.name,
-            step.epoch + 1,
-            phase.epochs,
-            losses.classifier.map_or(String::new(), |l| format!("  classifier {l:.3}")),
-            losses.segmentation.map_or(String::new(), |l| format!("  segmentation {l:.3}")),
-            self.state.progress.slices_per_second(),
-            100.0 * self.state.progress.wait_share(),
-        ));
+        self.ticker.tick_of(
+            self.kinds.step(step),
+            &format!(
+                "{} epoch {}/{}{}{}  {:.1} slices/s, {:.0} % waiting",
+                phase.name,
+                step.epoch + 1,
+                phase.epochs,
+                losses.classifier.map_or(String::new(), |l| format!("  classifier {l:.3}")),
+                losses.segmentation.map_or(String::new(), |l| format!("  segmentation {l:.3}")),
+                self.state.progress.slices_per_second(),
+                100.0 * self.state.progress.wait_share(),
+            ),
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! number of epochs; memory is the system's page cache, which it can take back.
 
 use super::Training;
+use crate::annotator::sees_target;
 use crate::config::WeakCrops;
 use crate::loader::{Batch, Batches, Labelled, Loader, Slices, labels};
 use crate::plan::{Step, View, views};
@@ -15,6 +16,7 @@ use anyhow::{Result, ensure};
 use predictor::Model;
 use predictor::embedding_file::{identity, known_or_encoded};
 use serde_json::json;
+use slice_store::TrainingSlices;
 use stage_api::{Adapters, BoxPrompt, Mode, sent};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -34,8 +36,14 @@ pub(super) struct ViewBank {
     /// Whether a training slice shows the target, by its row.
     shows_target: HashMap<usize, bool>,
     /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
-    crops: Option<HashMap<usize, ([usize; 2], bool)>>,
+    crops: Option<HashMap<usize, LabelledCrop>>,
     device: Device,
+}
+
+/// Upper row and left column among the places of an embedding, and what an annotator says of it.
+struct LabelledCrop {
+    place: [usize; 2],
+    shows_target: bool,
 }
 
 /// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
@@ -81,8 +89,10 @@ impl ViewBank {
         }
         let cells = embeddings.values().next().map_or(1, |embedding| embedding.size()[2] as usize);
         let records = training.store.records();
+        check_crops(training, cells)?;
         let crops = (config.classifier.weak_crops == WeakCrops::OnePerSlice)
-            .then(|| rows.train.iter().filter_map(|&row| Some((row, loader.weak_crop(row, cells)?))).collect());
+            .then(|| labelled_crops(training.store, &rows.train, loader, cells))
+            .transpose()?;
         Ok(Some(Self {
             embeddings,
             labelled,
@@ -117,7 +127,13 @@ impl ViewBank {
         }
     }
 
-    /// The step's slices, or the crops that stand for them, with their one bit each.
+    /// The share of the crops that show the target, where crops stand for the slices.
+    pub fn share_with_target(&self) -> Option<f64> {
+        let crops = self.crops.as_ref()?;
+        Some(crops.values().filter(|crop| crop.shows_target).count() as f64 / crops.len() as f64)
+    }
+
+    /// The step's slices, or the crops that stand for them, with their image-level labels.
     fn image_level(&self, step: &Step) -> Option<Slices> {
         if step.slices.is_empty() {
             return None;
@@ -131,10 +147,10 @@ impl ViewBank {
             .slices
             .iter()
             .filter_map(|row| {
-                let &([y, x], shows) = crops.get(row)?;
+                let LabelledCrop { place: [y, x], shows_target } = *crops.get(row)?;
                 let whole = &self.embeddings[&View { row: *row, change: 0 }];
                 let side = whole.size()[2] / 2;
-                Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows))
+                Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows_target))
             })
             .unzip();
         let images = (!parts.is_empty()).then(|| self.on_device(&Tensor::stack(&parts, 0)))?;
@@ -165,6 +181,42 @@ impl Batches for &ViewBank {
     }
 }
 
+/// Whether weak crops can be cut from embeddings of so many places along each axis.
+fn check_crops(training: &Training, cells: usize) -> Result<()> {
+    let size = training.store.slice_size();
+    ensure!(
+        training.config.classifier.weak_crops == WeakCrops::Off || size.is_multiple_of(cells),
+        "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
+         cut: prepare slices of a multiple of {cells} pixels, or set `classifier.weak_crops = \"off\"`"
+    );
+    Ok(())
+}
+
+/// The crops that stand for the slices, and what an annotator says of each; a slice of which nobody can say has none.
+fn labelled_crops(
+    store: &TrainingSlices,
+    rows: &[usize],
+    loader: &Loader,
+    cells: usize,
+) -> Result<HashMap<usize, LabelledCrop>> {
+    let grid = store.slice_size() / cells;
+    let labelled = |&row: &usize| {
+        let crop = loader.weak_crop(row, cells)?;
+        let shows_target = sees_target(store, row, crop)?;
+        Some((row, LabelledCrop { place: [crop.top / grid, crop.left / grid], shows_target }))
+    };
+    let crops: HashMap<usize, LabelledCrop> = rows.iter().filter_map(labelled).collect();
+    let positive = crops.values().filter(|crop| crop.shows_target).count();
+    ensure!(
+        (1..crops.len()).contains(&positive),
+        "of {} crops of the training slices, {positive} show the {}: the classifier learns from both kinds. Ways out: more \
+         training slices, another `seed`, or `classifier.weak_crops = \"off\"`",
+        crops.len(),
+        store.info().target
+    );
+    Ok(crops)
+}
+
 /// What it takes to encode slices and views.
 struct Encoding<'a> {
     training: &'a Training<'a>,
@@ -179,19 +231,9 @@ impl Encoding<'_> {
         let images: Vec<Tensor> = views.iter().map(|view| self.image(view)).collect();
         let features = self.model.segmenter.features(&sent(&Tensor::cat(&images, 0), self.training.device));
         let embeddings = self.model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
-        self.check_crops(embeddings.size()[3] as usize)?;
+        // Before the rest is encoded.
+        check_crops(self.training, embeddings.size()[3] as usize)?;
         Ok(embeddings)
-    }
-
-    /// Whether weak crops can be cut from embeddings of so many places along each axis.
-    fn check_crops(&self, cells: usize) -> Result<()> {
-        let size = self.training.store.slice_size();
-        ensure!(
-            self.training.config.classifier.weak_crops == WeakCrops::Off || size.is_multiple_of(cells),
-            "slices of {size} pixels don't fit the {cells} places of an embedding along each axis, from which weak crops are \
-             cut: prepare slices of a multiple of {cells} pixels, or set `classifier.weak_crops = \"off\"`"
-        );
-        Ok(())
     }
 
     fn image(&self, view: &View) -> Tensor {

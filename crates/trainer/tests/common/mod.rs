@@ -50,13 +50,18 @@ pub fn weights(test: &str) -> Option<PathBuf> {
 
 /// Phantom volumes in `directory/data`, prepared into `directory/store`.
 pub fn store(directory: &Path) -> PathBuf {
+    store_of(directory, 64)
+}
+
+/// The same, of slices of so many pixels.
+pub fn store_of(directory: &Path, slice_size: usize) -> PathBuf {
     let settings = PhantomSettings { patients: 4, slices: 12, size: 64, seed: 0 };
     phantom::write_data_set(&directory.join("data"), &settings).unwrap();
     let options = ct_ingest::PrepareOptions {
         data: directory.join("data"),
         store: directory.join("store"),
         manifest: ct_ingest::Manifest::load("phantom", Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap(),
-        settings: StoreSettings { slice_size: 64, ..StoreSettings::default() },
+        settings: StoreSettings { slice_size, ..StoreSettings::default() },
         jobs: 2,
         strict: false,
         redo: false,
@@ -123,11 +128,11 @@ impl Bench {
         std::fs::create_dir_all(run)?;
         let selection =
             slice_sampling::select(self.store.records(), &config.sampling, &slice_sampling::UniformSubset, 0)?;
-        let store = &for_training(&self.store, &selection, &config)?;
+        let store = &for_training(&self.store, &selection)?;
         let mut record = if run.join("run.json").is_file() {
             RunRecord::load(run)?
         } else {
-            trainer::train::new_record(run, &config, store, &selection, "cpu", 1)
+            trainer::train::new_record(run, &config, store, &selection, "cpu", 1)?
         };
         let (registry, selection) = (&self.registry, &selection);
         let (device, loader_threads) = (Device::Cpu, self.loader_threads);

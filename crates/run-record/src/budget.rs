@@ -1,0 +1,145 @@
+//! The label budget: what annotators had to say so that a run could be trained, one annotation at a time.
+
+use serde::{Deserialize, Serialize};
+use slice_store::SliceId;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A kind of annotation, in the order of what one costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Annotation {
+    /// Masks of training slices: the N labelled ones.
+    Masks,
+    /// Masks of the slices that chose the best checkpoint.
+    ValidationMasks,
+    /// Whether a crop of a training slice shows the target, from an annotator who sees that crop.
+    CropLabels,
+    /// Whether a training slice shows the target: taught to the classifier.
+    ImageLevelLabels,
+    /// The same, of slices of which nothing else is known: used to choose the labelled ones among them, and not taught.
+    SelectionLabels,
+}
+
+impl Annotation {
+    /// `count` of them, in words.
+    fn words(self, count: usize) -> String {
+        let (one, many, of) = match self {
+            Self::Masks => ("mask", "masks", ""),
+            Self::ValidationMasks => ("validation mask", "validation masks", ""),
+            Self::CropLabels => ("crop label", "crop labels", ""),
+            Self::ImageLevelLabels => ("image-level label", "image-level labels", ""),
+            Self::SelectionLabels => ("image-level label", "image-level labels", " to choose the labelled slices by"),
+        };
+        format!("{count} {}{of}", if count == 1 { one } else { many })
+    }
+}
+
+/// The annotations of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// How many.
+    pub count: usize,
+    /// Their slices, one for each; absent in records of older programs and beside results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<SliceId>,
+}
+
+/// Every annotation that training read, by kind; a kind that it read none of is absent. What follows from another annotation is
+/// not counted again: a mask says whether its slice, or a crop of it, shows the target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Known")]
+pub struct LabelBudget(BTreeMap<Annotation, Labels>);
+
+/// As this program writes it, or as older ones did.
+#[derive(Deserialize)]
+struct Known {
+    labelled_slices: Option<usize>,
+    validation_slices: Option<usize>,
+    #[serde(flatten)]
+    by_kind: BTreeMap<Annotation, Labels>,
+}
+
+impl From<Known> for LabelBudget {
+    fn from(known: Known) -> Self {
+        let mut budget = Self(known.by_kind);
+        let counts =
+            [(Annotation::Masks, known.labelled_slices), (Annotation::ValidationMasks, known.validation_slices)];
+        for (kind, count) in counts {
+            if let Some(count) = count.filter(|count| *count > 0) {
+                budget.0.entry(kind).or_insert(Labels { count, slices: Vec::new() });
+            }
+        }
+        budget
+    }
+}
+
+impl LabelBudget {
+    /// In the place of what was said of that kind.
+    pub fn set(&mut self, kind: Annotation, slices: Vec<SliceId>) {
+        if slices.is_empty() {
+            self.0.remove(&kind);
+        } else {
+            self.0.insert(kind, Labels { count: slices.len(), slices });
+        }
+    }
+
+    /// How many of a kind.
+    pub fn count(&self, kind: Annotation) -> usize {
+        self.0.get(&kind).map_or(0, |labels| labels.count)
+    }
+
+    /// The slices of a kind, where they are known.
+    pub fn slices(&self, kind: Annotation) -> &[SliceId] {
+        self.0.get(&kind).map_or(&[], |labels| &labels.slices)
+    }
+
+    /// The numbers alone, to stand beside a result.
+    #[must_use]
+    pub fn counts(&self) -> Self {
+        Self(self.0.iter().map(|(kind, of)| (*kind, Labels { count: of.count, slices: Vec::new() })).collect())
+    }
+}
+
+/// `5 masks, 32 validation masks, 700 crop labels`.
+impl fmt::Display for LabelBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.0.iter().map(|(kind, of)| kind.words(of.count)).collect();
+        f.write_str(if parts.is_empty() { "none" } else { "" })?;
+        f.write_str(&parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_written_by_kind_and_read_back_as_itself() {
+        let ids = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        let mut budget = LabelBudget::default();
+        budget.set(Annotation::CropLabels, ids(&["a/0001", "a/0002"]));
+        budget.set(Annotation::Masks, ids(&["a/0003"]));
+        budget.set(Annotation::ValidationMasks, ids(&[]));
+        let text = serde_json::to_string(&budget).unwrap();
+        let expected =
+            r#"{"masks":{"count":1,"slices":["a/0003"]},"crop_labels":{"count":2,"slices":["a/0001","a/0002"]}}"#;
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<LabelBudget>(&text).unwrap(), budget);
+        assert_eq!(budget.to_string(), "1 mask, 2 crop labels");
+        assert_eq!(
+            serde_json::to_string(&budget.counts()).unwrap(),
+            r#"{"masks":{"count":1},"crop_labels":{"count":2}}"#
+        );
+    }
+
+    #[test]
+    fn a_budget_of_an_older_program_keeps_its_numbers() {
+        let budget: LabelBudget =
+            serde_json::from_str(r#"{ "labelled_slices": 50, "validation_slices": 32 }"#).unwrap();
+        assert_eq!(budget.to_string(), "50 masks, 32 validation masks");
+        assert_eq!((budget.count(Annotation::Masks), budget.slices(Annotation::Masks).len()), (50, 0));
+        assert_eq!(budget.count(Annotation::CropLabels), 0);
+    }
+}

@@ -1,0 +1,55 @@
+//! Stands in for the annotator: what training asks of people, and what each answer costs.
+//!
+//! Invariant: beside masks that are paid for, an answer about one crop at a time is all that is taken from a mask, and each
+//! is counted: in [`slice_store::TrainingSlices`], which alone can open it.
+
+use crate::config::{Config, WeakCrops};
+use crate::rows::Rows;
+use anyhow::Result;
+use run_record::{Annotation, LabelBudget};
+use slice_sampling::Selection;
+use slice_store::{Crop, SliceId, Slices, TrainingSlices};
+
+/// An annotator who is shown a crop is taken to see the target if it covers more than this share of it: in a crop of 128
+/// pixels, 13 × 13 of them.
+pub const SEEN_SHARE: f32 = 0.01;
+
+/// Whether the crop shows the target; `None` where nobody can say.
+pub fn sees_target(store: &TrainingSlices, row: usize, crop: Crop) -> Option<bool> {
+    store.crop_shows_target(row, crop, SEEN_SHARE)
+}
+
+/// What a run will read, before it reads anything: of crops, at most.
+pub fn budget(config: &Config, store: &Slices, selection: &Selection) -> Result<LabelBudget> {
+    let mut rows = Rows::of(store, selection)?;
+    rows.thin_out(config.views.slices);
+    let ids = |rows: &[usize]| -> Vec<SliceId> { rows.iter().map(|&row| store.records()[row].id()).collect() };
+    let unmasked = |ids: &[SliceId]| -> Vec<SliceId> {
+        ids.iter().filter(|id| !selection.labelled.contains(id)).cloned().collect()
+    };
+    let learns = config.classifier.kind != "none" && config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);
+    let taught = if learns { unmasked(&ids(&rows.train)) } else { Vec::new() };
+    let mut budget = LabelBudget::default();
+    budget.set(Annotation::Masks, selection.labelled.clone());
+    budget.set(Annotation::ValidationMasks, selection.validation.clone());
+    let is_by_crops = config.classifier.weak_crops == WeakCrops::OnePerSlice;
+    // Whether they show the target is known of the slices that the labelled ones were chosen among.
+    let mut chosen_among = unmasked(&selection.train);
+    if is_by_crops {
+        budget.set(Annotation::CropLabels, taught);
+    } else {
+        chosen_among.retain(|id| !taught.contains(id));
+        budget.set(Annotation::ImageLevelLabels, taught);
+    }
+    budget.set(Annotation::SelectionLabels, chosen_among);
+    Ok(budget)
+}
+
+/// In the place of what was expected of crops, what was read, once some was.
+pub fn count_crops(budget: &mut LabelBudget, store: &TrainingSlices) {
+    let crops = store.annotations_read().crops;
+    if !crops.is_empty() {
+        let slices = crops.into_iter().flat_map(|(id, count)| std::iter::repeat_n(id, count));
+        budget.set(Annotation::CropLabels, slices.collect());
+    }
+}

@@ -1,0 +1,184 @@
+//! What the fractional numbers of a configuration may be, a line each. TOML can write `nan` and `inf`, which are in no range.
+
+use super::{Config, Schedule};
+use anyhow::{Result, ensure};
+use slice_sampling::SplitRule;
+
+/// What a number may be.
+#[derive(Clone, Copy)]
+enum Range {
+    /// Any number.
+    Finite,
+    /// A weight, a width, a rate.
+    AtLeast0,
+    /// What divides or multiplies.
+    Above0,
+    /// 0 to 1.
+    Share,
+    /// More than 0, at most 1.
+    Kept,
+    /// Between 0 and 1, neither of them.
+    Inside,
+    /// A decay, which would never end at 1.
+    Below1,
+}
+
+impl Range {
+    fn has(self, value: f64) -> bool {
+        value.is_finite()
+            && match self {
+                Self::Finite => true,
+                Self::AtLeast0 => value >= 0.0,
+                Self::Above0 => value > 0.0,
+                Self::Share => (0.0..=1.0).contains(&value),
+                Self::Kept => value > 0.0 && value <= 1.0,
+                Self::Inside => value > 0.0 && value < 1.0,
+                Self::Below1 => (0.0..1.0).contains(&value),
+            }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Finite => "a number",
+            Self::AtLeast0 => "a number of at least 0",
+            Self::Above0 => "a number above 0",
+            Self::Share => "0 to 1",
+            Self::Kept => "more than 0, at most 1",
+            Self::Inside => "more than 0, less than 1",
+            Self::Below1 => "0 or more, less than 1",
+        }
+    }
+}
+
+/// The first number that is out of its range, as an error. Augmentation and the stages' own settings have ranges of their own.
+pub(super) fn check(config: &Config) -> Result<()> {
+    use Range::{Above0, AtLeast0, Below1, Finite, Inside, Kept, Share};
+    let Config { classifier, optimizer, prediction, training_prompts: prompts, .. } = config;
+    let numbers = [
+        ("sampling.keep_rate", config.sampling.keep_rate, Kept),
+        ("intensity.window.level", config.intensity.window.level.into(), Finite),
+        ("intensity.window.width", config.intensity.window.width.into(), Above0),
+        ("classifier.focal_gamma", classifier.focal_gamma, AtLeast0),
+        ("classifier.positive_weight", classifier.positive_weight.unwrap_or(0.5), Share),
+        ("classifier.consistency", classifier.consistency, AtLeast0),
+        ("classifier.mask_weight", classifier.mask_weight, AtLeast0),
+        ("prompt.threshold", config.prompt.threshold.into(), Inside),
+        ("training_prompts.cam_share", prompts.cam_share, Share),
+        ("training_prompts.jitter_outward_px", prompts.jitter_outward_px.into(), AtLeast0),
+        ("training_prompts.jitter_inward_px", prompts.jitter_inward_px.into(), AtLeast0),
+        ("training_prompts.whole_share", prompts.whole_share, Share),
+        ("optimizer.weight_decay", optimizer.weight_decay, AtLeast0),
+        ("optimizer.betas[0]", optimizer.betas[0], Below1),
+        ("optimizer.betas[1]", optimizer.betas[1], Below1),
+        ("optimizer.momentum", optimizer.momentum, Below1),
+        ("optimizer.clip_norm", optimizer.clip_norm, AtLeast0),
+        ("optimizer.ema_decay", optimizer.ema_decay, Below1),
+        ("prediction.presence_threshold", prediction.presence_threshold, Share),
+        ("prediction.trained_share", prediction.trained_share, Share),
+        ("prediction.volume.margin_px", prediction.volume.margin_px.into(), AtLeast0),
+        ("prediction.volume.support", prediction.volume.support, Share),
+        ("prediction.volume.taper", prediction.volume.taper, Share),
+        ("evaluation.oracle_margin_px", config.evaluation.oracle_margin_px.into(), AtLeast0),
+    ];
+    for (key, value, range) in numbers {
+        one(key, value, range)?;
+    }
+    if let SplitRule::Fractions { train, validation, test } = config.sampling.split {
+        for (part, share) in [("train", train), ("validation", validation), ("test", test)] {
+            one(&format!("sampling.split.fractions.{part}"), share, Share)?;
+        }
+    }
+    for (i, &threshold) in prompts.cam_thresholds.iter().enumerate() {
+        one(&format!("training_prompts.cam_thresholds[{i}]"), threshold.into(), Inside)?;
+    }
+    ensure!(!prompts.cam_thresholds.is_empty(), "`training_prompts.cam_thresholds` is empty, expected at least one");
+    for (part, &weight) in config.segmentation_loss.weights() {
+        one(&format!("segmentation_loss.{part}"), weight, AtLeast0)?;
+    }
+    for (group, &rate) in &optimizer.lr {
+        one(&format!("optimizer.lr.{group}"), rate, AtLeast0)?;
+    }
+    for (pattern, &factor) in &optimizer.lr_scale {
+        one(&format!("optimizer.lr_scale.\"{pattern}\""), factor, Above0)?;
+    }
+    if let Schedule::Step { factor, .. } = optimizer.schedule {
+        one("optimizer.schedule.step.factor", factor, Above0)?;
+    }
+    Ok(())
+}
+
+fn one(key: &str, value: f64, range: Range) -> Result<()> {
+    ensure!(range.has(value), "`{key}` is {value}, expected {}", range.expected());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
+
+    /// Every fractional number of a table, by its path, with the same number in `place` of it.
+    fn replaced(table: &toml::Value, place: f64) -> Vec<(String, toml::Value)> {
+        let children: Vec<(String, &toml::Value)> = match table {
+            toml::Value::Table(inner) => inner.iter().map(|(key, value)| (key.clone(), value)).collect(),
+            toml::Value::Array(items) => items.iter().enumerate().map(|(i, item)| (i.to_string(), item)).collect(),
+            toml::Value::Float(_) => return vec![(String::new(), toml::Value::Float(place))],
+            _ => return Vec::new(),
+        };
+        let mut found = Vec::new();
+        for (key, child) in children {
+            for (path, value) in replaced(child, place) {
+                let mut whole = table.clone();
+                match &mut whole {
+                    toml::Value::Table(inner) => drop(inner.insert(key.clone(), value)),
+                    toml::Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
+                    _ => unreachable!("it has children"),
+                }
+                found.push((if path.is_empty() { key.clone() } else { format!("{key}.{path}") }, whole));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn no_number_of_a_configuration_may_be_none() {
+        let set = [
+            "optimizer.schedule={step={factor=0.5,period=9}}",
+            "optimizer.lr_scale={'classifier.*'=0.5}",
+            "classifier.positive_weight=0.5",
+        ];
+        let config = Config::parse(SMALL, &set.map(String::from)).unwrap();
+        let table = toml::Value::try_from(&config).unwrap();
+        for place in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let all = replaced(&table, place);
+            assert!(all.len() > 60, "{} numbers", all.len());
+            for (path, value) in all {
+                let error = Config::parse(&toml::to_string(&value).unwrap(), &[]).map(drop).unwrap_err().to_string();
+                let key = path.split('.').rfind(|part| part.parse::<usize>().is_err()).unwrap();
+                assert!(error.contains(key) && error.contains("expected"), "{path} = {place}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_at_the_wrong_side_are_refused_and_those_at_the_end_are_not() {
+        for (key, wrong, right) in [
+            ("optimizer.lr.decoder", "-1e-4", "0.0"),
+            ("optimizer.weight_decay", "-0.1", "0.0"),
+            ("optimizer.betas", "[0.9, 1.0]", "[0.0, 0.0]"),
+            ("optimizer.betas", "[-0.1, 0.9]", "[0.99, 0.9999]"),
+            ("training_prompts.jitter_outward_px", "-1.0", "0.0"),
+            ("training_prompts.cam_thresholds", "[0.2, 1.0]", "[0.01]"),
+            ("classifier.focal_gamma", "-0.5", "0.5"),
+            ("classifier.positive_weight", "1.5", "1.0"),
+            ("sampling.keep_rate", "0.0", "1.0"),
+            ("evaluation.oracle_margin_px", "-3.0", "0.0"),
+        ] {
+            let parsed = |value: &str| Config::parse(SMALL, &[format!("{key}={value}")]);
+            let error = parsed(wrong).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("expected"), "{error}");
+            assert!(parsed(right).is_ok(), "{key} = {right}");
+        }
+    }
+}
