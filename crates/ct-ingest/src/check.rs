@@ -2,10 +2,9 @@
 
 use crate::case::CaseWork;
 use crate::names::Names;
-use crate::prepare::{pool, settings, store_info};
+use crate::prepare::{settings, store_info};
 use crate::source::Stamp;
-use crate::{CaseFiles, Event, IngestError, PrepareOptions};
-use rayon::prelude::*;
+use crate::{CaseFiles, Event, IngestError, PrepareOptions, workers};
 use serde::Serialize;
 use slice_store::{KnownCase, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::BTreeSet;
@@ -82,8 +81,7 @@ pub fn check(
 ) -> Result<Check, IngestError> {
     let names = Names::of(options)?;
     let mut found = names.discover()?;
-    let pool = pool(options)?;
-    let settings = pool.install(|| settings(&names, options, &found))?;
+    let settings = settings(&names, options, &found)?;
     let info = store_info(&names, options, settings.clone());
     let refused =
         if options.redo { StoreWriter::check_place(&options.store) } else { StoreWriter::check(&options.store, &info) };
@@ -105,7 +103,7 @@ pub fn check(
         report(Event::Looked { case: &case, bytes });
         checked
     };
-    let cases: Vec<Option<CheckedCase>> = pool.install(|| work.into_par_iter().with_max_len(1).map(one).collect());
+    let cases: Vec<Option<CheckedCase>> = workers::each(options.jobs, work, one);
     let interrupted = cases.iter().any(Option::is_none);
     let cases: Vec<CheckedCase> = cases.into_iter().flatten().chain(unusable).collect();
     let stay =

@@ -111,20 +111,17 @@ pub enum IngestError {
     },
     /// A folder has several CT series, or not the one that was asked for.
     #[error(
-        "'{}' holds {}; name the one that is meant: `series` in the manifest, or --series UID of predict\n  {}",
-        path.display(),
-        wanted.as_ref().map_or_else(
-            || format!("{} CT series, expected one", list.len()),
-            |wanted| format!("no CT series '{wanted}', but {}", list.len())
-        ),
-        list.join("\n  ")
+        "'{}' holds {found}; name the one that is meant, by what its line begins with or by its number: `series` in \
+         the manifest, or --series of predict\n  {}",
+        path.display(), list.join("\n  ")
     )]
     DicomSeries {
         /// The folder.
         path: PathBuf,
-        /// The UID that was asked for.
-        wanted: Option<String>,
-        /// UID, number of slices, size and spacing of each.
+        /// How many there are, and what was expected.
+        found: String,
+        /// UID, number, description, kernel, number of slices, size and spacing of each; where names are hidden, a pseudonym in the
+        /// UID's place and no description.
         list: Vec<String>,
     },
     /// The values can't be those of a CT.

@@ -20,6 +20,7 @@ mod resample;
 mod slices;
 mod source;
 mod volume;
+mod workers;
 mod write;
 
 pub use check::{Check, CheckedCase, Found, Would, check};

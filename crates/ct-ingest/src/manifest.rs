@@ -50,7 +50,8 @@ pub struct Manifest {
     /// The true orientation of cases whose header is wrong.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub orientation: BTreeMap<String, Orientation>,
-    /// How far apart, in voxels at the farthest corner, an image and its mask may be that belong together.
+    /// How far apart, in voxels at the farthest corner, an image and its mask may be that belong together; and how far DICOM slices may
+    /// be from an even row.
     #[serde(default, skip_serializing_if = "is_default")]
     pub geometry_tolerance: GeometryTolerance,
     /// Whether the headers' millimetres are true. Headers with identity affines are never trusted.

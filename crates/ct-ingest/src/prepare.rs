@@ -6,8 +6,7 @@ use crate::case::CaseWork;
 use crate::names::Names;
 use crate::source::Stamp;
 use crate::volume::read_grid_of;
-use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan};
-use rayon::prelude::*;
+use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, workers};
 use slice_store::{FORMAT_VERSION, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -126,8 +125,7 @@ pub fn prepare(
     if let (true, Some((case, reason))) = (options.strict, summary.failed.first()) {
         return Err(IngestError::Strict { case: case.clone(), reason: reason.clone() });
     }
-    let pool = pool(options)?;
-    let info = store_info(&names, options, pool.install(|| settings(&names, options, &found))?);
+    let info = store_info(&names, options, settings(&names, options, &found)?);
     let writer = if options.redo {
         StoreWriter::replace(&options.store, info)
     } else {
@@ -141,24 +139,22 @@ pub fn prepare(
     report(Event::Found { cases: work.len(), bytes: work.iter().map(|(bytes, _)| bytes).sum() });
 
     let fatal = Mutex::new(None);
-    let outcomes: Vec<(String, Outcome)> = pool.install(|| {
-        let one = |(bytes, files): (u64, CaseFiles)| {
-            let case = names.case(&files.case);
-            let outcome = one_case(options, &names, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
-                let error = match names.of_files(&files, error) {
-                    error if error.is_disk_full() => error,
-                    error if options.strict => IngestError::Strict { case: case.clone(), reason: error.to_string() },
-                    error => return Outcome::Failed(error.to_string()),
-                };
-                stop.store(true, Ordering::Relaxed);
-                fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-                Outcome::Interrupted
-            });
-            report(Event::Done { case: &case, bytes, outcome: &outcome });
-            (case, outcome)
-        };
-        work.into_par_iter().with_max_len(1).map(one).collect()
-    });
+    let one = |(bytes, files): (u64, CaseFiles)| {
+        let case = names.case(&files.case);
+        let outcome = one_case(options, &names, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
+            let error = match names.of_files(&files, error) {
+                error if error.is_disk_full() => error,
+                error if options.strict => IngestError::Strict { case: case.clone(), reason: error.to_string() },
+                error => return Outcome::Failed(error.to_string()),
+            };
+            stop.store(true, Ordering::Relaxed);
+            fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+            Outcome::Interrupted
+        });
+        report(Event::Done { case: &case, bytes, outcome: &outcome });
+        (case, outcome)
+    };
+    let outcomes = workers::each(options.jobs, work, one);
     if let Some(error) = fatal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         return Err(error);
     }
@@ -219,14 +215,6 @@ fn one_case(
     Ok(Outcome::Prepared { slices, target_slices })
 }
 
-pub(crate) fn pool(options: &PrepareOptions) -> Result<rayon::ThreadPool, IngestError> {
-    rayon::ThreadPoolBuilder::new().num_threads(options.jobs.max(1)).build().map_err(|error| IngestError::Io {
-        action: "start workers for",
-        path: options.store.clone(),
-        reason: std::io::Error::other(error),
-    })
-}
-
 pub(crate) fn store_info(names: &Names<'_>, options: &PrepareOptions, settings: StoreSettings) -> StoreInfo {
     StoreInfo {
         format_version: FORMAT_VERSION,
@@ -260,7 +248,7 @@ pub(crate) fn settings(
         let [rows, columns] = SlicePlan::new(&geometry, shape, 1).native_size();
         Some(rows.max(columns))
     };
-    let sizes: Vec<usize> = found.cases.par_iter().filter_map(longest).collect();
-    settings.slice_size = sizes.into_iter().max().unwrap_or(settings.slice_size);
+    let sizes = workers::each(options.jobs, found.cases.iter().collect(), longest);
+    settings.slice_size = sizes.into_iter().flatten().max().unwrap_or(settings.slice_size);
     Ok(settings)
 }

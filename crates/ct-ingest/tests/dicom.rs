@@ -4,8 +4,8 @@ mod common;
 
 use common::test_data;
 use ct_ingest::{
-    GeometryTolerance, ReadOptions, Scalar, SlicePlan, Volume, check_same_geometry, image_slices, mask_slices,
-    read_volume,
+    GeometryTolerance, Manifest, PrepareOptions, ReadOptions, Scalar, SlicePlan, Volume, Would, check,
+    check_same_geometry, image_slices, mask_slices, read_grid, read_volume,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use slice_store::StoreSettings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// What the fixtures' headers say of the invented patient, and must not be seen anywhere.
 const SECRETS: [&str; 5] = ["DOE", "JANE", "4711", "19810203", "19310405"];
@@ -61,8 +62,32 @@ fn refusal(folder: &Path) -> String {
 }
 
 fn refusal_of(folder: &Path, series: Option<&str>) -> String {
-    let options = ReadOptions { series: series.map(str::to_owned), ..ReadOptions::default() };
-    let error = read_volume(folder, &options).unwrap_err();
+    refusal_with(folder, &ReadOptions { series: series.map(str::to_owned), ..ReadOptions::default() })
+}
+
+/// What is wrong with a case by a manifest that hides names: no UID may be shown.
+fn hidden_refusal_of(folder: &Path, series: Option<&str>) -> String {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    std::fs::create_dir_all(data.join("case")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), data.join("case").join(entry.file_name())).unwrap();
+    }
+    std::fs::write(data.join("case.nii.gz"), "no mask").unwrap();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data-manifests/dicom.json");
+    let mut manifest = Manifest::read(Path::new(shipped)).unwrap();
+    manifest.series = series.map(|series| ("case".to_owned(), series.to_owned())).into_iter().collect();
+    let (store, settings) = (scratch.path().join("store"), StoreSettings::default());
+    let options = PrepareOptions { data, store, manifest, settings, jobs: 1, strict: false, redo: false };
+    let mut checked = check(&options, &AtomicBool::new(false), &|_| {}).unwrap();
+    let Would::Refuse(message) = checked.cases.remove(0).would else { panic!("it is refused") };
+    assert!(!message.contains("1.2.826.0.1"), "{message}");
+    assert!(!SECRETS.iter().any(|secret| message.contains(secret)), "{message}");
+    message
+}
+
+fn refusal_with(folder: &Path, options: &ReadOptions) -> String {
+    let error = read_volume(folder, options).unwrap_err();
     let (message, debug) = (error.to_string(), format!("{error:?}"));
     for text in [&message, &debug] {
         assert!(!SECRETS.iter().any(|secret| text.contains(secret)), "{text}");
@@ -103,7 +128,9 @@ fn set_position(slice: &mut DefaultDicomObject, position: [f64; 3]) {
 fn folder(slices: &[DefaultDicomObject]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (index, slice) in slices.iter().enumerate() {
-        slice.write_to_file(folder.path().join(format!("DOE^JANE{}", (index * 5 + 3) % 17))).unwrap();
+        slice
+            .write_to_file(folder.path().join(format!("DOE^JANE{}{}", (index * 5 + 3) % 17, "x".repeat(index / 17))))
+            .unwrap();
     }
     folder
 }
@@ -241,9 +268,11 @@ fn what_is_no_ct_slice_is_left_out_wherever_it_lies() {
     );
     let volume = read(folder.path());
     assert_eq!((hu(&volume), volume.warnings.len()), (true_hu(), 0));
-    // An empty file may have been a slice.
+    // An empty file may have been a slice, and so may one that begins like nothing that is known.
     std::fs::write(folder.path().join("empty"), "").unwrap();
     assert!(read(folder.path()).warnings[0].contains("1 file is empty"));
+    std::fs::write(folder.path().join("unknown"), [7, 0, 7, 0, 7, 0].repeat(500)).unwrap();
+    assert!(read(folder.path()).warnings[1].contains("1 file is no DICOM and was left out"));
 }
 
 #[test]
@@ -255,7 +284,7 @@ fn of_several_series_one_is_chosen_by_its_uid() {
     }
     let message = refusal(folder.path());
     let lines: Vec<&str> = message.lines().collect();
-    assert!(lines[0].contains("holds 2 CT series, expected one") && lines[0].contains("--series UID of predict"));
+    assert!(lines[0].contains("holds 2 CT series, expected one") && lines[0].contains("--series of predict"));
     assert_eq!(lines[1], "  1.2.826.0.1.3680043.10.999.1: 6 slices of 12 x 10, 2.5 mm apart");
     assert_eq!(lines[2], "  1.2.826.0.1.3680043.10.999.10: 3 slices of 12 x 10, 2.5 mm apart");
     let options = |uid: &str| ReadOptions { series: Some(uid.to_owned()), ..ReadOptions::default() };
@@ -290,7 +319,181 @@ fn folders_without_a_ct_series_say_what_they_hold() {
     slices[0].write_to_file(empty.path().join("b")).unwrap();
     slices[1].write_to_file(empty.path().join("c")).unwrap();
     let message = refusal(empty.path());
-    assert!(message.ends_with("found 2 DICOM objects that are no CT, 1 file that is no DICOM"), "{message}");
+    let expected =
+        "found 2 DICOM objects of modality PT (CT Image Storage), 1 file that is no DICOM; expected the slices of a CT";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn what_lies_in_a_cts_place_is_named_as_what_it_is() {
+    for (modality, class, expected, as_file) in [
+        (
+            "SEG",
+            "1.2.840.10008.5.1.4.1.1.66.4",
+            "of modality SEG (Segmentation Storage); convert it to NIfTI",
+            "' holds a DICOM segmentation (SEG), expected",
+        ),
+        (
+            "RTSTRUCT",
+            "1.2.840.10008.5.1.4.1.1.481.3",
+            "of modality RTSTRUCT (RT Structure Set Storage); convert its contours",
+            "' holds a DICOM structure set (RTSTRUCT), expected",
+        ),
+        (
+            "US",
+            "1.2.840.10008.5.1.4.1.1.6.1",
+            "of modality US (Ultrasound Image Storage); expected the slices of a CT",
+            "' is a DICOM object of the class Ultrasound Image Storage; expected the slices of a CT",
+        ),
+        // No words of the standard: none of them is shown.
+        (
+            "JANE",
+            "1.2.826.0.1.4711",
+            "DICOM object of an unknown kind; expected the slices of a CT",
+            "' is a single DICOM file, expected a series",
+        ),
+    ] {
+        let mut one = slices().remove(0);
+        set_text(&mut one, tags::MODALITY, modality);
+        set_text(&mut one, tags::SOP_CLASS_UID, class);
+        one.update_meta(|meta| class.clone_into(&mut meta.media_storage_sop_class_uid));
+        let folder = folder(&[one]);
+        let message = refusal(folder.path());
+        assert!(
+            message.contains("holds no CT series: found 1 DICOM object") && message.contains(expected),
+            "{message}"
+        );
+        // As a file, in the place of a volume or of a mask.
+        let file = folder.path().join("plain.dcm");
+        std::fs::rename(folder.path().join("DOE^JANE3"), &file).unwrap();
+        let message = refusal(&file);
+        assert!(message.contains(as_file), "{message}");
+    }
+}
+
+/// What follows the file meta information, whose length is in its first element.
+fn data_set(file: &[u8]) -> &[u8] {
+    &file[144 + u32::from_le_bytes(file[140..144].try_into().unwrap()) as usize..]
+}
+
+#[test]
+fn slices_without_preamble_or_file_meta_information_are_read() {
+    type Cut = fn(&[u8]) -> &[u8];
+    let cuts: [(&str, Cut); 3] = [
+        ("data set", data_set),
+        ("from the file meta information", |file| &file[132..]),
+        ("from DICM", |file| &file[128..]),
+    ];
+    let truth = true_hu();
+    for name in ["explicit_little", "implicit_little"] {
+        for (what, cut) in cuts {
+            let folder = tempfile::tempdir().unwrap();
+            for entry in std::fs::read_dir(fixture(name)).unwrap().map(Result::unwrap) {
+                let bytes = std::fs::read(entry.path()).unwrap();
+                std::fs::write(folder.path().join(entry.file_name()), cut(&bytes)).unwrap();
+            }
+            let volume = read(folder.path());
+            assert_eq!(hu(&volume), truth[..120 * volume.shape[2]], "{name}, {what}");
+            assert_eq!(volume.geometry, read(&fixture(name)).geometry);
+            assert!(volume.warnings.is_empty());
+            assert!(
+                refusal(&folder.path().join("00.dcm")).contains("is a single DICOM file, expected a series"),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bare_data_set_that_ends_early_is_refused() {
+    let folder = folder(&slices());
+    let whole = std::fs::read(fixture("implicit_little").join("00.dcm")).unwrap();
+    let bare = data_set(&whole);
+    for end in (200..bare.len() - 4).step_by(31) {
+        std::fs::write(folder.path().join("bare"), &bare[..end]).unwrap();
+        let message = refusal(folder.path());
+        let known = ["can't be read", "has no valid", "holds 2 CT series", "ends before its last pixel"];
+        assert!(known.iter().any(|known| message.contains(known)), "{end}: {message}");
+    }
+}
+
+#[test]
+fn series_are_listed_by_what_tells_phases_apart() {
+    let mut slices = slices();
+    for (index, slice) in slices.iter_mut().enumerate() {
+        let (number, description, kernel) =
+            [("2", "ABD ART 5.0", "B30f"), ("3", "ABD PV 5.0\u{1b}[2J", "B60f")][index % 2];
+        set(slice, tags::SERIES_NUMBER, VR::IS, PrimitiveValue::from(number));
+        set_text(slice, tags::SERIES_DESCRIPTION, description);
+        set_text(slice, tags::CONVOLUTION_KERNEL, kernel);
+        set(slice, tags::SERIES_INSTANCE_UID, VR::UI, PrimitiveValue::from(format!("{SERIES}.{}", index % 2)));
+    }
+    let two = folder(&slices);
+    let lines = |message: String| message.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        lines(refusal(two.path())),
+        [
+            "  1.2.826.0.1.3680043.10.999.1.0: number 2, 'ABD ART 5.0', kernel B30f, 3 slices of 12 x 10, 5 mm apart",
+            // What a terminal would obey is gone.
+            "  1.2.826.0.1.3680043.10.999.1.1: number 3, 'ABD PV 5.0[2J', kernel B60f, 3 slices of 12 x 10, 5 mm apart",
+        ]
+    );
+    // Neither UIDs nor free text where names are hidden; pseudonym or number is enough to choose.
+    let hidden = lines(hidden_refusal_of(two.path(), None));
+    let (pseudonyms, rest): (Vec<&str>, Vec<&str>) = hidden.iter().map(|line| line.split_once(": ").unwrap()).unzip();
+    assert_eq!(
+        rest,
+        [
+            "number 2, kernel B30f, 3 slices of 12 x 10, 5 mm apart",
+            "number 3, kernel B60f, 3 slices of 12 x 10, 5 mm apart"
+        ]
+    );
+    for name in ["2", "3", pseudonyms[0].trim(), pseudonyms[1].trim(), &format!("{SERIES}.1")] {
+        let message = hidden_refusal_of(two.path(), Some(name));
+        assert!(message.contains("'mask of "), "{name} is read, its mask isn't: {message}");
+    }
+    let chosen = |series: &str| {
+        read_volume(two.path(), &ReadOptions { series: Some(series.to_owned()), ..ReadOptions::default() })
+    };
+    let (by_number, by_uid) = (chosen("3").unwrap(), chosen(&format!("{SERIES}.1")).unwrap());
+    assert_eq!(hu(&by_number), hu(&by_uid));
+    assert_eq!(by_number.geometry.to_mm([0.0; 3])[2], 102.5);
+    assert!(hidden_refusal_of(two.path(), Some("4")).contains("holds no CT series '4', but 2"));
+    assert!(hidden_refusal_of(two.path(), Some(&format!("{SERIES}.7"))).contains("', but 2"));
+    for slice in &mut slices {
+        set(slice, tags::SERIES_NUMBER, VR::IS, PrimitiveValue::from("2"));
+    }
+    assert!(refusal_of(folder(&slices).path(), Some("2")).contains("holds 2 CT series of that number, expected one"));
+}
+
+#[test]
+fn where_names_are_hidden_no_message_has_a_uid() {
+    type Change = fn(usize, &mut DefaultDicomObject);
+    let mut doubled = slices();
+    doubled.push(slices().remove(2));
+    set_text(&mut doubled[6], tags::SOP_INSTANCE_UID, &format!("{SERIES}.99"));
+    let message = hidden_refusal_of(folder(&doubled).path(), None);
+    assert!(
+        message.contains("at 105.00 mm (SOP instance ") && message.contains(", file 3 of 7 in the order"),
+        "{message}"
+    );
+    let changes: [Change; 6] = [
+        |index, slice| set_short(slice, tags::ROWS, if index == 2 { 10 } else { 12 }),
+        |_, slice| set_short(slice, tags::BITS_ALLOCATED, 32),
+        |index, slice| {
+            set_position(slice, [if index == 4 { -49.0 } else { -50.5 }, -60.25, 100.0 + 2.5 * index as f64]);
+        },
+        |index, slice| {
+            set_position(slice, [-50.5, -60.25, 100.0 + 2.5 * index as f64 + if index == 4 { 0.9 } else { 0.0 }]);
+        },
+        |_, slice| set(slice, tags::PIXEL_DATA, VR::OW, PrimitiveValue::from(7_u16)),
+        |_, slice| {
+            slice.remove_element(tags::ROWS);
+        },
+    ];
+    for change in changes {
+        hidden_refusal_of(changed(change).path(), None);
+    }
 }
 
 #[test]
@@ -323,21 +526,77 @@ fn missing_slices_are_named_by_the_gap() {
     assert!(refusal(folder(&some).path()).contains("2 slices are missing"));
 }
 
-#[test]
-fn uneven_gaps_are_refused_beyond_the_rounding_of_positions() {
-    let moved = |by: f64| {
-        changed(move |index, slice| {
-            set_position(slice, [-50.5, -60.25, 100.0 + 2.5 * index as f64 + if index == 4 { by } else { 0.0 }]);
-        })
+/// Slices at these places along z.
+fn slices_at(positions: &[f64]) -> tempfile::TempDir {
+    let one = slices().remove(0);
+    let at = |(index, z): (usize, &f64)| {
+        let mut slice = one.clone();
+        set_text(&mut slice, tags::SOP_INSTANCE_UID, &format!("{SERIES}.{}", index + 1));
+        set_position(&mut slice, [-50.5, -60.25, *z]);
+        slice
     };
-    assert_eq!(read(moved(0.03).path()).geometry.spacing_mm[2], 2.5);
+    folder(&positions.iter().enumerate().map(at).collect::<Vec<_>>())
+}
+
+#[test]
+fn positions_that_were_rounded_are_read() {
+    for (spacing, digits) in [(1.25, 2), (1.25, 1), (0.625, 2), (2.5, 1), (0.7, 3), (2.0 / 3.0, 2), (5.0, 0)] {
+        let unit = 10_f64.powi(-digits);
+        let positions: Vec<f64> = (0..17).map(|k| ((-612.35 + spacing * f64::from(k)) / unit).round() * unit).collect();
+        let volume = read(slices_at(&positions).path());
+        // From the first to the last, as others have it.
+        assert!(
+            (volume.geometry.spacing_mm[2] - (positions[16] - positions[0]) / 16.0).abs() < 1e-6,
+            "{spacing} {digits}"
+        );
+    }
+}
+
+#[test]
+fn uneven_gaps_are_refused_beyond_a_twentieth_of_a_slice() {
+    let moved = |by: f64| {
+        let positions: Vec<f64> = (0..6).map(|k| 100.0 + 2.5 * f64::from(k) + if k == 4 { by } else { 0.0 }).collect();
+        slices_at(&positions)
+    };
+    // Two lines that hold all are as far apart as the slice was moved: the best row is half of it from each.
+    assert_eq!(read(moved(0.24).path()).geometry.spacing_mm[2], 2.5);
     let message = refusal(moved(0.3).path());
     assert!(message.contains("unevenly spaced: mostly 2.500 mm apart, but 2.800 mm between slices 4"), "{message}");
+    assert!(
+        message.contains("leaves slices 0.060 of that distance beside their places, expected at most 0.05"),
+        "{message}"
+    );
+    assert!(message.contains("say `geometry_tolerance` = 0.061 in the manifest"), "{message}");
     // Even gaps along the normal, but one slice beside the others.
     let beside = changed(|index, slice| {
         set_position(slice, [if index == 4 { -49.0 } else { -50.5 }, -60.25, 100.0 + 2.5 * index as f64]);
     });
-    assert!(refusal(beside.path()).contains("not on one line: slice 5 of 6 (SOP instance"), "beside");
+    let message = refusal(beside.path());
+    assert!(message.contains("not on one line, most of all slice 5 of 6 (SOP instance"), "{message}");
+    // 1.5 mm between two lines that hold all, in pixels of 0.7 mm, and half of it.
+    assert!(message.contains("leaves slices 1.071 pixels beside it, expected at most 0.1;"), "{message}");
+}
+
+#[test]
+fn a_tolerance_admits_whole_millimetres_but_no_missing_slice() {
+    let tolerant = |folder: &tempfile::TempDir, voxels: f64| {
+        let geometry_tolerance = voxels.try_into().unwrap();
+        read_volume(folder.path(), &ReadOptions { geometry_tolerance, ..ReadOptions::default() })
+            .map_err(|e| e.to_string())
+    };
+    let rounded: Vec<f64> = (0..40).map(|k| (-612.35 + 2.5 * f64::from(k)).round()).collect();
+    let folder = slices_at(&rounded);
+    let message = refusal(folder.path());
+    // The fractions are .65, .15, .65, .15: rounding moves slices by 0.35 up and 0.15 down, which are 0.5 mm of 2.5 apart.
+    assert!(message.contains("leaves slices 0.101 of that distance"), "{message}");
+    assert_eq!(tolerant(&folder, 0.11).unwrap().shape, [10, 12, 40]);
+    for (missing, of) in [(1, 4), (2, 4), (20, 40), (38, 40)] {
+        let some: Vec<f64> = (0..of).filter(|&k| k != missing).map(|k| rounded[k]).collect();
+        let message = tolerant(&slices_at(&some), 0.5).unwrap_err();
+        assert!(message.contains("missing (slices are"), "{missing} of {of}: {message}");
+    }
+    let extra = [100.0, 102.5, 103.7, 105.0, 107.5, 110.0];
+    assert!(tolerant(&slices_at(&extra), 0.5).unwrap_err().contains("unevenly spaced"));
 }
 
 #[test]
@@ -457,6 +716,35 @@ fn images_that_are_no_ct_slices_say_what_they_are() {
 }
 
 #[test]
+fn slices_that_cant_be_unpacked_name_a_program_that_can() {
+    // Each was tried on the fixture of that coding; `dcmconv` leaves all of them packed or refuses.
+    for (name, program) in [
+        ("rle", Some("`dcmdrle` or `gdcmconv --raw`")),
+        ("jpeg_lossless", Some("`dcmdjpeg` or `gdcmconv --raw`")),
+        ("jpeg_ls", Some("`dcmdjpls` or `gdcmconv --raw`")),
+        ("jpeg_2000", Some("decompress it with `gdcmconv --raw`")),
+        ("explicit_little", None),
+    ] {
+        let files = std::fs::read_dir(fixture(name)).unwrap().map(|entry| open_file(entry.unwrap().path()).unwrap());
+        let mut slices: Vec<DefaultDicomObject> = files.collect();
+        for slice in &mut slices {
+            set_short(slice, tags::ROWS, 4_000);
+        }
+        let message = refusal(folder(&slices).path());
+        assert_eq!(message.contains("decompress"), program.is_some(), "{message}");
+        assert!(program.is_none_or(|program| message.contains(program)) && !message.contains("`dcmconv"), "{message}");
+    }
+    for (syntax, program) in
+        [("50", "`dcmdjpeg` or `gdcmconv --raw`"), ("201", "pydicom and pylibjpeg-openjpeg"), ("110", "with pydicom")]
+    {
+        let message = refusal_after(|_, slice| {
+            slice.update_meta(|meta| meta.transfer_syntax = format!("1.2.840.10008.1.2.4.{syntax}"));
+        });
+        assert!(message.contains(program), "{message}");
+    }
+}
+
+#[test]
 fn sizes_that_the_pixels_dont_bear_out_ask_for_no_memory() {
     for name in ["explicit_little", "rle", "jpeg_lossless", "jpeg_ls", "jpeg_2000"] {
         let mut slices: Vec<DefaultDicomObject> =
@@ -503,6 +791,13 @@ fn truncated_files_are_refused_wherever_they_end() {
             }
         }
     }
+}
+
+#[test]
+fn the_grid_is_known_without_the_pixels() {
+    let folder = changed(|_, slice| set(slice, tags::PIXEL_DATA, VR::OW, PrimitiveValue::from(7_u16)));
+    let (shape, geometry) = read_grid(folder.path(), &ReadOptions::default()).unwrap();
+    assert_eq!((shape, geometry), ([10, 12, 6], read(&fixture("explicit_little")).geometry));
 }
 
 #[test]

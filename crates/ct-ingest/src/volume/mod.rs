@@ -66,7 +66,7 @@ pub struct ReadOptions {
     pub intensity: Intensity,
     /// Which of a NIfTI file's two affines counts where they disagree.
     pub affine: Option<AffineChoice>,
-    /// The DICOM series (its instance UID) where a folder has several.
+    /// The DICOM series where a folder has several: its instance UID, or its number.
     pub series: Option<String>,
     /// How far DICOM slices may be from the even grid that they make, in voxels.
     pub geometry_tolerance: GeometryTolerance,
@@ -133,7 +133,7 @@ pub(crate) fn read_volume_of(
     Ok(volume)
 }
 
-/// Shape and geometry of a volume; of NIfTI, only the header is read.
+/// Shape and geometry of a volume; of NIfTI and DICOM, only headers are read.
 pub fn read_grid(path: &Path, options: &ReadOptions) -> Result<([usize; 3], Geometry), IngestError> {
     read_grid_of(path, options, None)
 }
@@ -144,9 +144,10 @@ pub(crate) fn read_grid_of(
     options: &ReadOptions,
     hidden: Option<&Pseudonyms>,
 ) -> Result<([usize; 3], Geometry), IngestError> {
-    if !path.is_dir()
-        && let Some(grid) = nifti::grid(path, &Source::open(path)?, options)
-    {
+    if path.is_dir() {
+        return dicom::grid(path, options, hidden);
+    }
+    if let Some(grid) = nifti::grid(path, &Source::open(path)?, options) {
         return grid;
     }
     read_any(path, options, hidden).map(|volume| (volume.shape, volume.geometry))
@@ -195,7 +196,7 @@ fn read_any(path: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> 
     match source.head() {
         // A NIfTI file has a number there; DICOM has a preamble that anything may be in, but hardly a NIfTI header.
         head if dicom::is_dicom(head) && !nifti::is_nifti(head) => {
-            Err(kind::of_dicom(head).map_or_else(|| dicom::is_a_file(path), |kind| no_volume(path, kind)))
+            Err(kind::of_dicom(head).map_or_else(|| dicom::is_a_file(path, head), |kind| no_volume(path, kind)))
         }
         head if nrrd::is_nrrd(head) => nrrd::read(path, source, options),
         head if metaimage::is_metaimage(head) => metaimage::read(path, source, options),

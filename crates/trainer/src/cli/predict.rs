@@ -32,8 +32,8 @@ pub(super) struct PredictArgs {
     /// The affine that counts in a NIfTI file whose two disagree
     #[arg(long, value_parser = ["sform", "qform"])]
     affine: Option<String>,
-    /// The DICOM series, by its instance UID, where a folder has several
-    #[arg(long, value_name = "UID")]
+    /// The DICOM series, by its instance UID or its number, where a folder has several
+    #[arg(long, value_name = "UID|NUMBER")]
     series: Option<String>,
     /// Predict in another way than the run's configuration says: prediction.KEY=VALUE or prompt.KEY=VALUE
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -1,56 +1,46 @@
 //! What is read of a slice's header, and what an image must be to be one slice of a CT.
 
 use super::codec::Coding;
-use super::lengths;
 use crate::names::Pseudonyms;
 use crate::volume::PatientId;
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::file::ReadPreamble;
-use dicom_object::{DefaultDicomObject, OpenFileOptions, Tag};
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, Tag};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 /// More pixels than any scanner's slice has; what a damaged header may claim.
 const MOST_PIXELS: usize = 1 << 24;
 
+/// What is shown of a free text; 64 characters are the longest that DICOM allows (LO).
+const LONGEST_TEXT: usize = 64;
+
 /// A UID that can be shown: digits and dots, so that no other text hides in it; or the pseudonym that stands for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Uid(String);
-
-/// What a file in the folder is.
-pub(super) enum Entry {
-    /// A CT image; whether it is a slice that can be read shows later, if its series is wanted.
-    Image(Box<Image>),
-    /// DICOM, but no part of a CT series.
-    Other(Other),
-    /// Not DICOM.
-    Foreign,
-    /// Nothing, or zeros where a DICOM file begins with zeros: a copy that never got further.
-    Empty,
-    /// A CT image, for all that can be told, that can't be read.
-    Broken { instance: Option<Uid>, reason: &'static str },
-}
-
-/// DICOM objects that are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Other {
-    Localizer,
-    NoCt,
-    NoSlice,
-}
 
 /// A CT image.
 pub(super) struct Image<P = Result<Plane, String>> {
     /// Never shown: it may be named after the patient.
     pub file: PathBuf,
+    /// What messages call it.
+    pub name: String,
     pub sha256: String,
-    /// Anonymised files may have none.
-    pub series: Option<Uid>,
+    pub series: Series,
     pub instance: Option<Uid>,
     pub patient: Option<PatientId>,
     /// Where it lies and how its values are stored, or why it is no slice of a CT.
     pub plane: P,
+}
+
+/// What a slice's header says of its series, all of which anonymised files may lack.
+#[derive(Clone)]
+pub(super) struct Series {
+    pub uid: Option<Uid>,
+    pub number: Option<i32>,
+    /// Free text, in which anything may stand: for the terminal only, and `None` where names are hidden.
+    pub description: Option<String>,
+    /// The reconstruction's, as its scanner calls it.
+    pub kernel: Option<String>,
 }
 
 /// Where a slice lies, and how its values are stored.
@@ -116,23 +106,7 @@ impl Uid {
         let valid = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         valid.then(|| Self(text.to_owned()))
     }
-}
 
-impl Entry {
-    /// Puts pseudonyms in the places of UIDs.
-    pub fn hide(&mut self, hidden: &Pseudonyms) {
-        let uids = match self {
-            Self::Image(image) => [image.series.as_mut(), image.instance.as_mut()],
-            Self::Broken { instance, .. } => [instance.as_mut(), None],
-            Self::Other(_) | Self::Foreign | Self::Empty => return,
-        };
-        for uid in uids.into_iter().flatten() {
-            uid.0 = hidden.uid(&uid.0);
-        }
-    }
-}
-
-impl Uid {
     /// The series that is asked for, as its images have it.
     pub fn wanted(text: &str, hidden: Option<&Pseudonyms>) -> Option<Self> {
         match hidden {
@@ -140,6 +114,33 @@ impl Uid {
             Some(hidden) => Some(Self(hidden.wanted_series(text))),
         }
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Puts its pseudonym in its place.
+    pub fn hide(&mut self, hidden: &Pseudonyms) {
+        self.0 = hidden.uid(&self.0);
+    }
+}
+
+impl Series {
+    pub fn of(header: &Header<'_>) -> Self {
+        let text = |tag| header.text(tag).map(|text| printable(&text)).filter(|text| !text.is_empty());
+        Self {
+            uid: header.uid(tags::SERIES_INSTANCE_UID),
+            number: header.number(tags::SERIES_NUMBER).map(|number| number as i32),
+            description: text(tags::SERIES_DESCRIPTION),
+            kernel: text(tags::CONVOLUTION_KERNEL),
+        }
+    }
+}
+
+/// Without what a terminal would obey: control characters, and those that turn the direction of writing.
+fn printable(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|&c| !c.is_control() && !turns(c)).take(LONGEST_TEXT).collect()
 }
 
 impl fmt::Display for Uid {
@@ -148,89 +149,8 @@ impl fmt::Display for Uid {
     }
 }
 
-impl<P> Image<P> {
-    /// The slice's name in a message.
-    pub fn name(&self) -> String {
-        match &self.instance {
-            Some(uid) => format!("SOP instance {uid}"),
-            None => "an instance without a UID".to_owned(),
-        }
-    }
-}
-
-/// All of a file up to the pixels, or with them. The reader's own messages quote what they stumble over, which may be the
-/// patient's name; so there is none.
-pub(super) fn parse(bytes: &[u8], pixels: bool) -> Option<DefaultDicomObject> {
-    if !lengths::fit(bytes, pixels) {
-        return None;
-    }
-    let options = OpenFileOptions::new().read_preamble(ReadPreamble::Always);
-    let options = if pixels { options.read_to(tags::PIXEL_DATA) } else { options.read_until(tags::PIXEL_DATA) };
-    catch_unwind(AssertUnwindSafe(|| options.from_reader(bytes).ok())).ok().flatten()
-}
-
-/// Looks at a file's beginning.
-pub(super) fn entry(file: PathBuf, sha256: String, bytes: &[u8]) -> Entry {
-    if !super::is_dicom(bytes) {
-        let cut = bytes.len() <= 132 && bytes.iter().take(128).all(|&byte| byte == 0);
-        return if cut { Entry::Empty } else { Entry::Foreign };
-    }
-    let Some(object) = parse(bytes, false) else { return unreadable(bytes) };
-    let header = Header(&object);
-    let class = header.uid(tags::SOP_CLASS_UID).or_else(|| Uid::parse(object.meta().media_storage_sop_class_uid()));
-    let is_ct = class.as_ref().is_some_and(|class| class.0 == uids::CT_IMAGE_STORAGE);
-    let instance =
-        header.uid(tags::SOP_INSTANCE_UID).or_else(|| Uid::parse(object.meta().media_storage_sop_instance_uid()));
-    match header.text(tags::MODALITY).as_deref() {
-        Some("CT") => {}
-        None if is_ct => return Entry::Broken { instance, reason: "its header ends early" },
-        _ => return Entry::Other(Other::NoCt),
-    }
-    if header.texts(tags::IMAGE_TYPE).iter().any(|word| word == "LOCALIZER") {
-        return Entry::Other(Other::Localizer);
-    }
-    let multi_frame = is_multi_frame(&header, class.as_ref());
-    let has_place = header.numbers::<3>(tags::IMAGE_POSITION_PATIENT).is_some()
-        && header.numbers::<6>(tags::IMAGE_ORIENTATION_PATIENT).is_some();
-    let has_pixels = header.size(tags::ROWS).is_some();
-    if !has_pixels || !(is_ct || multi_frame || has_place) {
-        let broken = Entry::Broken { instance, reason: "its header ends early" };
-        return if is_ct { broken } else { Entry::Other(Other::NoSlice) };
-    }
-    let series = header.uid(tags::SERIES_INSTANCE_UID);
-    let plane = if multi_frame {
-        Err("is a multi-frame (enhanced) CT object, expected one slice a file; convert it to single-frame CT images or \
-             to NIfTI"
-            .to_owned())
-    } else {
-        plane(&header, object.meta().transfer_syntax())
-    };
-    let patient = header.text(tags::PATIENT_ID).map(PatientId);
-    Entry::Image(Box::new(Image { file, sha256, series, instance, patient, plane }))
-}
-
-/// A DICOM file that can't be parsed is no matter if the little that can be says that it is no CT image.
-fn unreadable(bytes: &[u8]) -> Entry {
-    let Some((meta, _)) = lengths::meta(bytes) else {
-        return Entry::Broken { instance: None, reason: "its file meta information is damaged" };
-    };
-    match Uid::parse(meta.media_storage_sop_class_uid()) {
-        Some(class) if class.0 != uids::CT_IMAGE_STORAGE => Entry::Other(Other::NoCt),
-        _ => Entry::Broken {
-            instance: Uid::parse(meta.media_storage_sop_instance_uid()),
-            reason: "its header is damaged, ends early or has an unknown transfer syntax",
-        },
-    }
-}
-
-fn is_multi_frame(header: &Header<'_>, class: Option<&Uid>) -> bool {
-    let enhanced = [uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE];
-    class.is_some_and(|class| enhanced.contains(&class.0.as_str()))
-        || header.number(tags::NUMBER_OF_FRAMES).is_some_and(|frames| frames > 1.0)
-}
-
 /// What makes the image a slice; else what is wrong with it, as the end of a sentence.
-fn plane(header: &Header<'_>, syntax: &str) -> Result<Plane, String> {
+pub(super) fn plane(header: &Header<'_>, syntax: &str) -> Result<Plane, String> {
     let missing = |what: &str| format!("has no valid {what}");
     let size = |tag, what| header.size(tag).filter(|&size| size > 0).ok_or_else(|| missing(what));
     let (rows, columns) = (size(tags::ROWS, "Rows")?, size(tags::COLUMNS, "Columns")?);
@@ -301,33 +221,33 @@ fn stored(header: &Header<'_>) -> Result<Stored, String> {
 }
 
 /// Elements as the types they should have; what isn't there or isn't valid is `None`.
-struct Header<'a>(&'a DefaultDicomObject);
+pub(super) struct Header<'a>(pub &'a DefaultDicomObject);
 
 impl Header<'_> {
-    fn text(&self, tag: Tag) -> Option<String> {
+    pub fn text(&self, tag: Tag) -> Option<String> {
         let text = self.0.get(tag)?.to_str().ok()?;
         Some(text.trim_matches([' ', '\0']).to_owned())
     }
 
-    fn texts(&self, tag: Tag) -> Vec<String> {
+    pub fn texts(&self, tag: Tag) -> Vec<String> {
         let texts = self.0.get(tag).and_then(|element| element.to_multi_str().ok());
         texts.map(|texts| texts.iter().map(|text| text.trim().to_owned()).collect()).unwrap_or_default()
     }
 
-    fn uid(&self, tag: Tag) -> Option<Uid> {
+    pub fn uid(&self, tag: Tag) -> Option<Uid> {
         Uid::parse(&self.text(tag)?)
     }
 
-    fn number(&self, tag: Tag) -> Option<f64> {
+    pub fn number(&self, tag: Tag) -> Option<f64> {
         self.0.get(tag)?.to_float64().ok().filter(|number| number.is_finite())
     }
 
-    fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
+    pub fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
         let numbers: [f64; N] = self.0.get(tag)?.to_multi_float64().ok()?.try_into().ok()?;
         numbers.iter().all(|number| number.is_finite()).then_some(numbers)
     }
 
-    fn size(&self, tag: Tag) -> Option<usize> {
+    pub fn size(&self, tag: Tag) -> Option<usize> {
         self.0.get(tag)?.to_int::<u16>().ok().map(usize::from)
     }
 }

@@ -4,13 +4,12 @@
 //! itself for each level of nested sequences. Here the elements' headers are walked along (PS3.5, section 7), values
 //! skipped, and nothing is asked for.
 
+use super::frame::Frame;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
-use dicom_object::FileMetaTable;
 use flate2::read::DeflateDecoder;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Sequences in sequences; real ones have five at most.
 const DEEPEST: usize = 32;
@@ -23,23 +22,23 @@ const ITEM: Tag = Tag(0xfffe, 0xe000);
 
 /// How elements are written.
 #[derive(Clone, Copy)]
-struct Encoding {
-    explicit: bool,
-    big: bool,
+pub(super) struct Encoding {
+    pub explicit: bool,
+    pub big: bool,
 }
 
 /// An element's header.
-struct Element {
-    tag: Tag,
-    vr: VR,
-    length: u32,
+pub(super) struct Element {
+    pub tag: Tag,
+    pub vr: VR,
+    pub length: u32,
     /// Bytes of the header.
-    header: usize,
+    pub header: usize,
 }
 
-/// Whether all elements fit: up to the pixels, or with them. False also if this is no DICOM file.
-pub(super) fn fit(file: &[u8], pixels: bool) -> bool {
-    let Some((meta, data_set)) = meta(file) else { return false };
+/// Whether all elements fit: up to the pixels, or with them.
+pub(super) fn fit(file: &Frame<'_>, pixels: bool) -> bool {
+    let Some((meta, data_set)) = file.meta() else { return false };
     match meta.transfer_syntax() {
         "1.2.840.10008.1.2" => elements_fit(data_set, Encoding { explicit: false, big: false }, pixels),
         "1.2.840.10008.1.2.2" => elements_fit(data_set, Encoding { explicit: true, big: true }, pixels),
@@ -52,26 +51,6 @@ pub(super) fn fit(file: &[u8], pixels: bool) -> bool {
         }
         _ => elements_fit(data_set, Encoding { explicit: true, big: false }, pixels),
     }
-}
-
-/// The file meta information, if it fits into the file, and the data set behind it.
-pub(super) fn meta(file: &[u8]) -> Option<(FileMetaTable, &[u8])> {
-    let data_set = file.get(meta_end(file)?..)?;
-    let meta = catch_unwind(AssertUnwindSafe(|| FileMetaTable::from_reader(&file[128..]).ok())).ok().flatten()?;
-    Some((meta, data_set))
-}
-
-/// Where the data set begins: behind the file meta information (PS3.10, section 7.1), whose length is its first element, and
-/// whose elements are explicit and little-endian.
-fn meta_end(file: &[u8]) -> Option<usize> {
-    let length = u32::from_le_bytes(*file.get(140..)?.first_chunk()?);
-    let mut at = 144;
-    let end = length as usize + at;
-    while at < end {
-        let element = Element::read(file.get(at..)?, Encoding { explicit: true, big: false })?;
-        at = at.checked_add(element.header)?.checked_add(element.length as usize)?;
-    }
-    (at <= file.len()).then_some(at)
 }
 
 fn elements_fit(bytes: &[u8], encoding: Encoding, pixels: bool) -> bool {
@@ -141,7 +120,7 @@ fn fragments_end(bytes: &[u8], mut at: usize, encoding: Encoding) -> Option<usiz
 }
 
 impl Element {
-    fn read(bytes: &[u8], encoding: Encoding) -> Option<Self> {
+    pub fn read(bytes: &[u8], encoding: Encoding) -> Option<Self> {
         let short = |at: usize| {
             let bytes = *bytes.get(at..)?.first_chunk()?;
             Some(if encoding.big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })

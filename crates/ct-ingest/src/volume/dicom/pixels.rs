@@ -4,7 +4,9 @@
 //! clipped like any other when slices are cut.
 
 use super::codec::{self, Coding};
-use super::header::{Image, Plane, parse};
+use super::entry::parse;
+use super::frame::Frame;
+use super::header::{Image, Plane};
 use super::problem;
 use super::scan::unreadable;
 use crate::IngestError;
@@ -81,8 +83,8 @@ fn read_as<T: Voxel>(folder: &Path, slices: &[Image<Plane>]) -> Result<Option<Vo
                 return Ok(());
             }
             let values = pixels_of(folder, slice)?.map_err(|what| {
-                let (name, number, of) = (slice.name(), index + 1, slices.len());
-                let advice = "copy the series again";
+                let (name, number, of) = (&slice.name, index + 1, slices.len());
+                let advice = way_out(slice.plane.coding);
                 problem(folder, format!("has a slice that {what}: slice {number} of {of} ({name}); {advice}"))
             })?;
             if !rescale::<T>(&slice.plane, &values, out) {
@@ -97,6 +99,12 @@ fn read_as<T: Voxel>(folder: &Path, slices: &[Image<Plane>]) -> Result<Option<Vo
     }
     let content = Arc::new(Bytes::Inflated(content));
     Ok(Some(Voxels::new(content, 0, pixels * slices.len(), T::SCALAR, ByteOrder::Little, Scaling::NONE)))
+}
+
+/// What to do about pixels that can't be read.
+fn way_out(coding: Coding) -> String {
+    let unpack = coding.unpacked_by().map_or_else(String::new, |tools| format!(", or decompress it with {tools}"));
+    format!("copy the series again{unpack}")
 }
 
 /// Whether all values are numbers of that type.
@@ -117,7 +125,7 @@ fn pixels_of(folder: &Path, slice: &Image<Plane>) -> Result<Result<Vec<u16>, Str
 
 fn stored_pixels(plane: &Plane, file: &[u8]) -> Result<Vec<u16>, String> {
     let ends = || "ends before its last pixel, or is damaged".to_owned();
-    let object = parse(file, true).ok_or_else(ends)?;
+    let object = Frame::of(file).and_then(|file| parse(&file, true)).ok_or_else(ends)?;
     let value = object.get(tags::PIXEL_DATA).ok_or_else(ends)?.value();
     if let Some(fragments) = value.fragments() {
         return match fragments {

@@ -1,6 +1,7 @@
 //! All files below a folder: their checksums, and which of them are CT images.
 
-use super::header::{Entry, Image, Other, entry};
+use super::entry::{Entry, Other, entry};
+use super::header::Image;
 use super::{count, problem};
 use crate::names::Pseudonyms;
 use crate::{IngestError, checksum};
@@ -18,6 +19,15 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
 }
 
+/// What is no image of a CT.
+#[derive(Default)]
+struct Rest {
+    others: BTreeMap<Other, usize>,
+    foreign: usize,
+    texts: usize,
+    empty: usize,
+}
+
 /// Looks into every file below `folder`; UIDs are exchanged for what hides them, if anything does.
 pub(super) fn scan(folder: &Path, hidden: Option<&Pseudonyms>) -> Result<Found, IngestError> {
     let files = checksum::files_below(folder)?;
@@ -26,36 +36,39 @@ pub(super) fn scan(folder: &Path, hidden: Option<&Pseudonyms>) -> Result<Found, 
     let sha256 = checksum::combined(entries.iter().map(|(sha256, _)| sha256.as_str()));
     let number = entries.len();
     let mut images = Vec::new();
-    let mut others: BTreeMap<Other, usize> = BTreeMap::new();
-    let (mut foreign, mut empty) = (0, 0);
+    let mut rest = Rest::default();
     for (place, (_, entry)) in entries.into_iter().enumerate() {
+        let place = format!("file {} of {number} in the order of their paths", place + 1);
         match entry {
-            Entry::Image(image) => images.push(*image),
-            Entry::Other(other) => *others.entry(other).or_default() += 1,
-            Entry::Foreign => foreign += 1,
-            Entry::Empty => empty += 1,
+            Entry::Image(mut image) => {
+                image.name = match (&image.instance, hidden) {
+                    (None, _) => place,
+                    (Some(uid), None) => format!("SOP instance {uid}"),
+                    // A pseudonym finds no file.
+                    (Some(uid), Some(_)) => format!("SOP instance {uid}, {place}"),
+                };
+                images.push(*image);
+            }
+            Entry::Other(other) => *rest.others.entry(other).or_default() += 1,
+            Entry::Foreign => rest.foreign += 1,
+            Entry::Text => rest.texts += 1,
+            Entry::Empty => rest.empty += 1,
             Entry::Broken { instance, reason } => {
                 let named = instance.map_or_else(String::new, |uid| format!(" (SOP instance {uid})"));
-                let place = place + 1;
                 return Err(problem(
                     folder,
                     format!(
-                        "has a CT image that can't be read: file {place} of {number} in the order of their paths{named}; \
-                         {reason}. Copy it again, or take it out of the folder if it is no part of the series"
+                        "has a CT image that can't be read: {place}{named}; {reason}. Copy it again, or take it out of the \
+                         folder if it is no part of the series"
                     ),
                 ));
             }
         }
     }
     if images.is_empty() {
-        return Err(problem(folder, format!("holds no CT series: found {}", what(&others, foreign, empty))));
+        return Err(problem(folder, format!("holds no CT series: found {}", rest.list())));
     }
-    let mut warnings = Vec::new();
-    if empty > 0 {
-        let files = count(empty, "file is empty or ends", "files are empty or end");
-        warnings.push(format!("{files} before anything is said: slices may be missing at an end of the series"));
-    }
-    Ok(Found { images, sha256, warnings })
+    Ok(Found { images, sha256, warnings: rest.warnings() })
 }
 
 fn look(folder: &Path, file: &Path, hidden: Option<&Pseudonyms>) -> Result<(String, Entry), IngestError> {
@@ -79,21 +92,43 @@ pub(super) fn unreadable(folder: &Path) -> impl FnOnce(std::io::Error) -> Ingest
     IngestError::io("read a file in", folder)
 }
 
-/// `2 localizers, 3 files that are no DICOM`.
-fn what(others: &BTreeMap<Other, usize>, foreign: usize, empty: usize) -> String {
-    let mut found: Vec<String> = others
-        .iter()
-        .map(|(other, &number)| match other {
-            Other::Localizer => count(number, "localizer", "localizers"),
-            Other::NoCt => count(number, "DICOM object that is no CT", "DICOM objects that are no CT"),
-            Other::NoSlice => count(number, "CT object that is no slice", "CT objects that are no slices"),
-        })
-        .collect();
-    if foreign > 0 {
-        found.push(count(foreign, "file that is no DICOM", "files that are no DICOM"));
+impl Rest {
+    /// `2 localizers, 3 files that are no DICOM`, with the way out where there is one for all of them.
+    fn list(&self) -> String {
+        let mut found: Vec<String> = self
+            .others
+            .iter()
+            .map(|(other, &number)| match other {
+                Other::Localizer => count(number, "localizer", "localizers"),
+                Other::NoCt(kind) => format!("{}{kind}", count(number, "DICOM object", "DICOM objects")),
+                Other::NoSlice => count(number, "CT object that is no slice", "CT objects that are no slices"),
+            })
+            .collect();
+        let foreign = self.foreign + self.texts;
+        if foreign > 0 {
+            found.push(count(foreign, "file that is no DICOM", "files that are no DICOM"));
+        }
+        if self.empty > 0 {
+            found.push(count(self.empty, "empty file", "empty files"));
+        }
+        let way_out = match self.others.first_key_value() {
+            Some((Other::NoCt(kind), _)) if self.others.len() == 1 => format!("; {}", kind.way_out()),
+            _ => String::new(),
+        };
+        if found.is_empty() { "no file at all".to_owned() } else { found.join(", ") + &way_out }
     }
-    if empty > 0 {
-        found.push(count(empty, "empty file", "empty files"));
+
+    /// What may have been slices.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.empty > 0 {
+            let files = count(self.empty, "file is empty or ends", "files are empty or end");
+            warnings.push(format!("{files} before anything is said: slices may be missing at an end of the series"));
+        }
+        if self.foreign > 0 {
+            let files = count(self.foreign, "file is no DICOM and was", "files are no DICOM and were");
+            warnings.push(format!("{files} left out: if slices are among them, the series is not whole"));
+        }
+        warnings
     }
-    if found.is_empty() { "no file at all".to_owned() } else { found.join(", ") }
 }
