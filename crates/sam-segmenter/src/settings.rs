@@ -63,8 +63,8 @@ impl SegmenterSettings {
         })
     }
 
-    /// The first value that makes no sense.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// The first value that makes no sense, with what was expected.
+    pub fn check(&self) -> Result<(), String> {
         if self.lora_rank > 0 && self.lora_targets.is_empty() {
             return Err(format!(
                 "`lora_rank` is {}, but `lora_targets` is empty: rank 0 means no adapters",

@@ -33,6 +33,7 @@ impl Config {
         if self.segmenter.kind == "sam" {
             // A SAM's settings are known here: the resolved configuration has all of them.
             let settings: SegmenterSettings = self.segmenter.settings.clone().try_into()?;
+            settings.check().map_err(serde::de::Error::custom)?;
             self.segmenter.settings = toml::Table::try_from(settings).map_err(serde::de::Error::custom)?;
         }
         if self.classifier.kind == "none" {
@@ -122,7 +123,8 @@ mod tests {
             ("optimizer.momentum=1.0", "0 or more, less than 1"),
             ("classifier.focal_gamma=-0.5", "`classifier.focal_gamma` is -0.5, expected a number of at least 0"),
             ("prompt.threshold=nan", "`prompt.threshold` is NaN, expected more than 0, less than 1"),
-            ("training_prompts.cam_thresholds=[0.2, nan]", "`training_prompts.cam_thresholds` is [0.2, NaN], expected"),
+            ("training_prompts.cam_thresholds=[0.2, nan]", "`training_prompts.cam_thresholds[1]` is NaN, expected"),
+            ("segmenter.settings.lora_dropout=nan", "`lora_dropout` is NaN, expected 0 or more, less than 1"),
         ] {
             let error = Config::parse(SMALL, &[set.into()]).unwrap_err().to_string();
             assert!(error.contains(expected), "{set}: {error}");
