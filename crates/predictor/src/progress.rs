@@ -139,7 +139,11 @@ impl TimeLeft {
     fn text(&self) -> String {
         let is_known = self.kinds.iter().all(|kind| kind.left == 0 || kind.done > 0);
         let left = HumanDuration(Duration::from_secs_f64(self.seconds()));
-        if is_known { format!("{left} left") } else { format!("more than {left} left") }
+        match (is_known, self.seconds() >= 1.0) {
+            (true, _) => format!("{left} left"),
+            (false, true) => format!("more than {left} left"),
+            (false, false) => "time left not known yet".into(),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ fn a_full_disk_leaves_the_old_checkpoint_and_another_configuration_is_refused() 
     let full = sam_mix("trap '' XFSZ; ulimit -f 22000;", &format!("--config {}", text(&config)));
     assert_eq!(full.status.code(), Some(1), "{}", message(&full));
     assert!(
-        message(&full).contains("cannot save checkpoint") && message(&full).contains("unharmed"),
+        message(&full).contains("cannot save the checkpoint") && message(&full).contains("unharmed"),
         "{}",
         message(&full)
     );
