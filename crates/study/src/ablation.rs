@@ -15,7 +15,6 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -165,7 +164,7 @@ fn work(programs: &Programs, document: &mut Document, output: Option<&Path>) -> 
         document.date = provenance::today();
         document.results = RowResults::of(experiment, &done);
         if let Some(output) = output {
-            write_whole(output, &document.markdown())?;
+            run_record::write_whole(output, document.markdown().as_bytes())?;
         }
     }
     Ok(())
@@ -242,12 +241,4 @@ fn remove_embeddings(folder: &Path) {
         }
     }
     let _ = fs::remove_dir(folder);
-}
-
-/// Under another name first: a reader sees the old file or the new one.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    folder
-        .and_then(|()| whole_file::replace(path, |file| file.write_all(text.as_bytes())))
-        .with_context(|| format!("cannot write '{}'", path.display()))
 }
