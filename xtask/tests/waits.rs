@@ -24,7 +24,7 @@ const STEP: [&str; 9] = [
 const KNOWN: [(&str, usize, &str); 5] = [
     ("cam-classifier/src/prompt.rs", 2, "the box of a CAM is found on the host"),
     ("sam-segmenter/src/encoder/tiny_vit/block.rs", 1, "a table, when the model is made"),
-    ("sam-segmenter/src/encoder/vit/way_back.rs", 1, "a random number, drawn on the host"),
+    ("sam-segmenter/src/encoder/vit/backward.rs", 1, "a random number, drawn on the host"),
     ("trainer/src/losses.rs", 2, "the boundary loss computes distances on the host"),
     ("trainer/src/train/forward.rs", 1, "a step's losses, read together"),
 ];

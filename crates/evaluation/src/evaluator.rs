@@ -4,7 +4,7 @@
 use crate::known::Known;
 use anyhow::Result;
 use predictor::{
-    EncodedSlice, Intensity, Look, Model, ModelConfig, SlicePrediction, StepMasks, Ticker, VolumePrediction,
+    Classification, EncodedSlice, Intensity, Model, ModelConfig, SlicePrediction, StepMasks, Ticker, VolumePrediction,
     VolumeSlices, mask_for_box,
 };
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ use tch::Device;
 /// What is known of one slice.
 pub(crate) struct SliceResult {
     pub(crate) row: usize,
-    pub(crate) look: LookSummary,
+    pub(crate) classification: CallSummary,
     pub(crate) bounds: BoxPrompt,
     /// After each step of the inference; the last is the prediction.
     pub(crate) steps: Vec<Overlap>,
@@ -43,7 +43,7 @@ impl SliceResult {
     }
 }
 
-pub(crate) struct LookSummary {
+pub(crate) struct CallSummary {
     pub(crate) probability: f64,
     pub(crate) present: bool,
     pub(crate) empty_cam: bool,
@@ -67,8 +67,8 @@ pub(crate) struct OracleResult {
     pub(crate) distances: Distances,
     pub(crate) overlap: Overlap,
     pub(crate) box_iou: f64,
-    pub(crate) untouched: f64,
-    pub(crate) untouched_whole_image: f64,
+    pub(crate) pretrained: f64,
+    pub(crate) pretrained_whole_image: f64,
 }
 
 pub(crate) struct LiverResult {
@@ -104,14 +104,14 @@ pub struct Evaluator<'a> {
     /// Both branches.
     pub model: &'a Model,
     /// The segmenter as its pretrained weights have it; absent where it takes no prompt.
-    pub untouched: Option<&'a dyn Segmenter>,
+    pub pretrained: Option<&'a dyn Segmenter>,
     /// The prepared data, with masks.
     pub store: &'a EvaluationSlices<'a>,
     /// What the run was trained with.
     pub label_budget: &'a LabelBudget,
     /// Where to compute.
     pub device: Device,
-    /// Folder that keeps what the untouched encoder makes of the slices, for other evaluations; absent: nothing is kept.
+    /// Folder that keeps what the pretrained encoder makes of the slices, for other evaluations; absent: nothing is kept.
     pub embeddings: Option<&'a Path>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
@@ -170,12 +170,14 @@ impl Evaluator<'_> {
     ) -> Option<(Vec<SliceResult>, Vec<StepCost>)> {
         let intensity = Intensity::new(&self.config.intensity);
         let slices = |range: Range<usize>| intensity.rows(self.store, &rows[range], self.device);
-        let untouched = known.map(|known| |i: usize| known.of(rows[i]));
-        let untouched = untouched.as_ref().map(|of| of as &dyn Fn(usize) -> Embedding);
-        let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, untouched };
+        let pretrained = known.map(|known| |i: usize| known.of(rows[i]));
+        let pretrained = pretrained.as_ref().map(|of| of as &dyn Fn(usize) -> Embedding);
+        let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, pretrained };
         let mut controls = Vec::with_capacity(rows.len());
-        let mut tick = |i: usize, look: &Look, encoded: &EncodedSlice| {
-            controls.push(self.untouched.map(|pretrained| self.controls(rows[i], look.present, encoded, pretrained)));
+        let mut tick = |i: usize, classification: &Classification, encoded: &EncodedSlice| {
+            controls.push(
+                self.pretrained.map(|pretrained| self.controls(rows[i], classification.present, encoded, pretrained)),
+            );
             ticker.tick("");
         };
         let VolumePrediction { slices, steps } =
@@ -197,18 +199,25 @@ impl Evaluator<'_> {
         steps: Vec<Overlap>,
         controls: Option<Controls>,
     ) -> SliceResult {
-        let (look, truth, size) = (slice.look, self.truth(row), self.store.slice_size());
+        let (classification, truth, size) = (slice.classification, self.truth(row), self.store.slice_size());
         let tight = BoxPrompt::around(truth, size);
         let blind = controls.as_ref().map(|controls| controls.blind);
         let oracle = controls.and_then(|controls| controls.oracle);
         let liver = tight.map(|tight| LiverResult {
             cam: self.distances(&slice.mask, row),
-            boxes: oracle.map(|oracle| BoxesOfLiver { cam_box_iou: f64::from(look.prompt.bounds.iou(&tight)), oracle }),
+            boxes: oracle.map(|oracle| BoxesOfLiver {
+                cam_box_iou: f64::from(classification.prompt.bounds.iou(&tight)),
+                oracle,
+            }),
         });
         SliceResult {
             row,
-            look: LookSummary { probability: look.probability, present: look.present, empty_cam: look.prompt.empty },
-            bounds: look.prompt.bounds,
+            classification: CallSummary {
+                probability: classification.probability,
+                present: classification.present,
+                empty_cam: classification.prompt.empty,
+            },
+            bounds: classification.prompt.bounds,
             steps,
             blind,
             liver,
@@ -243,14 +252,14 @@ impl Evaluator<'_> {
         let tight = BoxPrompt::around(self.truth(row), size)?;
         let bounds = tight.enlarged(self.oracle_margin_px, size);
         let mask = oracle_box(self.model.segmenter.as_ref(), encoded.adapted(), bounds);
-        let untouched = oracle_box(pretrained, encoded.untouched(), bounds);
-        let untouched_whole = mask_for_box(pretrained, encoded.untouched(), BoxPrompt::whole(size), None);
+        let by_pretrained = oracle_box(pretrained, encoded.pretrained(), bounds);
+        let whole_by_pretrained = mask_for_box(pretrained, encoded.pretrained(), BoxPrompt::whole(size), None);
         Some(OracleResult {
             distances: self.distances(&mask, row),
             overlap: self.overlap(&mask, row),
             box_iou: f64::from(bounds.iou(&tight)),
-            untouched: self.overlap(&untouched, row).dice(),
-            untouched_whole_image: self.overlap(&untouched_whole, row).dice(),
+            pretrained: self.overlap(&by_pretrained, row).dice(),
+            pretrained_whole_image: self.overlap(&whole_by_pretrained, row).dice(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! What the untouched encoder makes of the slices, where a folder keeps it: evaluations of several runs then encode them once.
+//! What the pretrained encoder makes of the slices, where a folder keeps it: evaluations of several runs then encode them once.
 
 use anyhow::Result;
 use predictor::embedding_file::{identity, known_or_encoded};
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor};
 
-/// Untouched embeddings by row.
+/// Pretrained embeddings by row.
 pub(crate) struct Known {
     /// `[n, C, g, g]`, half precision, on the host.
     embeddings: Tensor,
@@ -57,7 +57,7 @@ pub(crate) fn encoded<'a>(model: &'a Model, row: usize, image: Tensor, known: Op
     let segmenter = model.segmenter.as_ref();
     let encoded = EncodedSlice::new(segmenter, segmenter.is_adapted(), image);
     match known {
-        Some(known) => encoded.with_untouched(known.of(row)),
+        Some(known) => encoded.with_pretrained(known.of(row)),
         None => encoded,
     }
 }

@@ -71,11 +71,12 @@ impl Evaluator<'_> {
         let image = intensity.rows(self.store, &[result.row], self.device);
         let slice = encoded(self.model, result.row, image, known);
         let input = slice.input(self.model.classifier.input());
-        let look = self.model.predictor(&self.config.prompt, &self.config.prediction).look(input, size).remove(0);
+        let classification =
+            self.model.predictor(&self.config.prompt, &self.config.prediction).classify(input, size).remove(0);
         let file = format!("{}-{}-{:04}.png", group.name(), record.case.replace('/', "_"), record.index);
         let picture = overlay::draw(&Overlay {
             image: &intensity.slice(self.store.image(result.row)),
-            cam: &look.cam,
+            cam: &classification.cam,
             bounds: Some(result.bounds),
             mask: &unpack(&result.mask, size),
             truth: self.truth(result.row),
@@ -88,8 +89,8 @@ impl Evaluator<'_> {
             group,
             failed,
             dice: result.dice(),
-            presence: result.look.probability,
-            note: if result.look.empty_cam { "the activation map was empty".into() } else { String::new() },
+            presence: result.classification.probability,
+            note: if result.classification.empty_cam { "the activation map was empty".into() } else { String::new() },
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::evaluator::{BlindBoxes, BoxesOfLiver, Evaluator, LiverResult, OracleR
 use anyhow::Result;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use run_record::{
-    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, StepResults, UntouchedResults, VolumeResults,
+    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, PretrainedResults, StepResults, VolumeResults,
     write_whole,
 };
 use seg_metrics::Overlap;
@@ -20,7 +20,7 @@ impl Evaluator<'_> {
         for result in results {
             volumes.entry(&self.store.records()[result.row].case).or_default().push(result);
         }
-        let has_prompts = self.untouched.is_some();
+        let has_prompts = self.pretrained.is_some();
         let blind = |dice: fn(&BlindBoxes) -> f64| {
             let of = |r: &SliceResult| r.blind.as_ref().map(dice);
             has_prompts.then(|| BlindBoxResults {
@@ -28,7 +28,7 @@ impl Evaluator<'_> {
                 dice_liver: mean(with_liver(results).filter_map(of)),
             })
         };
-        let untouched = |dice: fn(&OracleResult) -> f64| mean(boxes(results).map(|b| dice(&b.oracle)));
+        let pretrained = |dice: fn(&OracleResult) -> f64| mean(boxes(results).map(|b| dice(&b.oracle)));
         let has_classifier = self.config.classifier.kind != "none";
         Evaluation {
             split: split.into(),
@@ -43,9 +43,9 @@ impl Evaluator<'_> {
             steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, results, &volumes)).collect(),
             control_whole_image: blind(|b| b.whole_image),
             control_central_half: blind(|b| b.central_half),
-            untouched_weights: has_prompts.then(|| UntouchedResults {
-                oracle_dice_liver: untouched(|o| o.untouched),
-                whole_image_dice_liver: untouched(|o| o.untouched_whole_image),
+            pretrained_weights: has_prompts.then(|| PretrainedResults {
+                oracle_dice_liver: pretrained(|o| o.pretrained),
+                whole_image_dice_liver: pretrained(|o| o.pretrained_whole_image),
             }),
             oracle_margin_px: self.oracle_margin_px,
             per_volume: volumes
@@ -76,8 +76,8 @@ impl Evaluator<'_> {
             Column::new("patient".into(), results.iter().map(|r| record(r).patient.as_str()).collect::<Vec<_>>()),
             Column::new("index".into(), results.iter().map(|r| record(r).index).collect::<Vec<_>>()),
             Column::new("has_target".into(), results.iter().map(|r| r.liver.is_some()).collect::<Vec<_>>()),
-            Column::new("probability".into(), results.iter().map(|r| r.look.probability).collect::<Vec<_>>()),
-            Column::new("empty_cam".into(), results.iter().map(|r| r.look.empty_cam).collect::<Vec<_>>()),
+            Column::new("probability".into(), results.iter().map(|r| r.classification.probability).collect::<Vec<_>>()),
+            Column::new("empty_cam".into(), results.iter().map(|r| r.classification.empty_cam).collect::<Vec<_>>()),
             Column::new(
                 "predicted_pixels".into(),
                 results.iter().map(|r| r.overlap().prediction as u32).collect::<Vec<_>>(),
@@ -91,7 +91,7 @@ impl Evaluator<'_> {
             Column::new("oracle_hd95_px".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.distances.hd95_px))),
             Column::new("whole_image_dice".into(), blind(|b| b.whole_image)),
             Column::new("central_half_dice".into(), blind(|b| b.central_half)),
-            Column::new("untouched_oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.untouched))),
+            Column::new("pretrained_oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.pretrained))),
         ];
         let mut table = DataFrame::new(results.len(), columns)?;
         let mut bytes = Vec::new();
@@ -142,9 +142,9 @@ fn oracle_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
 }
 
 fn classifier(results: &[SliceResult]) -> ClassifierResults {
-    let scores: Vec<f64> = results.iter().map(|r| r.look.probability).collect();
+    let scores: Vec<f64> = results.iter().map(|r| r.classification.probability).collect();
     let labels: Vec<bool> = results.iter().map(|r| r.liver.is_some()).collect();
-    let right = results.iter().filter(|r| r.look.present == r.liver.is_some()).count();
+    let right = results.iter().filter(|r| r.classification.present == r.liver.is_some()).count();
     ClassifierResults { accuracy: right as f64 / results.len().max(1) as f64, auc: seg_metrics::auc(&scores, &labels) }
 }
 
@@ -152,7 +152,7 @@ fn counts(results: &[SliceResult]) -> Counts {
     Counts {
         slices: results.len(),
         liver_slices: with_liver(results).count(),
-        empty_cam: results.iter().filter(|r| r.look.empty_cam).count(),
+        empty_cam: results.iter().filter(|r| r.classification.empty_cam).count(),
         missed: with_liver(results).filter(|r| r.overlap().prediction == 0).count(),
         false_positive: results.iter().filter(|r| r.liver.is_none() && r.overlap().prediction > 0).count(),
     }

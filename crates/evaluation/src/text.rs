@@ -48,7 +48,7 @@ pub fn table(e: &Evaluation) -> String {
             let _ = writeln!(text, "{name:<34}{:>9}{:>9}", cell(blind.dice_all, 4), cell(blind.dice_liver, 4));
         }
     }
-    if let Some(pretrained) = &e.untouched_weights {
+    if let Some(pretrained) = &e.pretrained_weights {
         for (name, dice) in [
             ("pretrained weights, oracle box", pretrained.oracle_dice_liver),
             ("pretrained weights, whole image", pretrained.whole_image_dice_liver),

@@ -49,7 +49,7 @@ fn a_network_without_prompts_learns_and_is_evaluated_without_a_classifier() {
         config: &model_config,
         oracle_margin_px: 3.0,
         model: &model,
-        untouched: None,
+        pretrained: None,
         store: &store.for_evaluation(),
         label_budget: &LabelBudget::default(),
         device: Device::Cpu,

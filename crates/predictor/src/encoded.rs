@@ -4,47 +4,47 @@ use stage_api::{Adapters, ClassifierInput, Embedding, Features, Mode, Segmenter}
 use std::cell::OnceCell;
 use tch::Tensor;
 
-/// One slice on its way through the encoder.
+/// One slice and its embeddings.
 pub struct EncodedSlice<'a> {
     segmenter: &'a dyn Segmenter,
     is_adapted: bool,
     image: Tensor,
     features: OnceCell<Features>,
-    untouched: OnceCell<Embedding>,
+    pretrained: OnceCell<Embedding>,
     adapted: OnceCell<Embedding>,
 }
 
 impl<'a> EncodedSlice<'a> {
-    /// Of one slice `[1, 1, H, H]`. `is_adapted` is what [`Segmenter::is_adapted`] says: it looks at every adapter,
+    /// Of one slice `[1, 1, H, H]`. `is_adapted` is what [`Segmenter::is_adapted`] says: it reads every adapter,
     /// so it is asked once for many slices.
     pub fn new(segmenter: &'a dyn Segmenter, is_adapted: bool, image: Tensor) -> Self {
-        let (features, untouched, adapted) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Self { segmenter, is_adapted, image, features, untouched, adapted }
+        let (features, pretrained, adapted) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { segmenter, is_adapted, image, features, pretrained, adapted }
     }
 
-    /// The same, where its untouched embedding is known already.
+    /// The same, where its pretrained embedding is known already.
     #[must_use]
-    pub fn with_untouched(self, embedding: Embedding) -> Self {
-        Self { untouched: embedding.into(), ..self }
+    pub fn with_pretrained(self, embedding: Embedding) -> Self {
+        Self { pretrained: embedding.into(), ..self }
     }
 
     /// What the classifier wants to see of it.
     pub fn input(&self, wanted: ClassifierInput) -> &Tensor {
         match wanted {
             ClassifierInput::Slices => &self.image,
-            ClassifierInput::Embedding => &self.untouched().tensor,
+            ClassifierInput::Embedding => &self.pretrained().tensor,
         }
     }
 
     /// The encoder's embedding as its pretrained file has it.
-    pub fn untouched(&self) -> &Embedding {
-        self.untouched.get_or_init(|| self.segmenter.embed(self.features(), Adapters::Off, Mode::Eval))
+    pub fn pretrained(&self) -> &Embedding {
+        self.pretrained.get_or_init(|| self.segmenter.embed(self.features(), Adapters::Off, Mode::Eval))
     }
 
     /// The embedding that masks are decoded from: with adapters, where they change anything.
     pub fn adapted(&self) -> &Embedding {
         if !self.is_adapted {
-            return self.untouched();
+            return self.pretrained();
         }
         self.adapted.get_or_init(|| self.segmenter.embed(self.features(), Adapters::On, Mode::Eval))
     }

@@ -30,7 +30,7 @@ pub use encoded::EncodedSlice;
 pub use host::HostBatch;
 pub use intensity::Intensity;
 pub use model::Model;
-pub use predictor::{Look, Predictor, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
+pub use predictor::{Classification, Predictor, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
 pub use progress::Ticker;
 pub use registry::{ClassifierFactory, ModelRegistry, SegmenterFactory, known, sam_settings};
 pub use run_weights::weights_of_run;

@@ -46,7 +46,7 @@ pub fn volume(
         Tensor::from_slice(&values).reshape([range.len() as i64, 1, size as i64, size as i64]).to_device(device)
     };
     let mut ticker = Ticker::new("predicting", count, 0);
-    let slices = VolumeSlices { count, size, slices: &slices, untouched: None };
+    let slices = VolumeSlices { count, size, slices: &slices, pretrained: None };
     let Some(predicted) =
         model.predictor(&config.prompt, &config.prediction).volume(&slices, stop, &mut |_, _, _| ticker.tick(""))
     else {

@@ -25,7 +25,7 @@ pub struct Predictor<'a> {
 
 /// What the classifier makes of a slice.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Classification {
     /// Probability that the target is in the slice.
     pub probability: f64,
     /// Whether the slice is called to have the target.
@@ -40,7 +40,7 @@ pub struct Look {
 #[derive(Clone, Debug)]
 pub struct SlicePrediction {
     /// What the classifier says.
-    pub look: Look,
+    pub classification: Classification,
     /// Row-major, 0 or 1.
     pub mask: Vec<u8>,
 }
@@ -55,9 +55,9 @@ pub struct ScoredMask {
 }
 
 impl Predictor<'_> {
-    /// Runs the classifier on its own input, as [`PresenceClassifier::input`] says: slices `[B, 1, H, H]` or untouched
+    /// Runs the classifier on its own input, as [`PresenceClassifier::input`] says: slices `[B, 1, H, H]` or pretrained
     /// embeddings `[B, C, g, g]`. Prompts and maps are of slices of `size` pixels.
-    pub fn look(&self, input: &Tensor, size: usize) -> Vec<Look> {
+    pub fn classify(&self, input: &Tensor, size: usize) -> Vec<Classification> {
         let side = size as i64;
         let presence = tch::no_grad(|| self.classifier.forward(input, Mode::Eval));
         let probabilities = to_vec(&presence.logit.sigmoid());
@@ -70,7 +70,7 @@ impl Predictor<'_> {
             .map(|(prompt, (p, cam))| {
                 let probability = f64::from(p);
                 let present = probability >= self.prediction.presence_threshold;
-                Look { probability, present, prompt, cam: cam.to_vec() }
+                Classification { probability, present, prompt, cam: cam.to_vec() }
             })
             .collect()
     }

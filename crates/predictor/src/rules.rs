@@ -77,7 +77,7 @@ impl Runs {
     }
 }
 
-/// Follows a run's parents to the first, and makes the way shorter for the next time.
+/// Follows a run's parents to the first, and shortens the path for the next time.
 fn root(parents: &mut [usize], mut of: usize) -> usize {
     while parents[of] != of {
         parents[of] = parents[parents[of]];
@@ -93,7 +93,7 @@ pub fn surest(confidences: &[Option<f64>]) -> Option<usize> {
 }
 
 /// The slices from one to the volume's two ends, without itself.
-pub fn ways(start: usize, count: usize) -> [Vec<usize>; 2] {
+pub fn directions(start: usize, count: usize) -> [Vec<usize>; 2] {
     [(start + 1..count).collect(), (0..start).rev().collect()]
 }
 
@@ -128,7 +128,7 @@ pub fn mean_inside(probabilities: &[f32], mask: &[u8]) -> f64 {
     if count > 0 { sum / count as f64 } else { 0.0 }
 }
 
-/// Where a target ends along a way: an organ's sections become small toward its ends, and what grows again from there is
+/// Where a target ends along a direction: an organ's sections become small toward its ends, and what grows again from there is
 /// something else that lies next to it, such as the bowel below the liver.
 pub struct Taper {
     share: f64,
@@ -237,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn ways_lead_from_the_start_to_both_ends() {
-        assert_eq!(ways(2, 5), [vec![3, 4], vec![1, 0]]);
-        assert!(ways(0, 1).iter().all(Vec::is_empty));
+    fn directions_lead_from_the_start_to_both_ends() {
+        assert_eq!(directions(2, 5), [vec![3, 4], vec![1, 0]]);
+        assert!(directions(0, 1).iter().all(Vec::is_empty));
     }
 
     #[test]

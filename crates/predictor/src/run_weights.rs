@@ -41,7 +41,7 @@ pub fn weights_of_run(run: &Path, config: &SegmenterConfig, expected: Option<&st
     )
 }
 
-/// Where to look, in this order.
+/// Where to classification, in this order.
 fn places(run: &Path, named: Option<&Path>, here: &Path, program: Option<&Path>) -> Vec<PathBuf> {
     let run = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
     let run = run.canonicalize().unwrap_or(run);

@@ -1,9 +1,9 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
 use crate::encoded::EncodedSlice;
-use crate::predictor::{Look, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
+use crate::predictor::{Classification, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use crate::rules::{
-    Taper, agreement, best_candidate, keep_largest_component, lies_in, mean_inside, meet, surest, ways,
+    Taper, agreement, best_candidate, directions, keep_largest_component, lies_in, mean_inside, meet, surest,
 };
 use stage_api::{BoxPrompt, ClassifierInput, Embedding, PromptKinds};
 use std::borrow::Cow;
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tch::{Kind, Tensor};
 
-/// Slices that the classifier looks at together, where it looks at slices.
+/// Slices that the classifier takes together, where it reads slices.
 const CHUNK: usize = 4;
 
 /// So many slices, at most, from which masks go on to their neighbours.
 const STARTS: usize = 4;
 
-/// A mask of fewer pixels ends a way through the volume.
+/// A mask of fewer pixels ends propagation.
 const SMALLEST_MASK: usize = 10;
 
 /// The slices of one volume in their order.
@@ -29,9 +29,9 @@ pub struct VolumeSlices<'a> {
     pub size: usize,
     /// Some of them, `[n, 1, H, H]`, windowed to `[0, 1]`, on the device.
     pub slices: &'a dyn Fn(Range<usize>) -> Tensor,
-    /// The untouched embedding `[1, C, g, g]` of a slice, by its index in the volume, 32-bit, on the device; where they are known
+    /// The pretrained embedding `[1, C, g, g]` of a slice, by its index in the volume, 32-bit, on the device; where they are known
     /// already.
-    pub untouched: Option<&'a dyn Fn(usize) -> Embedding>,
+    pub pretrained: Option<&'a dyn Fn(usize) -> Embedding>,
 }
 
 /// A predicted volume.
@@ -54,27 +54,27 @@ pub struct StepMasks {
     pub seconds: f64,
 }
 
-/// What is known of a slice when all slices were looked at by themselves.
+/// What is known of a slice when all slices were predicted by themselves.
 struct Own {
-    look: Look,
+    classification: Classification,
     /// `None`: the slice is called empty.
     found: Option<ScoredMask>,
-    /// In half precision; `None` if no neighbour will reach the slice.
+    /// In half precision; `None` if nothing will be propagated to the slice.
     embedding: Option<Embedding>,
 }
 
 impl Predictor<'_> {
     /// Predicts a volume; `None` if it was stopped. `tick` is called once a slice, in order, with what is known of it then: its
-    /// index, the classifier's look, and its way through the encoder.
+    /// index, the classifier's result, and what the encoder makes of it.
     ///
-    /// Memory for each slice of 256²: a look (0.3 MiB), a mask (64 KiB) and one for each step; with `prediction.volume.propagate`
+    /// Memory for each slice of 256²: a classification (0.3 MiB), a mask (64 KiB) and one for each step; with `prediction.volume.propagate`
     /// also an embedding, 2 MiB of half-precision numbers (256 × 64 × 64), and up to four masks more. Without it no embedding
     /// outlives its slice.
     pub fn volume(
         &self,
         volume: &VolumeSlices,
         stop: &AtomicBool,
-        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+        tick: &mut dyn FnMut(usize, &Classification, &EncodedSlice),
     ) -> Option<VolumePrediction> {
         let mut steps = self.steps(volume.count);
         let own = self.slices_by_themselves(volume, stop, tick, &mut steps)?;
@@ -92,7 +92,11 @@ impl Predictor<'_> {
             let seconds = begun.elapsed().as_secs_f64();
             done.push(StepMasks { name: "largest component", masks: masks.clone(), seconds });
         }
-        let slices = own.into_iter().zip(masks).map(|(own, mask)| SlicePrediction { look: own.look, mask }).collect();
+        let slices = own
+            .into_iter()
+            .zip(masks)
+            .map(|(own, mask)| SlicePrediction { classification: own.classification, mask })
+            .collect();
         Some(VolumePrediction { slices, steps: done })
     }
 
@@ -107,7 +111,7 @@ impl Predictor<'_> {
         &self,
         volume: &VolumeSlices,
         stop: &AtomicBool,
-        tick: &mut dyn FnMut(usize, &Look, &EncodedSlice),
+        tick: &mut dyn FnMut(usize, &Classification, &EncodedSlice),
         steps: &mut OwnSteps,
     ) -> Option<Vec<Own>> {
         let mut slices = Vec::with_capacity(volume.count);
@@ -115,8 +119,8 @@ impl Predictor<'_> {
         for start in (0..volume.count).step_by(CHUNK) {
             let begun = Instant::now();
             let images = (volume.slices)(start..volume.count.min(start + CHUNK));
-            let mut looks = match self.classifier.input() {
-                ClassifierInput::Slices => self.look(&images, volume.size).into_iter(),
+            let mut classifications = match self.classifier.input() {
+                ClassifierInput::Slices => self.classify(&images, volume.size).into_iter(),
                 ClassifierInput::Embedding => Vec::new().into_iter(),
             };
             steps.own[0].seconds += begun.elapsed().as_secs_f64();
@@ -125,11 +129,11 @@ impl Predictor<'_> {
                     return None;
                 }
                 let mut encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
-                if let Some(untouched) = volume.untouched {
-                    encoded = encoded.with_untouched(untouched(slices.len()));
+                if let Some(pretrained) = volume.pretrained {
+                    encoded = encoded.with_pretrained(pretrained(slices.len()));
                 }
-                let own = self.slice_by_itself(&encoded, looks.next(), volume.size, steps);
-                tick(slices.len(), &own.look, &encoded);
+                let own = self.slice_by_itself(&encoded, classifications.next(), volume.size, steps);
+                tick(slices.len(), &own.classification, &encoded);
                 slices.push(own);
             }
         }
@@ -137,15 +141,22 @@ impl Predictor<'_> {
     }
 
     /// A slice by itself; its masks go to the steps.
-    fn slice_by_itself(&self, encoded: &EncodedSlice, look: Option<Look>, size: usize, steps: &mut OwnSteps) -> Own {
+    fn slice_by_itself(
+        &self,
+        encoded: &EncodedSlice,
+        classification: Option<Classification>,
+        size: usize,
+        steps: &mut OwnSteps,
+    ) -> Own {
         let mut begun = Instant::now();
         let mut took = || std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64();
-        let look = look.unwrap_or_else(|| self.look(encoded.input(self.classifier.input()), size).remove(0));
-        let mut found = look.present.then(|| self.for_prompt(encoded.adapted(), &look.prompt));
+        let classification =
+            classification.unwrap_or_else(|| self.classify(encoded.input(self.classifier.input()), size).remove(0));
+        let mut found = classification.present.then(|| self.for_prompt(encoded.adapted(), &classification.prompt));
         steps.own[0].masks.push(mask_of(found.as_ref(), size));
         steps.own[0].seconds += took();
         if let Some(step) = steps.own.get_mut(1) {
-            found = found.map(|first| self.refined(encoded.adapted(), &look.prompt, first));
+            found = found.map(|first| self.refined(encoded.adapted(), &classification.prompt, first));
             step.masks.push(mask_of(found.as_ref(), size));
             step.seconds += took();
         }
@@ -154,21 +165,22 @@ impl Predictor<'_> {
             Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
         });
         steps.keeping_seconds += took();
-        Own { look, found, embedding }
+        Own { classification, found, embedding }
     }
 
     /// What the surest slice leads to, or what others lead to that never meets it, whichever agrees best with the maps of all
     /// slices: one slice can be sure and wrong, when another organ fills it; a volume seldom.
     fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let confidence = |slice: &Own| {
-            let found = slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.look.prompt.empty)?;
-            Some(found.score * agreement([(self.places(&slice.look), found.mask.as_slice())]))
+            let found =
+                slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.classification.prompt.empty)?;
+            Some(found.score * agreement([(self.places(&slice.classification), found.mask.as_slice())]))
         };
         let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
         let mut objects: Vec<Vec<Vec<u8>>> = Vec::new();
         for _ in 0..STARTS {
             let Some(start) = surest(&confidences) else { break };
-            let masks = self.grown(start, own, size, stop)?;
+            let masks = self.propagated_from(start, own, size, stop)?;
             for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
                 // A slice that is taken already begins nothing.
                 confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
@@ -178,7 +190,7 @@ impl Predictor<'_> {
             }
         }
         let agrees = |masks: &Vec<Vec<u8>>| {
-            let places = own.iter().map(|slice| self.places(&slice.look));
+            let places = own.iter().map(|slice| self.places(&slice.classification));
             agreement(places.zip(masks.iter().map(Vec::as_slice)))
         };
         let ranked = objects.into_iter().map(|masks| (agrees(&masks), masks));
@@ -187,19 +199,19 @@ impl Predictor<'_> {
     }
 
     /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
-    /// of its neighbour's mask's. A way ends where the mask found is small, lies where the map sees little, or grows again after
+    /// of its neighbour's mask's. Propagation ends where the mask found is small, lies where the map sees little, or grows again after
     /// the target tapered off: beyond, all slices are empty.
-    fn grown(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+    fn propagated_from(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
         let mut masks = vec![vec![0; size * size]; own.len()];
         masks[start] = mask_of(own[start].found.as_ref(), size);
-        for way in ways(start, own.len()) {
+        for direction in directions(start, own.len()) {
             let mut neighbour = largest_part(masks[start].clone(), size);
             let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[start]));
-            for slice in way {
+            for slice in direction {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let found = self.reached(&own[slice], &neighbour, size).filter(|found| taper.allows(area(found)));
+                let found = self.propagated_to(&own[slice], &neighbour, size).filter(|found| taper.allows(area(found)));
                 let Some(found) = found else { break };
                 masks[slice].clone_from(&found);
                 neighbour = largest_part(found, size);
@@ -208,29 +220,29 @@ impl Predictor<'_> {
         Some(masks)
     }
 
-    /// The mask of a slice whose neighbour has one; `None` where the way ends.
-    fn reached(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<Vec<u8>> {
+    /// The mask of a slice whose neighbour has one; `None` where propagation ends.
+    fn propagated_to(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<Vec<u8>> {
         let rules = &self.prediction.volume;
         let kept = slice.embedding.as_ref()?;
         let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
         let bounds = BoxPrompt::around(neighbour, size)?.enlarged(rules.margin_px, size);
         let mut candidates = vec![scored_mask_for_box(self.segmenter, &embedding, bounds, None)];
-        let look = &slice.look;
-        if !look.prompt.empty {
-            candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &look.prompt)));
+        let classification = &slice.classification;
+        if !classification.prompt.empty {
+            candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &classification.prompt)));
         }
-        let places = self.places(look);
+        let places = self.places(classification);
         let found = best_candidate(candidates, neighbour, size)?.mask;
         (area(&found) >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
     }
 
     /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
-    fn places<'l>(&self, look: &'l Look) -> Cow<'l, [f32]> {
+    fn places<'l>(&self, classification: &'l Classification) -> Cow<'l, [f32]> {
         if self.prompt.absolute {
-            return Cow::Borrowed(&look.cam);
+            return Cow::Borrowed(&classification.cam);
         }
-        let peak = look.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        Cow::Owned(look.cam.iter().map(|cam| cam / peak).collect())
+        let peak = classification.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        Cow::Owned(classification.cam.iter().map(|cam| cam / peak).collect())
     }
 }
 

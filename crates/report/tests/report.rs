@@ -103,7 +103,7 @@ fn missing_parts_name_the_command_that_makes_them() {
 #[test]
 fn rows_that_an_evaluation_does_not_have_are_not_shown() {
     let mut value: serde_json::Value = serde_json::from_str(EVALUATION).unwrap();
-    for key in ["oracle_box", "classifier", "control_whole_image", "control_central_half", "untouched_weights"] {
+    for key in ["oracle_box", "classifier", "control_whole_image", "control_central_half", "pretrained_weights"] {
         value[key] = serde_json::Value::Null;
     }
     value["steps"][0]["name"] = "slice by slice".into();

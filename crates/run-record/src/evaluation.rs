@@ -57,7 +57,7 @@ pub struct BlindBoxResults {
 
 /// The control with the weights as they came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UntouchedResults {
+pub struct PretrainedResults {
     /// Mean Dice with oracle boxes over the slices with the target.
     pub oracle_dice_liver: Option<f64>,
     /// Mean Dice with the whole image as box over the slices with the target.
@@ -132,7 +132,7 @@ pub struct Evaluation {
     #[serde(default)]
     pub control_central_half: Option<BlindBoxResults>,
     /// Control: the pretrained weights as they came.
-    pub untouched_weights: Option<UntouchedResults>,
+    pub pretrained_weights: Option<PretrainedResults>,
     /// Pixels by which the oracle's box is larger than the tight one.
     pub oracle_margin_px: f32,
     /// Volumes.

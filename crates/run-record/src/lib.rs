@@ -17,7 +17,7 @@ pub use budget::{Annotation, LabelBudget, Labels};
 pub use date::utc;
 pub use evaluation::{
     BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,
-    StepResults, UntouchedResults, VolumeResults,
+    PretrainedResults, StepResults, VolumeResults,
 };
 pub use files::{RecordError, read_json, read_text, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};

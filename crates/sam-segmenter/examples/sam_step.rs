@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `encode` is the whole image encoder. `train` is that, the decoder with one box for each image, Dice and cross-entropy,
-//! the way back to adapters of rank 8 on queries and values and to the decoder, and an AdamW update of both. The time is the
+//! the backward pass to adapters of rank 8 on queries and values and to the decoder, and an AdamW update of both. The time is the
 //! median of the runs behind the first; the memory is the most that the process had.
 
 use sam_segmenter::groups::{DECODER, LORA};

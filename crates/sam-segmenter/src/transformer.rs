@@ -115,11 +115,11 @@ impl Layer {
         let seen = self.token_to_image.tokens_to_image(&(&queries + places), image);
         let queries = self.norm2.forward(&(queries + seen));
 
-        let thought = self.mlp_out.forward(&self.mlp_in.forward(&queries).relu());
-        let queries = self.norm3.forward(&(queries + thought));
+        let changed = self.mlp_out.forward(&self.mlp_in.forward(&queries).relu());
+        let queries = self.norm3.forward(&(queries + changed));
 
-        let mut told = self.image_to_token.image_to_tokens(image, &(&queries + places), &queries);
-        let pixels = self.norm4.forward(&told.g_add_(&image.pixels));
+        let mut attended = self.image_to_token.image_to_tokens(image, &(&queries + places), &queries);
+        let pixels = self.norm4.forward(&attended.g_add_(&image.pixels));
         (queries, pixels)
     }
 }

@@ -143,9 +143,9 @@ fn assert_same_masks(name: &str, found: &SamSegmenter, expected: &SamSegmenter) 
 fn merged_weights_have_the_official_keys_and_give_the_same_masks() {
     for case in cases() {
         let trained = case.trained(&case.settings);
-        let untouched = embed(&trained, &slice(&trained, 0), Adapters::Off).tensor;
+        let pretrained = embed(&trained, &slice(&trained, 0), Adapters::Off).tensor;
         let adapted = embed(&trained, &slice(&trained, 0), Adapters::On).tensor;
-        let effect = ((adapted - &untouched).abs().max() / untouched.abs().max()).double_value(&[]);
+        let effect = ((adapted - &pretrained).abs().max() / pretrained.abs().max()).double_value(&[]);
         assert!(effect > 0.01, "{}: the adapters have an effect of {effect}", case.name);
 
         let folder = tempfile::tempdir().expect("a temporary folder");

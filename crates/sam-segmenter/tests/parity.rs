@@ -168,10 +168,10 @@ fn merged_weights_load_again_without_adapters_and_give_the_same_masks() {
     let slices = reference.slices().narrow(0, 0, 1);
     let (expected, found) = (embed(&model, &slices, Mode::Eval).tensor, embed(&merged, &slices, Mode::Eval).tensor);
     assert_close("embedding", &found, &expected, 1e-6);
-    let untouched = model.embed(&model.features(&slices), Adapters::Off, Mode::Eval).tensor;
-    let found = untouched.contiguous().flatten(0, -1).slice(0, 0, None, STRIDE_EMBEDDING);
-    assert_close("untouched", &found, &reference.tensors["embedding"].narrow(0, 0, found.numel() as i64), TOLERANCE);
-    assert!((untouched - expected).abs().max().double_value(&[]) > 0.01, "the adapters had an effect");
+    let pretrained = model.embed(&model.features(&slices), Adapters::Off, Mode::Eval).tensor;
+    let found = pretrained.contiguous().flatten(0, -1).slice(0, 0, None, STRIDE_EMBEDDING);
+    assert_close("pretrained", &found, &reference.tensors["embedding"].narrow(0, 0, found.numel() as i64), TOLERANCE);
+    assert!((pretrained - expected).abs().max().double_value(&[]) > 0.01, "the adapters had an effect");
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub struct Presence {
 pub enum ClassifierInput {
     /// Slices `[B, 1, H, W]`, windowed to `[0, 1]`, any `H` and `W` of at least 32. A stage resizes for itself.
     Slices,
-    /// What the segmenter's untouched encoder made of them, `[B, C, g, g]`, or a part of it.
+    /// What the segmenter's pretrained encoder made of them, `[B, C, g, g]`, or a part of it.
     Embedding,
 }
 
@@ -314,7 +314,7 @@ pub enum MaskChoice {
 }
 
 /// What the encoder's layers before the first adapter made of a batch of slices: no training changes it, so it can be
-/// kept and used again in every epoch, and for the adapted and the untouched encoder alike.
+/// kept and used again in every epoch, and for the adapted and the pretrained encoder alike.
 #[derive(Debug)]
 pub struct Features {
     /// `[B, …]`, without gradient; its further shape is the segmenter's own.

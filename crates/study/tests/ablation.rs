@@ -46,7 +46,7 @@ name = "first"
 [[row]]
 key = "KEY"
 name = "second"
-set = ["views.count=1"]
+set = ["augmented_copies.count=1"]
 [[row]]
 key = "third"
 name = "third"

@@ -15,7 +15,7 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::loader::{Batch, Loader};
-use trainer::plan::{Step, View, plan};
+use trainer::plan::{SliceCopy, Step, plan};
 use trainer::registry::Registry;
 
 /// Times the loader against its peers.
@@ -169,7 +169,7 @@ fn all_labelled(slices: usize, batch: usize) -> Vec<Step> {
         updates: true,
         slices: Vec::new(),
         crops: Vec::new(),
-        labelled: rows.iter().map(|&row| View { row, change: 0 }).collect(),
+        labelled: rows.iter().map(|&row| SliceCopy::unchanged(row)).collect(),
         masks: Vec::new(),
     };
     batches.iter().enumerate().map(step).collect()

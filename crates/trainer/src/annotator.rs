@@ -22,7 +22,7 @@ pub fn sees_target(store: &TrainingSlices, row: usize, crop: Crop) -> Option<boo
 /// What a run will read, before it reads anything: of crops, at most.
 pub fn budget(config: &Config, store: &Slices, selection: &Selection) -> Result<LabelBudget> {
     let mut rows = Rows::of(store, selection)?;
-    rows.thin_out(config.views.slices);
+    rows.thin_out(config.augmented_copies.slices);
     let ids = |rows: &[usize]| -> Vec<SliceId> { rows.iter().map(|&row| store.records()[row].id()).collect() };
     let unmasked = |ids: &[SliceId]| -> Vec<SliceId> {
         ids.iter().filter(|id| !selection.labelled.contains(id)).cloned().collect()

@@ -22,7 +22,7 @@ impl WeightAverage {
     }
 
     /// Moves the average of each group that was just updated toward its weights. `updates`: how often that group had
-    /// been updated before, absent for a group that rests, whose average rests too.
+    /// been updated before, absent for a group that is not trained, whose average stays too.
     pub fn update(&mut self, weights: &[NamedTensor], updates: impl Fn(&NamedTensor) -> Option<usize>) {
         no_grad(|| {
             for (average, weight) in self.tensors.iter_mut().zip(weights) {

@@ -39,7 +39,7 @@ enum Command {
         after_help = "Example:\n  cargo xtask train --config configs/lits-mini.toml --store stores/lits-mini --run runs/lits-mini --set seed=1\n\nCtrl-C finishes the step and saves; --resume goes on."
     )]
     Train(TrainArgs),
-    /// Judge a run on patients that training never saw
+    /// Evaluate a run on patients that training never saw
     #[command(
         after_help = "Example:\n  cargo xtask evaluate --run runs/lits-mini --store stores/lits-mini --split test --json\n\nA store of another data set, whole (--split all), is the cross-domain test."
     )]
@@ -116,7 +116,7 @@ fn device_name(device: Device) -> String {
     }
 }
 
-/// A run with its configuration, of which `set` changes how masks are predicted and judged, and nothing else.
+/// A run with its configuration, of which `set` changes how masks are predicted and evaluated, and nothing else.
 fn open_run(run: &Path, set: &[String]) -> Result<(Config, RunRecord)> {
     let is_of_prediction =
         |item: &&String| ["prediction.", "prompt.", "evaluation."].iter().any(|p| item.starts_with(p));

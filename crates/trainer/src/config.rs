@@ -33,9 +33,9 @@ pub struct Config {
     /// Random changes of the training slices.
     #[serde(default)]
     pub augmentation: AugmentationConfig,
-    /// Changed views of the labelled slices, of which the encoder's results are kept.
+    /// Augmented copies of the labelled slices, of which the encoder's results are kept.
     #[serde(default)]
-    pub views: ViewsConfig,
+    pub augmented_copies: CopiesConfig,
     /// The classifier branch.
     #[serde(default)]
     pub classifier: ClassifierConfig,
@@ -92,7 +92,7 @@ pub struct AugmentationConfig {
     /// The classifier's slices and crops.
     #[serde(deserialize_with = "over_classifier")]
     pub classifier: Augmentation,
-    /// The second, strong view of the classifier's slices, with `classifier.consistency`; its geometry is the first's.
+    /// The second, strongly augmented copy of the classifier's slices, with `classifier.consistency`; its geometry is the first's.
     #[serde(deserialize_with = "over_strong")]
     pub strong: Augmentation,
     /// The labelled slices of a step, with their masks and boxes, for both branches. The encoder then can't keep what it made
@@ -161,11 +161,11 @@ pub struct ClassifierConfig {
     pub batch_crops: usize,
     /// Side of a crop in pixels.
     pub crop_size: usize,
-    /// Weight of the squared difference between the presence probabilities of a slice's two views; 0: there is one view.
+    /// Weight of the squared difference between the presence probabilities of a slice and of a strongly augmented copy of it; 0: there is no copy.
     pub consistency: f64,
     /// What stands for a training slice where a classifier reads embeddings.
     pub weak_crops: WeakCrops,
-    /// Views of labelled slices in a step whose masks teach the classifier's map; 0: image-level labels alone.
+    /// Copies of labelled slices in a step whose masks teach the classifier's map; 0: image-level labels alone.
     pub batch_masks: usize,
     /// Weight of what these masks teach (binary cross-entropy and Dice of the map) beside the image-level loss.
     pub mask_weight: f64,
@@ -183,11 +183,11 @@ pub enum WeakCrops {
     OnePerSlice,
 }
 
-/// Changed views of the labelled slices.
+/// Augmented copies of the labelled slices.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ViewsConfig {
-    /// Views in all, besides the slices as they are, shared evenly among the labelled slices; drawn once, as
+pub struct CopiesConfig {
+    /// Copies in all, besides the slices as they are, shared evenly among the labelled slices; drawn once, as
     /// `augmentation.labelled` says.
     pub count: usize,
     /// Training slices that are encoded beside the labelled ones, at most, evenly spaced; 0: all.

@@ -216,7 +216,7 @@ mod tests {
                                          0.0,    1.0, 1.0, 1.0, 0.0]).reshape([4, 5]);
         let found = signed_distance(&truth);
         let d = 2f64.sqrt();
-        // The image's own border is no edge: the lowest row of the target reaches on in thought.
+        // The image's own border is no edge: the lowest row of the target is taken to go on beyond it.
         #[rustfmt::skip]
         let expected = [d,   1.0, 1.0,  1.0, d,
                         1.0, 0.0, 0.0,  0.0, 1.0,

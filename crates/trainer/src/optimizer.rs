@@ -12,7 +12,7 @@ const EPSILON: f64 = 1e-8;
 pub struct Optimizer {
     config: OptimizerConfig,
     moments: BTreeMap<String, Moments>,
-    /// Version of each gradient when it was cleared. It stays defined then, and so is told from a new one: whatever is added
+    /// Version of each gradient when it was cleared. It stays defined then, and so differs from a new one: whatever is added
     /// in place raises the version.
     cleared: BTreeMap<String, i64>,
 }
@@ -34,7 +34,7 @@ impl Optimizer {
     }
 
     /// Those of the parameters that got a gradient since the last update.
-    pub fn reached(&self, mut parameters: Vec<NamedTensor>) -> Vec<NamedTensor> {
+    pub fn with_gradient(&self, mut parameters: Vec<NamedTensor>) -> Vec<NamedTensor> {
         parameters.retain(|parameter| self.gradient(parameter).is_some());
         parameters
     }
@@ -278,7 +278,7 @@ mod tests {
         let p = [parameter(&[1.0])];
         let mut optimizer = Optimizer::new(&config(OptimizerKind::AdamW));
         (&p[0].tensor * f64::NAN).sum(Kind::Float).backward();
-        assert_eq!(optimizer.reached(vec![parameter(&[2.0])]).len(), 0);
+        assert_eq!(optimizer.with_gradient(vec![parameter(&[2.0])]).len(), 0);
         optimizer.clear(&p);
         optimizer.step(&p, |_| 0.1);
         assert_eq!(p[0].tensor.double_value(&[0, 0]), 1.0);

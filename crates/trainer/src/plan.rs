@@ -33,34 +33,41 @@ pub struct Step {
     /// Crops for the classifier: the row of a labelled slice, and whether the crop shows the target.
     pub crops: Vec<(usize, bool)>,
     /// Labelled slices for the segmentation loss.
-    pub labelled: Vec<View>,
+    pub labelled: Vec<SliceCopy>,
     /// Labelled slices whose masks teach the classifier's map.
-    pub masks: Vec<View>,
+    pub masks: Vec<SliceCopy>,
 }
 
-/// A labelled slice as it is, or one of its changed views.
+/// A labelled slice as it is, or one of its augmented copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct View {
+pub struct SliceCopy {
     /// Row of the store.
     pub row: usize,
     /// 0: as it is.
-    pub change: usize,
+    pub copy: usize,
 }
 
-/// The views of the labelled slices: each as it is, and `count` changed ones shared evenly among them.
-pub fn views(labelled: &[usize], count: usize) -> Vec<View> {
+impl SliceCopy {
+    /// A slice as it is.
+    pub fn unchanged(row: usize) -> Self {
+        Self { row, copy: 0 }
+    }
+}
+
+/// The copies of the labelled slices: each as it is, and `count` augmented ones shared evenly among them.
+pub fn copies(labelled: &[usize], count: usize) -> Vec<SliceCopy> {
     let slices = labelled.len().max(1);
     let of = |i: usize| count / slices + usize::from(i < count % slices);
-    labelled.iter().enumerate().flat_map(|(i, &row)| (0..=of(i)).map(move |change| View { row, change })).collect()
+    labelled.iter().enumerate().flat_map(|(i, &row)| (0..=of(i)).map(move |copy| SliceCopy { row, copy })).collect()
 }
 
 /// All steps of a run. `train` and `labelled` are rows of the store.
 ///
 /// An epoch passes once over all training slices and `labelled_passes` times over the labelled ones; the shorter of the
-/// two sequences is spread evenly over the longer. With `labelled_steps` it passes over the labelled slices' views, as often
+/// two sequences is spread evenly over the longer. With `labelled_steps` it passes over the labelled slices' copies, as often
 /// as so many steps need.
 pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
-    let views = views(labelled, config.views.count);
+    let copies = copies(labelled, config.augmented_copies.count);
     let mut steps = Vec::new();
     for (phase, settings) in config.phases.iter().enumerate() {
         for epoch in 0..settings.epochs {
@@ -68,8 +75,8 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
             let mut order = if settings.train_classifier { train.to_vec() } else { Vec::new() };
             order.shuffle(&mut rng);
             let batches: Vec<&[usize]> = order.chunks(config.classifier.batch_slices).collect();
-            let guided = guided(settings, labelled, &views, &mut rng);
-            let guided: Vec<&[View]> = guided.chunks(settings.batch_labelled).collect();
+            let guided = guided(settings, labelled, &copies, &mut rng);
+            let guided: Vec<&[SliceCopy]> = guided.chunks(settings.batch_labelled).collect();
             let count = batches.len().max(guided.len());
             // Of `total` things, those that fall to step `i` when they are spread evenly.
             let share = |i: usize, total: usize| i * total / count..(i + 1) * total / count;
@@ -83,7 +90,7 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
                     Vec::new()
                 };
                 let masks = if slices.is_empty() { 0 } else { config.classifier.batch_masks };
-                let masks = (0..masks).map(|_| views[rng.random_range(0..views.len())]).collect();
+                let masks = (0..masks).map(|_| copies[rng.random_range(0..copies.len())]).collect();
                 let accumulate = config.optimizer.accumulate_steps;
                 let first = i / accumulate * accumulate;
                 let accumulates = accumulate.min(count - first);
@@ -106,8 +113,8 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
 }
 
 /// The labelled slices of an epoch in their order.
-fn guided(phase: &PhaseConfig, labelled: &[usize], views: &[View], rng: &mut ChaCha8Rng) -> Vec<View> {
-    let shuffled = |of: &[View], rng: &mut ChaCha8Rng| {
+fn guided(phase: &PhaseConfig, labelled: &[usize], copies: &[SliceCopy], rng: &mut ChaCha8Rng) -> Vec<SliceCopy> {
+    let shuffled = |of: &[SliceCopy], rng: &mut ChaCha8Rng| {
         let mut pass = of.to_vec();
         pass.shuffle(rng);
         pass
@@ -115,13 +122,13 @@ fn guided(phase: &PhaseConfig, labelled: &[usize], views: &[View], rng: &mut Cha
     let mut guided = Vec::new();
     if phase.labelled_steps > 0 {
         let wanted = phase.labelled_steps * phase.batch_labelled;
-        while guided.len() < wanted && !views.is_empty() {
-            guided.extend(shuffled(views, rng));
+        while guided.len() < wanted && !copies.is_empty() {
+            guided.extend(shuffled(copies, rng));
         }
         guided.truncate(wanted);
         return guided;
     }
-    let as_they_are: Vec<View> = labelled.iter().map(|&row| View { row, change: 0 }).collect();
+    let as_they_are: Vec<SliceCopy> = labelled.iter().map(|&row| SliceCopy::unchanged(row)).collect();
     for _ in 0..phase.labelled_passes {
         guided.extend(shuffled(&as_they_are, rng));
     }
@@ -173,19 +180,19 @@ mod tests {
 
     #[test]
     fn views_are_shared_evenly_and_so_many_steps_see_them_equally_often() {
-        let found: Vec<(usize, usize)> = views(&[4, 9], 3).iter().map(|v| (v.row, v.change)).collect();
+        let found: Vec<(usize, usize)> = copies(&[4, 9], 3).iter().map(|c| (c.row, c.copy)).collect();
         assert_eq!(found, [(4, 0), (4, 1), (4, 2), (9, 0), (9, 1)]);
         let mut config = config(1);
-        config.views.count = 3;
+        config.augmented_copies.count = 3;
         let phase = &mut config.phases[0];
         (phase.labelled_steps, phase.batch_labelled, phase.train_classifier) = (5, 2, false);
         let steps: Vec<Step> =
             plan(&config, &[4, 9], &[4, 9]).into_iter().filter(|s| s.phase == 0 && s.epoch == 0).collect();
         assert!(steps.len() == 5 && steps.iter().all(|s| s.labelled.len() == 2));
-        let mut seen: Vec<View> = steps.iter().flat_map(|s| s.labelled.clone()).collect();
+        let mut seen: Vec<SliceCopy> = steps.iter().flat_map(|s| s.labelled.clone()).collect();
         seen.sort();
         seen.dedup_by(|a, b| a == b);
-        assert_eq!(seen, views(&[4, 9], 3));
+        assert_eq!(seen, copies(&[4, 9], 3));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The training loop: both branches in one step.
 
+mod embedding_bank;
 mod encoder_cache;
 mod forward;
 mod kinds;
@@ -8,7 +9,6 @@ mod state;
 mod step_losses;
 mod training_loop;
 mod validate;
-mod view_bank;
 
 use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
 use crate::loader::Loader;
@@ -112,13 +112,13 @@ impl Training<'_> {
             ClassifierInput::Slices => vec![
                 ("classifier.weak_crops", classifier.weak_crops != WeakCrops::Off),
                 ("classifier.batch_masks", classifier.batch_masks > 0),
-                ("views.count", self.config.views.count > 0),
-                ("views.slices", self.config.views.slices > 0),
+                ("augmented_copies.count", self.config.augmented_copies.count > 0),
+                ("augmented_copies.slices", self.config.augmented_copies.slices > 0),
             ],
             ClassifierInput::Embedding => vec![
                 ("classifier.crop_negatives", classifier.crop_negatives),
                 ("classifier.consistency", classifier.consistency > 0.0),
-                ("augmentation.labelled without views.count", self.changes_without_views()),
+                ("augmentation.labelled without augmented_copies.count", self.changes_without_copies()),
             ],
         };
         if let Some((key, _)) = asked.iter().find(|(_, is_asked)| *is_asked) {
@@ -131,8 +131,8 @@ impl Training<'_> {
         Ok(())
     }
 
-    fn changes_without_views(&self) -> bool {
-        self.config.views.count == 0 && !self.config.augmentation.labelled.is_off()
+    fn changes_without_copies(&self) -> bool {
+        self.config.augmented_copies.count == 0 && !self.config.augmentation.labelled.is_off()
     }
 
     /// Trains from the start, or from the last checkpoint if the run has one.
@@ -140,7 +140,7 @@ impl Training<'_> {
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         let mut rows = Rows::of(self.store, self.selection)?;
         if model.classifier.input() == ClassifierInput::Embedding {
-            rows.thin_out(self.config.views.slices);
+            rows.thin_out(self.config.augmented_copies.slices);
         }
         let steps = plan(self.config, &rows.train, &rows.labelled);
         let mut state = State::new(self.config, &model)?;

@@ -16,7 +16,7 @@ use trainer::rows::for_training;
 
 const EMBEDDING: [&str; 3] = [
     "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",
-    "views={count=4, slices=6}",
+    "augmented_copies={count=4, slices=6}",
     "augmentation.labelled={rotate_deg=20, low_resolution=1, noise_hu=20}",
 ];
 
@@ -123,9 +123,9 @@ fn the_budget_counts_each_label_of_a_crop_and_what_chose_the_labelled_slices() {
     assert_eq!(budget("crops", &CROPS), crops);
     assert_eq!(budget("slices", &[]), "2 masks, 2 validation masks, 22 image-level labels");
     // The classifier sees six slices beside the labelled ones.
-    let views =
+    let with_copies =
         "2 masks, 2 validation masks, 6 image-level labels, 16 image-level labels to choose the labelled slices by";
-    assert_eq!(budget("views", &EMBEDDING), views);
+    assert_eq!(budget("copies", &EMBEDDING), with_copies);
 }
 
 #[test]

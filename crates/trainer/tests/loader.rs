@@ -8,7 +8,7 @@ use stage_api::BoxPrompt;
 use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::loader::{Batch, Loader};
-use trainer::plan::{Step, View, plan};
+use trainer::plan::{SliceCopy, Step, plan};
 
 /// Everything on.
 const ALL: &str = "rotate_deg = 10, scale = 0.2, shift = 0.1, elastic_px = 3, blur_px = 1, low_resolution = 1, \
@@ -92,7 +92,7 @@ fn a_slice_that_is_not_changed_is_the_windowed_store() {
         let images = batch.slices.iter().flat_map(|s| (0..).zip(&step.slices).map(|(i, &row)| (s.images.get(i), row)));
         let labelled = batch.labelled.iter().flat_map(|l| {
             let rows = (0..).zip(&step.labelled);
-            rows.map(|(i, &View { row, .. })| {
+            rows.map(|(i, &SliceCopy { row, .. })| {
                 let truth = store.for_evaluation().mask(row).unwrap().to_vec();
                 assert_eq!(values(&l.masks.get(i)), truth.iter().map(|&m| f32::from(m)).collect::<Vec<_>>());
                 assert_eq!(l.boxes[i as usize], BoxPrompt::around(&truth, store.slice_size()));
@@ -126,7 +126,7 @@ fn boxes_are_around_the_changed_masks_and_strong_views_lie_where_the_weak_ones_d
         let batch = loader.load(step);
         if let Some(slices) = &batch.slices {
             let strong = slices.strong.as_ref().unwrap();
-            // Labelled slices stand behind the step's own and have no strong copies.
+            // Labelled slices stand behind the step's own and have no strongly augmented copies.
             let weak = slices.images.narrow(0, 0, step.slices.len() as i64);
             assert_eq!((largest(&(strong - weak)), strong.size()[0]), (0.0, step.slices.len() as i64));
             for (i, &row) in (0..).zip(&step.slices) {

@@ -26,8 +26,8 @@ fn error_of(output: &Output) -> String {
 }
 
 #[test]
-fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
-    let Some(weights) = weights("volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts") else { return };
+fn volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts() {
+    let Some(weights) = weights("volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts") else { return };
     let directory = tempfile::tempdir().unwrap();
     let (store, run, config) =
         (store(directory.path()), directory.path().join("run"), directory.path().join("config.toml"));
@@ -82,7 +82,7 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
     }
     assert!(e["classifier"]["accuracy"].is_f64() && e["control_whole_image"]["dice_liver"].is_f64());
     assert!(e["control_central_half"]["dice_all"].is_f64());
-    assert!(e["untouched_weights"]["oracle_dice_liver"].as_f64().unwrap() > 0.3);
+    assert!(e["pretrained_weights"]["oracle_dice_liver"].as_f64().unwrap() > 0.3);
     // The last step is the prediction.
     let steps = e["steps"].as_array().unwrap();
     assert_eq!(steps[0]["name"], "CAM box");
@@ -93,7 +93,7 @@ fn volumes_become_a_judged_run_that_survives_ctrl_c_and_predicts() {
         assert_eq!(steps[steps.len() - 1][key], e["counts"][key], "{key}");
     }
     assert!(steps.iter().all(|step| step["milliseconds_per_slice"].as_f64().unwrap() > 0.0));
-    judged_again_with_kept_embeddings(&run, &store, &e);
+    evaluated_again_with_kept_embeddings(&run, &store, &e);
     assert!(run.join("evaluation/test.parquet").is_file() && run.join("evaluation/test/overlays.json").is_file());
     let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
     assert!(error_of(&all).contains("is the store that the run was trained on"));
@@ -170,27 +170,27 @@ fn no_file_of_the_users_is_lost(run: &Path, input: &Path, mask: &Path) {
 }
 
 /// Kept in half precision, once for both evaluations, they give what encoding anew gives.
-fn judged_again_with_kept_embeddings(run: &Path, store: &Path, before: &Value) {
+fn evaluated_again_with_kept_embeddings(run: &Path, store: &Path, before: &Value) {
     let (kept, output) = (run.with_file_name("kept"), run.with_file_name("again"));
     let files = || -> BTreeMap<_, _> {
         let entries = std::fs::read_dir(&kept).unwrap().map(Result::unwrap);
         entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect()
     };
     let place = ["--run", text(run), "--store", text(store), "--embeddings", text(&kept), "--output", text(&output)];
-    let judged = || {
+    let evaluated = || {
         let evaluated = sam_mix(&[&["evaluate", "--json", "--overwrite"], &place[..]].concat());
         assert!(evaluated.status.success(), "{}", error_of(&evaluated));
         (serde_json::from_slice::<Value>(&evaluated.stdout).unwrap(), files())
     };
-    let ((first, written), (second, found)) = (judged(), judged());
+    let ((first, written), (second, found)) = (evaluated(), evaluated());
     let refused = sam_mix(&[&["evaluate"], &place[..]].concat());
     assert_eq!(refused.status.code(), Some(1));
     assert!(error_of(&refused).contains("test.json' is there already"), "{}", error_of(&refused));
     assert!(written.len() == 2 && written == found, "{written:?}, then {found:?}");
-    for key in ["cam_box", "oracle_box", "control_whole_image", "untouched_weights", "classifier", "counts"] {
+    for key in ["cam_box", "oracle_box", "control_whole_image", "pretrained_weights", "classifier", "counts"] {
         assert_eq!(first[key], second[key], "{key}");
     }
-    for pointer in ["/cam_box/dice_liver", "/oracle_box/dice_liver", "/untouched_weights/oracle_dice_liver"] {
+    for pointer in ["/cam_box/dice_liver", "/oracle_box/dice_liver", "/pretrained_weights/oracle_dice_liver"] {
         let dice = |e: &Value| e.pointer(pointer).and_then(Value::as_f64).unwrap();
         assert!((dice(&second) - dice(before)).abs() < 0.01, "{pointer}: {} and {}", dice(&second), dice(before));
     }

@@ -11,7 +11,7 @@ use trainer::train::Outcome;
 /// A classifier on embeddings, taught by masks too, in every kind of phase.
 const EMBEDDING: [&str; 4] = [
     "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",
-    "views={count=4, slices=6}",
+    "augmented_copies={count=4, slices=6}",
     "augmentation.labelled={rotate_deg=20, low_resolution=1, noise_hu=20}",
     "prompt={threshold=0.5, absolute=true}",
 ];
@@ -36,7 +36,7 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     assert!(outcome == Outcome::Interrupted && files().is_empty());
     bench.train(&place.path().join("other"), &EMBEDDING).unwrap();
     let written = files();
-    assert_eq!(written.len(), 4, "slices and views, and what they are of");
+    assert_eq!(written.len(), 4, "slices and copies, and what they are of");
     let mut stops = 0;
     while stops < 5
         && bench.train_until(&stopped, &EMBEDDING, &AtomicBool::new(true)).unwrap().1 == Outcome::Interrupted
@@ -47,8 +47,8 @@ fn a_resumed_run_on_embeddings_ends_with_the_same_bits() {
     bench.train(&stopped, &EMBEDDING).unwrap();
     assert_eq!(files(), written, "nothing was encoded again");
     assert_same_end(&whole, &stopped, &["weights.safetensors", "optimizer.safetensors"]);
-    // Other views of the same slices.
-    let others = [&EMBEDDING[..], &["views={count=2, slices=6}"]].concat();
+    // Other copies of the same slices.
+    let others = [&EMBEDDING[..], &["augmented_copies={count=2, slices=6}"]].concat();
     bench.train(&place.path().join("fewer"), &others).unwrap();
     let now = files();
     assert!(now.len() == 6 && written.iter().all(|file| now.get(file.0) == Some(file.1)), "{now:?}");

@@ -89,7 +89,7 @@ fn crops_strong_copies_and_mask_views_leave_the_running_statistics_to_whole_slic
     let store = store(place.path());
     let seen = |set: &[&str]| seen(place.path(), &store, &weights, set);
     let slices = "classifier={kind=\"slices\", batch_slices=4, crop_negatives=true, batch_crops=2, crop_size=32, consistency=1.0}";
-    // 24 slices, as many strong copies of them, and 2 crops in each of 6 steps, but where a slice has none to give.
+    // 24 slices, as many strongly augmented copies of them, and 2 crops in each of 6 steps, but where a slice has none to give.
     let found = seen(&[slices, "augmentation.strong.noise_hu=20"]);
     assert!(found[..3] == [24.0, 0.0, 24.0] && (1.0..=12.0).contains(&found[3]), "{found:?}");
     let embeddings = |rest: &str| format!("classifier={{kind=\"embeddings\", batch_slices=4, batch_masks=2{rest}}}");

@@ -35,7 +35,7 @@ impl PresenceClassifier for Bright {
 struct Cutter {
     is_adapted: bool,
     features: Cell<i64>,
-    untouched: Cell<i64>,
+    pretrained: Cell<i64>,
     adapted: Cell<i64>,
 }
 
@@ -50,7 +50,7 @@ impl Segmenter for Cutter {
     }
 
     fn embed(&self, features: &Features, adapters: Adapters, _: Mode) -> Embedding {
-        let count = if adapters == Adapters::On { &self.adapted } else { &self.untouched };
+        let count = if adapters == Adapters::On { &self.adapted } else { &self.pretrained };
         count.set(count.get() + features.tensor.size()[0]);
         Embedding::new(features.tensor.shallow_clone(), features.slice_size)
     }
@@ -97,7 +97,7 @@ struct Bench {
     classifier: Bright,
     segmenter: Cutter,
     prediction: PredictionConfig,
-    /// Whether the untouched embeddings are known before.
+    /// Whether the pretrained embeddings are known before.
     known: bool,
 }
 
@@ -120,8 +120,8 @@ impl Bench {
         };
         let mut seen = Vec::new();
         let known = |i: usize| Embedding::new(chunk(i..i + 1), [SIZE, SIZE]);
-        let untouched = self.known.then_some(&known as &dyn Fn(usize) -> Embedding);
-        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, untouched };
+        let pretrained = self.known.then_some(&known as &dyn Fn(usize) -> Embedding);
+        let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, pretrained };
         let found = self.predictor().volume(&volume, &AtomicBool::new(stop), &mut |i, _, _| seen.push(i));
         assert!(stop || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
         found
@@ -151,14 +151,14 @@ fn without_rules_a_volume_is_its_slices() {
         for (i, values) in six_slices().iter().enumerate() {
             let image = Tensor::from_slice(values).reshape([1, 1, SIZE as i64, SIZE as i64]);
             let predictor = bench.predictor();
-            let look = predictor.look(&image, SIZE).remove(0);
-            let alone = if look.present {
-                predictor.segment(&Embedding::new(image, [SIZE, SIZE]), &look.prompt)
+            let classification = predictor.classify(&image, SIZE).remove(0);
+            let alone = if classification.present {
+                predictor.segment(&Embedding::new(image, [SIZE, SIZE]), &classification.prompt)
             } else {
                 vec![0; SIZE * SIZE]
             };
             assert_eq!(found.slices[i].mask, alone, "slice {i}");
-            assert_eq!(found.slices[i].look.probability, look.probability, "slice {i}");
+            assert_eq!(found.slices[i].classification.probability, classification.probability, "slice {i}");
         }
         assert_eq!(found.steps.iter().map(|step| step.name).collect::<Vec<_>>(), ["CAM box", "refined"]);
         // The first is empty, the fourth is hardly there.
@@ -173,8 +173,8 @@ fn each_slice_is_encoded_once_and_only_where_it_is_looked_into() {
         let mut bench = Bench::new(input, VolumeConfig::default());
         bench.segmenter.is_adapted = is_adapted;
         bench.volume(&six_slices(), false).unwrap();
-        let Cutter { features, untouched, adapted, .. } = &bench.segmenter;
-        [features.get(), untouched.get(), adapted.get()]
+        let Cutter { features, pretrained, adapted, .. } = &bench.segmenter;
+        [features.get(), pretrained.get(), adapted.get()]
     };
     // Four of six slices are called present.
     assert_eq!(counts(ClassifierInput::Slices, true), [4, 0, 4]);
@@ -195,8 +195,8 @@ fn known_embeddings_are_not_made_again_and_give_the_same_masks() {
             let mut bench = Bench { known, ..Bench::new(input, VolumeConfig::default()) };
             bench.segmenter.is_adapted = is_adapted;
             let found = bench.volume(&six_slices(), false).unwrap();
-            let Cutter { features, untouched, adapted, .. } = &bench.segmenter;
-            (found, [features.get(), untouched.get(), adapted.get()])
+            let Cutter { features, pretrained, adapted, .. } = &bench.segmenter;
+            (found, [features.get(), pretrained.get(), adapted.get()])
         };
         let ((made, _), (known, made_again)) = (found(false), found(true));
         assert_eq!(masks(&known), masks(&made));

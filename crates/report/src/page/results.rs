@@ -108,7 +108,7 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
         ("Box IoU", &target_slices),
     ];
     let oracle = format!("Oracle box (true box + {} px)", results.oracle_margin_px);
-    let pretrained = results.untouched_weights.as_ref();
+    let pretrained = results.pretrained_weights.as_ref();
     let prediction = if results.oracle_box.is_some() { "CAM box" } else { "Prediction" };
     html! {
         div class="scroll" {

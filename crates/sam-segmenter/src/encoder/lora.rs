@@ -265,7 +265,7 @@ fn random_a(count: i64, init: LoraInit, fan_in: f32, rng: &mut ChaCha8Rng) -> Te
     Tensor::from_slice(&values)
 }
 
-mod way_back;
+mod backward;
 
 #[cfg(test)]
 mod tests;

@@ -45,8 +45,8 @@ const CENTRAL: Column<Evaluation> = column("central half as box", "control_centr
 const ORACLE: Column<Evaluation> =
     column("oracle box", "oracle_box.dice_liver", 4, |it| it.oracle_box.as_ref()?.dice_liver);
 const PRETRAINED: Column<Evaluation> =
-    column("pretrained weights, oracle box", "untouched_weights.oracle_dice_liver", 4, |it| {
-        it.untouched_weights.as_ref()?.oracle_dice_liver
+    column("pretrained weights, oracle box", "pretrained_weights.oracle_dice_liver", 4, |it| {
+        it.pretrained_weights.as_ref()?.oracle_dice_liver
     });
 const VOLUME: Column<Evaluation> = column("Dice (volume)", "cam_box.dice_volume", 4, |it| it.cam_box.dice_volume);
 const BOX_IOU: Column<Evaluation> = column("box IoU", "cam_box.box_iou", 3, |it| it.cam_box.box_iou);

@@ -180,7 +180,7 @@ fn the_document_has_means_and_deviations_over_the_seeds() {
         );
         put("/control_whole_image/dice_liver", (dice - 0.25).into());
         put("/control_central_half", Value::Null);
-        put("/untouched_weights/oracle_dice_liver", 0.96.into());
+        put("/pretrained_weights/oracle_dice_liver", 0.96.into());
         put(
             "/steps",
             json!([

@@ -36,7 +36,7 @@ pub(super) struct EvaluateArgs {
     /// Print one JSON object to standard output instead of the table
     #[arg(long)]
     json: bool,
-    /// Judge the last checkpoint instead of the best
+    /// Evaluate the last checkpoint instead of the best
     #[arg(long)]
     last: bool,
     /// Predict in another way than the run's configuration says: prediction.KEY=VALUE, prompt.KEY=VALUE or
@@ -49,7 +49,7 @@ pub(super) struct EvaluateArgs {
     /// Replace results that are in the folder of --output
     #[arg(long, requires = "output")]
     overwrite: bool,
-    /// Folder that keeps what the untouched encoder makes of the slices: evaluations that find it there don't encode them again
+    /// Folder that keeps what the pretrained encoder makes of the slices: evaluations that find it there don't encode them again
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
     #[command(flatten)]
@@ -76,13 +76,13 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     let (split, rows) = match (arguments.split, own) {
         (Split::All, true) => bail!(
             "'{}' is the store that the run was trained on; all of it would count slices that training saw. \
-             --split test judges by the patients that it did not see",
+             --split test evaluates on the patients that it did not see",
             arguments.store.display()
         ),
         (Split::All, false) => ("all", (0..store.records().len()).collect()),
         (_, false) => bail!(
             "'{}' is not the store that the run was trained on (checksum {} instead of {}): its splits mean nothing there. \
-             --split all judges the whole of another data set",
+             --split all evaluates on the whole of another data set",
             arguments.store.display(),
             store.checksum(),
             record.store.checksum
@@ -125,7 +125,7 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         config: &model_config,
         oracle_margin_px: config.evaluation.oracle_margin_px,
         model: &model,
-        untouched: pretrained.as_deref(),
+        pretrained: pretrained.as_deref(),
         store: &store,
         label_budget: &record.label_budget,
         device,

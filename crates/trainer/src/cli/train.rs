@@ -44,7 +44,7 @@ pub(super) struct TrainArgs {
     /// Print at the end where the time went
     #[arg(long)]
     profile: bool,
-    /// Keep the embeddings that a classifier reads in this folder, for other runs on the same slices or views
+    /// Keep the embeddings that a classifier reads in this folder, for other runs on the same slices or augmented copies
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
     /// Go on after the run's last checkpoint

@@ -25,10 +25,10 @@ impl Config {
         if let Some(phase) = self.phases.iter().find(|p| p.batch_labelled == 0) {
             bail!("phase '{}' has `batch_labelled = 0`, expected at least 1", phase.name);
         }
-        if self.views.count > 0 && self.augmentation.labelled.is_off() {
+        if self.augmented_copies.count > 0 && self.augmentation.labelled.is_off() {
             bail!(
-                "`views.count` is {}, but `[augmentation.labelled]` changes nothing: every view would be the slice as it is",
-                self.views.count
+                "`augmented_copies.count` is {}, but `[augmentation.labelled]` changes nothing: every copy would be the slice as it is",
+                self.augmented_copies.count
             );
         }
         if self.classifier.batch_slices == 0 {
@@ -65,7 +65,7 @@ impl Config {
         ];
         if let Some((key, _)) = geometry.iter().find(|(_, is_set)| *is_set) {
             bail!(
-                "`augmentation.strong.{key}` has no effect: a strong view lies where its weak one does, and \
+                "`augmentation.strong.{key}` has no effect: a strongly augmented copy lies where its weak one does, and \
                    `augmentation.classifier.{key}` moves both"
             );
         }

@@ -11,7 +11,7 @@
 mod crops;
 
 use crate::config::Config;
-use crate::plan::{Step, View, stream};
+use crate::plan::{SliceCopy, Step, stream};
 use anyhow::{Context, Result};
 use crops::CropSource;
 use crossbeam::channel::bounded;
@@ -74,7 +74,7 @@ pub struct Slices {
     pub labels: Tensor,
     /// What `images` are crops of, where they are: embeddings of the whole slices, `[n, C, g, g]`.
     pub whole: Option<Tensor>,
-    /// The strong views of the same slices, where the configuration asks for them; their geometry is that of `images`.
+    /// The strongly augmented copies of the same slices, where the configuration asks for them; their geometry is that of `images`.
     pub strong: Option<Tensor>,
 }
 
@@ -100,8 +100,8 @@ pub struct Labelled {
     pub labels: Tensor,
     /// The tight box around each mask; `None` where it is empty.
     pub boxes: Vec<Option<BoxPrompt>>,
-    /// `[m, C, g, g]`, what the untouched encoder made of each, where that is kept.
-    pub untouched: Option<Tensor>,
+    /// `[m, C, g, g]`, what the pretrained encoder made of each, where that is kept.
+    pub pretrained: Option<Tensor>,
 }
 
 /// Prepares the batches of a plan.
@@ -166,17 +166,17 @@ impl<'a> Loader<'a> {
         let mut images = self.empty(rows.len(), self.store.slice_size());
         let strong = if self.config.classifier.consistency > 0.0 {
             let mut strong = self.empty(rows.len(), self.store.slice_size());
-            let views = images.images().zip(strong.images()).zip(rows).enumerate();
-            views.for_each(|(i, ((to, strong_to), &row))| {
+            let copies = images.images().zip(strong.images()).zip(rows).enumerate();
+            copies.for_each(|(i, ((to, strong_to), &row))| {
                 let mut rng = self.random(step, "slice", i);
-                let geometry = self.view(weak, row, to, &mut rng);
+                let geometry = self.augmented(weak, row, to, &mut rng);
                 geometry.image(self.store.image(row), strong_to);
                 self.finish(&self.config.augmentation.strong, strong_to, self.store.slice_size(), &mut rng);
             });
             Some(copy(strong))
         } else {
             images.images().zip(rows).enumerate().for_each(|(i, (to, &row))| {
-                self.view(weak, row, to, &mut self.random(step, "slice", i));
+                self.augmented(weak, row, to, &mut self.random(step, "slice", i));
             });
             None
         };
@@ -224,15 +224,15 @@ impl<'a> Loader<'a> {
             .zip(masks.images())
             .zip(rows)
             .enumerate()
-            .map(|(i, ((to, mask_to), &View { row, .. }))| {
+            .map(|(i, ((to, mask_to), &SliceCopy { row, .. }))| {
                 let mut rng = self.random(step, "labelled", i);
-                let geometry = self.view(&self.config.augmentation.labelled, row, to, &mut rng);
+                let geometry = self.augmented(&self.config.augmentation.labelled, row, to, &mut rng);
                 geometry.mask(self.mask(row), mask_to);
                 BoxPrompt::around(mask_to, size)
             })
             .collect();
         let shown: Vec<bool> = boxes.iter().map(Option::is_some).collect();
-        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes, untouched: None }
+        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes, pretrained: None }
     }
 
     /// A slice as it is, `[1, 1, H, W]` on the host: of any row, since no mask is looked at.
@@ -243,19 +243,19 @@ impl<'a> Loader<'a> {
         Tensor::from_slice(&image).reshape([1, 1, size as i64, size as i64])
     }
 
-    /// A view of a labelled slice, the same each time, `[1, 1, H, W]` on the host, and its mask.
-    pub fn labelled_view(&self, view: View) -> [Tensor; 2] {
+    /// A copy of a labelled slice, the same each time, `[1, 1, H, W]` on the host, and its mask.
+    pub fn labelled_copy(&self, copy: SliceCopy) -> [Tensor; 2] {
         let size = self.store.slice_size();
         let mut pair = [(); 2].map(|()| vec![0.0; size * size]);
         let [image, mask] = &mut pair;
-        let geometry = if view.change == 0 {
-            self.intensity.stored(self.store.image(view.row), image);
+        let geometry = if copy.copy == 0 {
+            self.intensity.stored(self.store.image(copy.row), image);
             Geometry::identity(size)
         } else {
-            let mut rng = stream(self.config.seed, &format!("view/{}/{}", view.row, view.change));
-            self.view(&self.config.augmentation.labelled, view.row, image, &mut rng)
+            let mut rng = stream(self.config.seed, &format!("view/{}/{}", copy.row, copy.copy));
+            self.augmented(&self.config.augmentation.labelled, copy.row, image, &mut rng)
         };
-        geometry.mask(self.mask(view.row), mask);
+        geometry.mask(self.mask(copy.row), mask);
         pair.map(|values| Tensor::from_slice(&values).reshape([1, 1, size as i64, size as i64]))
     }
 
@@ -279,7 +279,7 @@ impl<'a> Loader<'a> {
     }
 
     /// A changed slice of the store, and where its pixels are from.
-    fn view(&self, augmentation: &Augmentation, row: usize, to: &mut [f32], rng: &mut ChaCha8Rng) -> Geometry {
+    fn augmented(&self, augmentation: &Augmentation, row: usize, to: &mut [f32], rng: &mut ChaCha8Rng) -> Geometry {
         self.changed(augmentation, self.store.image(row), self.store.slice_size(), to, rng)
     }
 

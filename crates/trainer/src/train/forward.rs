@@ -34,7 +34,7 @@ impl TrainingLoop<'_> {
                 let presence = model.classifier.forward(&images, mode);
                 let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, self.positive_weight);
                 parts.push((loss, images.size()[0] as f64));
-                // The first batch is that of the slices: what it says of them is what their strong views should say.
+                // The first batch is that of the slices: what it says of them is what their strongly augmented copies should say.
                 if let (Some(strong), None) = (&slices.strong, &consistency) {
                     let weak = presence.logit.narrow(0, 0, strong.size()[0]).sigmoid().detach();
                     let strong = model.classifier.forward(strong, Mode::TrainUntracked).logit.sigmoid();
@@ -54,19 +54,19 @@ impl TrainingLoop<'_> {
         // L_seg, on the labelled slices only.
         let mut embeddings = Vec::new();
         let (mut segmentation, mut score): (Option<Tensor>, Option<Tensor>) = (None, None);
-        for (i, view) in batch.step.labelled.iter().enumerate() {
-            let Some(Labelled { images, masks, boxes, untouched, .. }) = &batch.labelled else {
+        for (i, copy) in batch.step.labelled.iter().enumerate() {
+            let Some(Labelled { images, masks, boxes, pretrained, .. }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
             let image = images.narrow(0, i as i64, 1);
-            let untouched = untouched.as_ref().map(|u| u.narrow(0, i as i64, 1));
+            let pretrained = pretrained.as_ref().map(|u| u.narrow(0, i as i64, 1));
             let mode = match phase.encoder {
                 EncoderTraining::Frozen => Mode::Eval,
                 EncoderTraining::Lora => Mode::Train,
             };
             // What the encoder makes of a slice can be kept only if the slice is the same each time.
-            let is_same = view.change == 0 && (untouched.is_some() || config.augmentation.labelled.is_off());
-            let row = EncodedRow { row: view.row, image, pretrained: untouched, is_same, mode };
+            let is_same = copy.copy == 0 && (pretrained.is_some() || config.augmentation.labelled.is_off());
+            let row = EncodedRow { row: copy.row, image, pretrained, is_same, mode };
             let embedding = cache.embedding(&row, phase.encoder, self.adapted, model);
             watch.lap(times, Part::Encoder);
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));

@@ -1,10 +1,10 @@
 //! The loop over the plan's steps.
 
+use super::embedding_bank::{EmbeddingBank, own_folder};
 use super::encoder_cache::EncoderCache;
 use super::kinds::Kinds;
 use super::state::{Branch, State, Trained, UpdateCounts, branch};
 use super::step_losses::StepLosses;
-use super::view_bank::{ViewBank, own_folder};
 use super::{Outcome, Training};
 use crate::loader::{Batch, Batches, Loader};
 use crate::losses::SegmentationLosses;
@@ -35,8 +35,8 @@ pub(super) struct TrainingLoop<'a> {
     pub state: &'a mut State,
     pub log: MetricsLog,
     pub cache: EncoderCache,
-    /// Where the classifier reads embeddings: they and the labelled slices' views.
-    pub bank: Option<Rc<ViewBank>>,
+    /// Where the classifier reads embeddings: they and the labelled slices' augmented copies.
+    pub bank: Option<Rc<EmbeddingBank>>,
     pub segmentation_losses: SegmentationLosses,
     /// Whether the adapters changed anything when the phase began.
     pub adapted: bool,
@@ -100,7 +100,7 @@ impl<'a> TrainingLoop<'a> {
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
         if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
             let mut watch = training.stopwatch();
-            self.bank = ViewBank::build(training, self.model, self.rows, &loader)?.map(Rc::new);
+            self.bank = EmbeddingBank::build(training, self.model, self.rows, &loader)?.map(Rc::new);
             watch.lap(&mut self.state.progress.times, Part::Encoder);
             let Some(bank) = &self.bank else { return Ok(Outcome::Interrupted) };
             if let (Some(share), None) = (bank.share_with_target(), training.config.classifier.positive_weight) {
@@ -221,7 +221,7 @@ impl<'a> TrainingLoop<'a> {
         let (config, last) = (self.training.config, &batch.step);
         let steps = &self.steps[last.index + 1 - last.accumulates..=last.index];
         let trained = Trained::by(&config.phases[last.phase], steps);
-        let parameters = self.state.optimizer.reached(self.state.parameters(trained));
+        let parameters = self.state.optimizer.with_gradient(self.state.parameters(trained));
         let norm = global_norm(&parameters);
         if !norm.is_finite() && !self.left_out {
             self.leave_out(batch, losses, "gradient");

@@ -4,11 +4,11 @@ use super::encoder_cache::EncodedRow;
 use super::training_loop::TrainingLoop;
 use crate::config::PhaseConfig;
 use crate::metrics_log::MetricsLog;
-use crate::plan::{Step, View};
+use crate::plan::{SliceCopy, Step};
 use crate::tensorboard::Picture;
 use anyhow::Result;
 use evaluation::overlay::{self, Overlay};
-use predictor::Look;
+use predictor::Classification;
 use run_record::{Best, EpochRow};
 use stage_api::Mode;
 
@@ -81,23 +81,22 @@ impl TrainingLoop<'_> {
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {
             let image = cache.intensity.rows(training.store, &[row], training.device);
-            let untouched = bank.as_ref().map(|bank| bank.embeddings([View { row, change: 0 }]));
-            let look = predictor.look(untouched.as_ref().unwrap_or(&image), size).remove(0);
+            let pretrained = bank.as_ref().map(|bank| bank.embeddings([SliceCopy::unchanged(row)]));
+            let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size).remove(0);
             let truth = training.store.mask(row).expect("validation slices are paid for");
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
-                ious.push(f64::from(bounds.iou(&look.prompt.bounds)));
+                ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
             }
-            scores.push(look.probability);
+            scores.push(classification.probability);
             labels.push(training.store.records()[row].has_target());
-            called += usize::from(look.present);
+            called += usize::from(classification.present);
             if !phase.is_guided() {
                 continue;
             }
-            let mask = if look.present {
-                let pretrained = untouched;
+            let mask = if classification.present {
                 let row = EncodedRow { row, image, pretrained, is_same: true, mode: Mode::Eval };
                 let embedding = cache.embedding(&row, phase.encoder, adapted, model);
-                predictor.segment(&embedding, &look.prompt)
+                predictor.segment(&embedding, &classification.prompt)
             } else {
                 vec![0; size * size]
             };
@@ -106,7 +105,7 @@ impl TrainingLoop<'_> {
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
                 let slice = training.store.records()[row].id().to_string();
-                show(&mut self.log, steps, &slice, &values, &look, &mask, truth)?;
+                show(&mut self.log, steps, &slice, &values, &classification, &mask, truth)?;
             }
         }
         let count = rows.validation.len().max(1) as f64;
@@ -125,13 +124,13 @@ fn show(
     step: usize,
     slice: &str,
     image: &[f32],
-    look: &Look,
+    classification: &Classification,
     mask: &[u8],
     truth: &[u8],
 ) -> Result<()> {
     let size = image.len().isqrt();
-    let bounds = Some(look.prompt.bounds);
-    let png = overlay::draw(&Overlay { image, cam: &look.cam, bounds, mask, truth, size })?;
+    let bounds = Some(classification.prompt.bounds);
+    let png = overlay::draw(&Overlay { image, cam: &classification.cam, bounds, mask, truth, size })?;
     let side = overlay::side(size);
     log.picture(step, &format!("validation/{slice}"), &Picture { png: &png, width: side, height: side })
 }

@@ -1,6 +1,6 @@
 //! A block: attention, then a two-layer perceptron, each added to its input.
 //!
-//! It is cut into steps, because its way back on the CPU starts from some of their results.
+//! It is cut into steps, because its backward pass on the CPU starts from some of their results.
 
 use tch::{Kind, Tensor};
 

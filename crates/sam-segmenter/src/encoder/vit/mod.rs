@@ -3,9 +3,9 @@
 //! Inside, tensors are `[B, H, W, C]`, as in the official code.
 
 mod attention;
+mod backward;
 mod block;
 mod positions;
-mod way_back;
 mod windows;
 
 use crate::groups::ENCODER;
@@ -70,7 +70,7 @@ impl Vit {
     pub(super) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
         let by_graph = self.memory == Memory::Keep && !attention::is_blocked(features.device(), self.precision);
         if pass.mode.is_training() && !by_graph {
-            return way_back::forward(&self.blocks, &self.neck, features, pass, self.memory, self.precision);
+            return backward::forward(&self.blocks, &self.neck, features, pass, self.memory, self.precision);
         }
         let x = self.blocks.iter().fold(features.shallow_clone(), |x, block| block.forward(&x, pass));
         self.neck.forward(&x, self.precision).into()

@@ -41,7 +41,7 @@ impl Windows {
             .reshape([-1, side * side, channels / self.heads])
     }
 
-    /// The way back of [`Self::split`] to a map of that size; the padding is cut off.
+    /// The inverse of [`Self::split`], to a map of that size; the padding is cut off.
     pub(super) fn join(self, x: &Tensor, map: [i64; 4]) -> Tensor {
         let side = self.side_on(map);
         let padded = self.padded(map);

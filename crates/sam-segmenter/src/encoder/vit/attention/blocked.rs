@@ -1,6 +1,6 @@
-//! Attention on the CPU in parts that stay in the cache, with its own way back.
+//! Attention on the CPU in parts that stay in the cache, with its own backward pass.
 //!
-//! The forward pass goes through the queries, the way back through the keys: there all products but one are then of
+//! The forward pass goes through the queries, the backward pass through the keys: there all products but one are then of
 //! contiguous operands. What is kept between them is the logarithm of each query's softmax denominator (`[G, N]`); the
 //! probabilities are computed again. Powers of two take libtorch a fifth of the time of powers of e, so scores are in
 //! units of log 2.
@@ -16,7 +16,7 @@ use crate::layers::linear;
 /// faster.
 const SCORES: i64 = 1 << 21;
 
-/// The result of attention and what its way back needs of the forward pass.
+/// The result of attention and what its backward pass needs of the forward pass.
 pub(in super::super) struct Attended {
     /// `[G, N, d]`.
     pub(in super::super) output: Tensor,

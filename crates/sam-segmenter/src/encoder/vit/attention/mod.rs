@@ -1,7 +1,7 @@
 //! Attention with relative positions: softmax(q · k / √d + q · R(rows) + q · R(columns)) · v, in each grid of tokens.
 //!
 //! Invariant: no kernel makes a tensor of all pairs of a large grid's tokens. [`blocked`] goes through the pairs in parts that
-//! stay in the processor's cache, and its own way back; [`fused`] is one call of libtorch's fused attention.
+//! stay in the processor's cache, and its own backward pass; [`fused`] is one call of libtorch's fused attention.
 
 pub(super) mod blocked;
 pub(super) mod fused;

@@ -1,4 +1,4 @@
-//! What the untouched encoder makes of every slice that training looks at, and of changed views of the labelled ones: made
+//! What the pretrained encoder makes of every slice that training looks at, and of augmented copies of the labelled ones: made
 //! once, kept as half-precision floats in two files that are mapped into memory, and read in every epoch. Runs on the same
 //! training slices can share the first, whatever their labelled slices and their seed.
 //!
@@ -10,7 +10,7 @@ use super::Training;
 use crate::annotator::sees_target;
 use crate::config::WeakCrops;
 use crate::loader::{Batch, Batches, Labelled, Loader, Slices, labels};
-use crate::plan::{Step, View, views};
+use crate::plan::{SliceCopy, Step, copies};
 use crate::rows::Rows;
 use anyhow::{Result, ensure};
 use predictor::Model;
@@ -28,11 +28,11 @@ pub(super) fn own_folder(run: &Path) -> PathBuf {
     run.join("embeddings")
 }
 
-/// Embeddings by view, with what is known of each.
-pub(super) struct ViewBank {
+/// Embeddings by copy, with what is known of each.
+pub(super) struct EmbeddingBank {
     /// `[C, g, g]` each, half precision, on the host.
-    embeddings: HashMap<View, Tensor>,
-    labelled: HashMap<View, LabelledView>,
+    embeddings: HashMap<SliceCopy, Tensor>,
+    labelled: HashMap<SliceCopy, LabelledCopy>,
     /// Whether a training slice shows the target, by its row.
     shows_target: HashMap<usize, bool>,
     /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
@@ -47,45 +47,49 @@ struct LabelledCrop {
 }
 
 /// An image `[1, 1, H, W]` on the host, its mask, and the tight box around that.
-struct LabelledView {
+struct LabelledCopy {
     image: Tensor,
     mask: Tensor,
     bounds: Option<BoxPrompt>,
 }
 
-impl ViewBank {
-    /// Encodes every training and validation slice and all views of the labelled ones, or takes the files that have them;
+impl EmbeddingBank {
+    /// Encodes every training and validation slice and all copies of the labelled ones, or takes the files that have them;
     /// `None` if the user stopped it.
     pub fn build(training: &Training, model: &Model, rows: &Rows, loader: &Loader) -> Result<Option<Self>> {
         let config = training.config;
-        let of_labelled = views(&rows.labelled, config.views.count);
-        let labelled_view = |&view: &View| {
-            let [image, mask] = loader.labelled_view(view);
+        let of_labelled = copies(&rows.labelled, config.augmented_copies.count);
+        let labelled_copy = |&copy: &SliceCopy| {
+            let [image, mask] = loader.labelled_copy(copy);
             let bounds = bounds_of(&mask);
-            (view, LabelledView { image, mask, bounds })
+            (copy, LabelledCopy { image, mask, bounds })
         };
-        let labelled: HashMap<View, LabelledView> = of_labelled.iter().map(labelled_view).collect();
+        let labelled: HashMap<SliceCopy, LabelledCopy> = of_labelled.iter().map(labelled_copy).collect();
         let encoding = Encoding { training, model, loader, labelled: &labelled };
         let mut slices: Vec<usize> = rows.train.iter().chain(&rows.validation).copied().collect();
         slices.sort_unstable();
-        let slices: Vec<View> = slices.into_iter().map(|row| View { row, change: 0 }).collect();
-        let changed: Vec<View> = of_labelled.iter().filter(|view| view.change > 0).copied().collect();
+        let slices: Vec<SliceCopy> = slices.into_iter().map(SliceCopy::unchanged).collect();
+        let changed: Vec<SliceCopy> = of_labelled.iter().filter(|copy| copy.copy > 0).copied().collect();
         let folder = training.embeddings.map_or_else(|| own_folder(training.run), Path::to_path_buf);
         let mut embeddings = HashMap::new();
-        for (label, views, changed_by) in [
+        for (label, copies, changed_by) in [
             ("encoding slices", slices, json!(null)),
             // Beside the slices these decide what is seen.
-            ("encoding views", changed, json!({ "seed": config.seed, "augmentation": config.augmentation.labelled })),
+            (
+                "encoding augmented copies",
+                changed,
+                json!({ "seed": config.seed, "augmentation": config.augmentation.labelled }),
+            ),
         ] {
-            if views.is_empty() {
+            if copies.is_empty() {
                 continue;
             }
-            let named: Vec<(usize, usize)> = views.iter().map(|view| (view.row, view.change)).collect();
+            let named: Vec<(usize, usize)> = copies.iter().map(|copy| (copy.row, copy.copy)).collect();
             let of = identity(&config.model(), model, training.store.checksum(), &named, &changed_by, training.device);
-            let encode = |some: Range<usize>| encoding.encode(&views[some]);
-            let all = known_or_encoded(&folder, &of, label, views.len(), training.stop, &encode)?;
+            let encode = |some: Range<usize>| encoding.encode(&copies[some]);
+            let all = known_or_encoded(&folder, &of, label, copies.len(), training.stop, &encode)?;
             let Some(all) = all else { return Ok(None) };
-            embeddings.extend(views.into_iter().zip((0..).map(|place| all.get(place))));
+            embeddings.extend(copies.into_iter().zip((0..).map(|place| all.get(place))));
         }
         let cells = embeddings.values().next().map_or(1, |embedding| embedding.size()[2] as usize);
         let records = training.store.records();
@@ -102,9 +106,9 @@ impl ViewBank {
         }))
     }
 
-    /// What the untouched encoder made of these, `[n, C, g, g]` on the device.
-    pub fn embeddings(&self, of: impl IntoIterator<Item = View>) -> Tensor {
-        let all: Vec<&Tensor> = of.into_iter().map(|view| &self.embeddings[&view]).collect();
+    /// What the pretrained encoder made of these, `[n, C, g, g]` on the device.
+    pub fn embeddings(&self, of: impl IntoIterator<Item = SliceCopy>) -> Tensor {
+        let all: Vec<&Tensor> = of.into_iter().map(|copy| &self.embeddings[&copy]).collect();
         self.on_device(&Tensor::stack(&all, 0))
     }
 
@@ -139,7 +143,7 @@ impl ViewBank {
             return None;
         }
         let Some(crops) = &self.crops else {
-            let images = self.embeddings(step.slices.iter().map(|&row| View { row, change: 0 }));
+            let images = self.embeddings(step.slices.iter().map(|&row| SliceCopy::unchanged(row)));
             let shown: Vec<bool> = step.slices.iter().map(|row| self.shows_target[row]).collect();
             return Some(Slices { images, labels: labels(&shown, self.device), whole: None, strong: None });
         };
@@ -148,19 +152,19 @@ impl ViewBank {
             .iter()
             .filter_map(|row| {
                 let LabelledCrop { place: [y, x], shows_target } = *crops.get(row)?;
-                let whole = &self.embeddings[&View { row: *row, change: 0 }];
+                let whole = &self.embeddings[&SliceCopy::unchanged(*row)];
                 let side = whole.size()[2] / 2;
                 Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows_target))
             })
             .unzip();
         let images = (!parts.is_empty()).then(|| self.on_device(&Tensor::stack(&parts, 0)))?;
-        let whole = self.embeddings(step.slices.iter().map(|&row| View { row, change: 0 }));
+        let whole = self.embeddings(step.slices.iter().map(|&row| SliceCopy::unchanged(row)));
         Some(Slices { images, labels: labels(&shown, self.device), whole: Some(whole), strong: None })
     }
 
-    fn labelled(&self, of: &[View]) -> Labelled {
-        let known: Vec<&LabelledView> = of.iter().map(|view| &self.labelled[view]).collect();
-        let together = |part: fn(&LabelledView) -> &Tensor| {
+    fn labelled(&self, of: &[SliceCopy]) -> Labelled {
+        let known: Vec<&LabelledCopy> = of.iter().map(|copy| &self.labelled[copy]).collect();
+        let together = |part: fn(&LabelledCopy) -> &Tensor| {
             let parts: Vec<&Tensor> = known.iter().map(|k| part(k)).collect();
             sent(&Tensor::cat(&parts, 0), self.device)
         };
@@ -170,12 +174,12 @@ impl ViewBank {
             masks: together(|k| &k.mask),
             labels: labels(&shown, self.device),
             boxes: known.iter().map(|k| k.bounds).collect(),
-            untouched: Some(self.embeddings(of.iter().copied())),
+            pretrained: Some(self.embeddings(of.iter().copied())),
         }
     }
 }
 
-impl Batches for &ViewBank {
+impl Batches for &EmbeddingBank {
     fn next(&mut self, step: &Step) -> Result<Batch> {
         Ok(self.batch(step))
     }
@@ -217,18 +221,18 @@ fn labelled_crops(
     Ok(crops)
 }
 
-/// What it takes to encode slices and views.
+/// What it takes to encode slices and copies.
 struct Encoding<'a> {
     training: &'a Training<'a>,
     model: &'a Model,
     loader: &'a Loader<'a>,
-    labelled: &'a HashMap<View, LabelledView>,
+    labelled: &'a HashMap<SliceCopy, LabelledCopy>,
 }
 
 impl Encoding<'_> {
     /// `[n, C, g, g]`
-    fn encode(&self, views: &[View]) -> Result<Tensor> {
-        let images: Vec<Tensor> = views.iter().map(|view| self.image(view)).collect();
+    fn encode(&self, copies: &[SliceCopy]) -> Result<Tensor> {
+        let images: Vec<Tensor> = copies.iter().map(|copy| self.image(copy)).collect();
         let features = self.model.segmenter.features(&sent(&Tensor::cat(&images, 0), self.training.device));
         let embeddings = self.model.segmenter.embed(&features, Adapters::Off, Mode::Eval).tensor;
         // Before the rest is encoded.
@@ -236,9 +240,9 @@ impl Encoding<'_> {
         Ok(embeddings)
     }
 
-    fn image(&self, view: &View) -> Tensor {
+    fn image(&self, copy: &SliceCopy) -> Tensor {
         // Only labelled slices have augmented copies.
-        self.labelled.get(view).map_or_else(|| self.loader.slice(view.row), |known| known.image.shallow_clone())
+        self.labelled.get(copy).map_or_else(|| self.loader.slice(copy.row), |known| known.image.shallow_clone())
     }
 }
 

@@ -1,8 +1,8 @@
-//! Writes the masks that the untouched weights give for true boxes, for a comparison with the reference implementation
+//! Writes the masks that the pretrained weights give for true boxes, for a comparison with the reference implementation
 //! (`compare_with_reference.py`, beside this file):
 //!
 //! ```sh
-//! cargo run --release -p trainer --example untouched_masks -- STORE OUT.u8 8,9,10 4
+//! cargo run --release -p trainer --example pretrained_masks -- STORE OUT.u8 8,9,10 4
 //! python crates/trainer/examples/compare_with_reference.py STORE OUT.u8 8,9,10 4
 //! ```
 //!
@@ -19,7 +19,7 @@ use tch::Device;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [store, output, cases, every] = arguments.as_slice() else {
-        anyhow::bail!("usage: untouched_masks STORE OUT.u8 CASES EVERY");
+        anyhow::bail!("usage: pretrained_masks STORE OUT.u8 CASES EVERY");
     };
     let store = SliceStore::open(Path::new(store))?;
     let every: usize = every.parse().context("EVERY must be a number")?;

@@ -1,5 +1,5 @@
-//! A training step's way through the encoder where it doesn't leave the way back to autograd: on the CPU, whose attention
-//! has a way back of its own, and where the backward pass computes the blocks again.
+//! A training step's pass through the encoder where autograd doesn't do the backward pass: on the CPU, whose attention
+//! has a backward pass of its own, and where the backward pass computes the blocks again.
 //!
 //! On the CPU the blocks record no graph. What a block keeps is what can't be had again cheaply; normalisations, the
 //! activation and the adapters' detours are computed again, with small graphs of their own.
@@ -19,7 +19,7 @@ use crate::layers::{LayerNorm, gelu};
 use crate::settings::Memory;
 
 /// From the gradient of an output to that of the input, where the input needs one.
-type WayBack = Box<dyn FnOnce(&Tensor) -> Result<Option<Tensor>, TchError>>;
+type Backward = Box<dyn FnOnce(&Tensor) -> Result<Option<Tensor>, TchError>>;
 
 /// Where a block's input comes from: nothing before the first adapter needs a gradient.
 #[derive(Clone, Copy, PartialEq)]
@@ -36,7 +36,7 @@ pub(super) fn forward(
     memory: Memory,
     precision: Kind,
 ) -> Encoded {
-    let mut ways: Vec<WayBack> = Vec::new();
+    let mut passes: Vec<Backward> = Vec::new();
     let mut input = Input::Constant;
     let mut x = features.detach();
     for block in blocks {
@@ -44,8 +44,8 @@ pub(super) fn forward(
             x = tch::no_grad(|| block.forward(&x, pass));
             continue;
         }
-        let (y, way) = step(block, x, input, pass, memory);
-        ways.push(way);
+        let (y, backward) = step(block, x, input, pass, memory);
+        passes.push(backward);
         (x, input) = (y, Input::Trained);
     }
     let x = x.set_requires_grad(input == Input::Trained);
@@ -54,14 +54,14 @@ pub(super) fn forward(
         return embedding.into();
     }
     let leaf = embedding.detach().set_requires_grad(true);
-    // The way back ends with the first block's seed, and the next step must not begin where that leads.
+    // The backward pass ends with the first block's seed, and the next step must not begin where that leads.
     let after = blocks.iter().any(|block| block.drops_out(pass)).then(random_seed);
     let back = move |gradient: &Tensor| {
         push([(embedding, gradient.shallow_clone())])?;
         let mut gradient = Some(x.grad());
         drop(x);
-        while let (Some(way), Some(of_output)) = (ways.pop(), gradient) {
-            gradient = way(&of_output)?;
+        while let (Some(backward), Some(of_output)) = (passes.pop(), gradient) {
+            gradient = backward(&of_output)?;
         }
         after.into_iter().for_each(tch::manual_seed);
         Ok(())
@@ -69,33 +69,33 @@ pub(super) fn forward(
     Encoded { embedding: leaf, rest: Some(EncoderBackward(Box::new(back))) }
 }
 
-/// A block's output without graph, and its way back.
-fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) -> (Tensor, WayBack) {
-    // The way back must leave out the values that the forward pass left out. libtorch can't save its generator of random
+/// A block's output without graph, and its backward pass.
+fn step(block: &Rc<Block>, x: Tensor, input: Input, pass: Pass, memory: Memory) -> (Tensor, Backward) {
+    // The backward pass must leave out the values that the forward pass left out. libtorch can't save its generator of random
     // numbers, but it can be seeded.
     let seed = block.drops_out(pass).then(random_seed);
-    let sow = move || seed.into_iter().for_each(tch::manual_seed);
+    let seed_again = move || seed.into_iter().for_each(tch::manual_seed);
     let block = block.clone();
-    sow();
+    seed_again();
     if block.is_blocked(&x) && memory == Memory::Keep {
         let (y, kept) = tch::no_grad(|| Kept::of(&block, x, pass));
-        let way = move |gradient: &Tensor| {
-            sow();
+        let backward = move |gradient: &Tensor| {
+            seed_again();
             tch::no_grad(|| kept.back(&block, gradient, input))
         };
-        return (y, Box::new(way));
+        return (y, Box::new(backward));
     }
     let y = tch::no_grad(|| block.forward(&x, pass));
-    let way = move |gradient: &Tensor| {
-        sow();
+    let backward = move |gradient: &Tensor| {
+        seed_again();
         if !block.is_blocked(&x) {
             return back_by_graph(&block, &x, gradient, input, pass);
         }
         let (_, kept) = tch::no_grad(|| Kept::of(&block, x, pass));
-        sow();
+        seed_again();
         tch::no_grad(|| kept.back(&block, gradient, input))
     };
-    (y, Box::new(way))
+    (y, Box::new(backward))
 }
 
 fn random_seed() -> i64 {
