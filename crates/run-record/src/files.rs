@@ -17,7 +17,7 @@ pub enum RecordError {
         /// What the system says.
         reason: std::io::Error,
     },
-    /// It can't be written; what was there before is as it was.
+    /// It can't be written; what is not appended to is as it was.
     #[error("cannot write '{}': {reason}", path.display())]
     Write {
         /// The file.
@@ -48,13 +48,21 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// What makes a failed writing of `path` into an error.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |reason| Self::Write { path, reason }
+    }
+}
+
 /// Replaces `path` by `bytes`, or leaves it as it was. Missing folders are made.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     let write = || {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         whole_file::replace(path, |file| file.write_all(bytes))
     };
-    write().map_err(|reason| RecordError::Write { path: path.to_owned(), reason })
+    write().map_err(RecordError::write(path))
 }
 
 /// As [`write_whole`], indented JSON.

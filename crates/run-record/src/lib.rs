@@ -9,8 +9,10 @@ mod date;
 mod evaluation;
 mod files;
 mod metrics;
+mod metrics_log;
 mod progress;
 mod run;
+mod tensorboard;
 mod times;
 
 pub use budget::{Annotation, LabelBudget, Labels};
@@ -21,6 +23,8 @@ pub use evaluation::{
 };
 pub use files::{RecordError, read_json, read_text, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
+pub use metrics_log::MetricsLog;
 pub use progress::{Best, PhaseResult, Progress};
 pub use run::{RunRecord, Status, StoreRecord};
+pub use tensorboard::Picture;
 pub use times::{Part, Times};

@@ -91,6 +91,14 @@ pub enum SamplingError {
         /// A line for each.
         problems: String,
     },
+    /// A run's slice that the store doesn't have.
+    #[error("the run uses slice '{slice}', which the store '{}' doesn't have: it is another store", store.display())]
+    UnknownSlice {
+        /// Its name.
+        slice: slice_store::SliceId,
+        /// Where it was looked for.
+        store: PathBuf,
+    },
     /// A file that can't be written.
     #[error(transparent)]
     Store(#[from] slice_store::StoreError),

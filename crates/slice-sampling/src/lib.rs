@@ -6,12 +6,14 @@
 mod check;
 mod error;
 mod random;
+mod rows;
 mod select;
 mod split;
 mod subset;
 
 pub use error::SamplingError;
 pub use random::stream_seed;
+pub use rows::{Rows, for_training, rows_of};
 pub use select::{SamplingSettings, Selection, select};
 pub use split::{Split, SplitRule, split_patients};
 pub use subset::{SubsetStrategy, UniformSubset, keep_middle};

@@ -4,9 +4,9 @@
 //! is counted: in [`slice_store::TrainingSlices`], which alone can open it.
 
 use crate::config::{Config, WeakCrops};
-use crate::rows::Rows;
 use anyhow::Result;
 use run_record::{Annotation, LabelBudget};
+use slice_sampling::Rows;
 use slice_sampling::Selection;
 use slice_store::{Crop, SliceId, Slices, TrainingSlices};
 

@@ -13,15 +13,14 @@ mod validate;
 use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
 use crate::loader::Loader;
 use crate::losses::SegmentationLosses;
-use crate::metrics_log::MetricsLog;
 use crate::plan::plan;
 use crate::registry::Registry;
-use crate::rows::Rows;
 use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
 use predictor::Model;
 use run_record::checkpoint::{self, Which};
-use run_record::{RunRecord, Status};
+use run_record::{MetricsLog, RunRecord, Status};
+use slice_sampling::Rows;
 use slice_sampling::Selection;
 use slice_store::{Presence, Slices, TrainingSlices};
 use stage_api::{ClassifierInput, PromptKinds};
@@ -50,7 +49,7 @@ pub struct Training<'a> {
     pub config: &'a Config,
     /// The stages that it can name.
     pub registry: &'a Registry,
-    /// The prepared data, with the masks that are paid for: [`crate::rows::for_training`].
+    /// The prepared data, with the masks that are paid for: [`slice_sampling::for_training`].
     pub store: &'a TrainingSlices<'a>,
     /// The run directory, which exists and holds `run.json`, `config.toml` and `selection.json`.
     pub run: &'a Path,

@@ -5,6 +5,7 @@ mod common;
 use common::{Bench, CONFIG, assert_same_end, store, store_of, weights};
 use rand::Rng;
 use run_record::{Annotation, RunRecord};
+use slice_sampling::for_training;
 use slice_store::{Crop, SliceId, SliceStore};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use tch::Device;
 use trainer::config::Config;
 use trainer::loader::Loader;
 use trainer::plan::stream;
-use trainer::rows::for_training;
 
 const EMBEDDING: [&str; 3] = [
     "classifier={kind=\"embedding\", batch_slices=4, batch_masks=2, settings={channels=16}}",

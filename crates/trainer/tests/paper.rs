@@ -72,7 +72,7 @@ fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BT
     let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
     let selection =
         slice_sampling::select(store.records(), &config.sampling, &slice_sampling::UniformSubset, config.seed).unwrap();
-    let store = &trainer::rows::for_training(store, &selection).unwrap();
+    let store = &slice_sampling::for_training(store, &selection).unwrap();
     let mut record = trainer::train::new_record(run, config, store, &selection, "cpu", 2).unwrap();
     let stop = AtomicBool::new(true);
     let training = Training {

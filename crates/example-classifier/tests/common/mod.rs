@@ -76,7 +76,7 @@ pub fn train(directory: &Path, registry: &Registry, config: &Config) -> (SliceSt
     let (store, run) = (store(&directory.join("store")), directory.join("run"));
     let strategy = registry.strategies.get(&config.sampling.strategy).map_or(&UniformSubset as _, AsRef::as_ref);
     let selection = slice_sampling::select(store.records(), &config.sampling, strategy, 0).unwrap();
-    let slices = trainer::rows::for_training(&store, &selection).unwrap();
+    let slices = slice_sampling::for_training(&store, &selection).unwrap();
     std::fs::create_dir_all(&run).unwrap();
     let stop = AtomicBool::new(false);
     let training = Training {

@@ -2,13 +2,13 @@
 
 use super::{Compute, open, open_run};
 use crate::registry::Registry;
-use crate::rows::rows_of;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use evaluation::{Evaluator, table};
 use predictor::Model;
 use run_record::checkpoint::Which;
 use slice_sampling::Selection;
+use slice_sampling::rows_of;
 use slice_store::SliceStore;
 use stage_api::PromptKinds;
 use std::path::PathBuf;

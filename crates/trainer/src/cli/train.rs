@@ -3,13 +3,13 @@
 use super::{Compute, device_name, find_weights, open};
 use crate::config::{Config, difference};
 use crate::registry::Registry;
-use crate::rows::for_training;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use predictor::device;
 use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
+use slice_sampling::for_training;
 use slice_store::{SliceStore, Slices};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

@@ -3,13 +3,11 @@
 use super::encoder_cache::EncodedRow;
 use super::training_loop::TrainingLoop;
 use crate::config::PhaseConfig;
-use crate::metrics_log::MetricsLog;
 use crate::plan::{SliceCopy, Step};
-use crate::tensorboard::Picture;
 use anyhow::Result;
 use evaluation::overlay::{self, Overlay};
 use predictor::Classification;
-use run_record::{Best, EpochRow};
+use run_record::{Best, EpochRow, MetricsLog, Picture};
 use stage_api::Mode;
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
@@ -132,5 +130,5 @@ fn show(
     let bounds = Some(classification.prompt.bounds);
     let png = overlay::draw(&Overlay { image, cam: &classification.cam, bounds, mask, truth, size })?;
     let side = overlay::side(size);
-    log.picture(step, &format!("validation/{slice}"), &Picture { png: &png, width: side, height: side })
+    Ok(log.picture(step, &format!("validation/{slice}"), &Picture { png: &png, width: side, height: side })?)
 }

@@ -7,6 +7,7 @@ use phantom::PhantomSettings;
 use predictor::Model;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
+use slice_sampling::for_training;
 use slice_store::{FORMAT_VERSION, SliceStore, StoreInfo, StoreSettings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::registry::Registry;
-use trainer::rows::for_training;
 use trainer::train::{Outcome, Training};
 
 /// A classifier of a few thousand parameters; both encoder modes.

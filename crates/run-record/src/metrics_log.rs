@@ -2,8 +2,7 @@
 //! are cut back to the checkpoint's step.
 
 use crate::tensorboard::{EventFile, Picture};
-use anyhow::{Context, Result};
-use run_record::{EpochRow, Metrics, StepRow, read_text, write_whole};
+use crate::{EpochRow, Metrics, RecordError, StepRow, read_text, write_whole};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,21 +16,18 @@ pub struct MetricsLog {
 
 impl MetricsLog {
     /// Opens the log and drops what was logged after `steps`.
-    pub fn open(path: &Path, steps: usize) -> Result<Self> {
+    pub fn open(path: &Path, steps: usize) -> Result<Self, RecordError> {
         // One that is there but can't be read is not replaced by an empty one.
         let known = if path.exists() { read_text(path)? } else { String::new() };
         let text = Metrics::cut_back(&known, steps);
         write_whole(path, text.as_bytes())?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .with_context(|| format!("cannot append to '{}'", path.display()))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(RecordError::write(path))?;
         let events = EventFile::create(&path.with_file_name("tensorboard"), steps)?;
         Ok(Self { file, path: path.to_owned(), events })
     }
 
     /// A step's row.
-    pub fn step(&mut self, row: &StepRow) -> Result<()> {
+    pub fn step(&mut self, row: &StepRow) -> Result<(), RecordError> {
         let [cls, seg, score] = row.losses;
         self.scalars(
             row.step,
@@ -47,28 +43,26 @@ impl MetricsLog {
     }
 
     /// An epoch's row.
-    pub fn epoch(&mut self, row: &EpochRow) -> Result<()> {
+    pub fn epoch(&mut self, row: &EpochRow) -> Result<(), RecordError> {
         let values = [("validation/dice", row.dice), ("validation/box_iou", row.box_iou), ("validation/auc", row.auc)];
         self.scalars(row.step, &values)?;
         self.write(&row.line())
     }
 
     /// A picture of an epoch's end, for TensorBoard only.
-    pub fn picture(&mut self, step: usize, tag: &str, picture: &Picture) -> Result<()> {
+    pub fn picture(&mut self, step: usize, tag: &str, picture: &Picture) -> Result<(), RecordError> {
         self.events.image(step, tag, picture)
     }
 
     /// The values that are there.
-    fn scalars(&mut self, step: usize, values: &[(&str, Option<f64>)]) -> Result<()> {
+    fn scalars(&mut self, step: usize, values: &[(&str, Option<f64>)]) -> Result<(), RecordError> {
         let there: Vec<(&str, f64)> = values.iter().filter_map(|(tag, value)| Some((*tag, (*value)?))).collect();
         if there.is_empty() { Ok(()) } else { self.events.scalars(step, &there) }
     }
 
-    fn write(&mut self, line: &str) -> Result<()> {
+    fn write(&mut self, line: &str) -> Result<(), RecordError> {
         // One write for each line, so that a killed run leaves whole lines.
-        self.file
-            .write_all(format!("{line}\n").as_bytes())
-            .with_context(|| format!("cannot append to '{}'", self.path.display()))
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(RecordError::write(&self.path))
     }
 }
 

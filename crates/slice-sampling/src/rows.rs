@@ -1,7 +1,6 @@
 //! Rows of the store by name.
 
-use anyhow::{Context, Result};
-use slice_sampling::Selection;
+use crate::{SamplingError, Selection};
 use slice_store::{SliceId, SliceStore, Slices, TrainingSlices};
 
 /// Rows of the store by use.
@@ -16,7 +15,7 @@ pub struct Rows {
 
 impl Rows {
     /// Looks the names up; a name that the store doesn't have means that it is another store.
-    pub fn of(store: &Slices, selection: &Selection) -> Result<Self> {
+    pub fn of(store: &Slices, selection: &Selection) -> Result<Self, SamplingError> {
         Ok(Self {
             train: rows_of(store, &selection.train)?,
             labelled: rows_of(store, &selection.labelled)?,
@@ -43,21 +42,18 @@ impl Rows {
 }
 
 /// The store as a run sees it: with the masks of its labelled and validation slices.
-pub fn for_training<'a>(store: &'a SliceStore, selection: &Selection) -> Result<TrainingSlices<'a>> {
+pub fn for_training<'a>(store: &'a SliceStore, selection: &Selection) -> Result<TrainingSlices<'a>, SamplingError> {
     let Rows { labelled, validation, .. } = Rows::of(store, selection)?;
     Ok(store.for_training(labelled.into_iter().chain(validation))?)
 }
 
 /// Rows of slices by name.
-pub fn rows_of(store: &Slices, ids: &[SliceId]) -> Result<Vec<usize>> {
+pub fn rows_of(store: &Slices, ids: &[SliceId]) -> Result<Vec<usize>, SamplingError> {
     ids.iter()
         .map(|id| {
-            store.position(id).with_context(|| {
-                format!(
-                    "the run uses slice '{id}', which the store '{}' doesn't have: it is another store",
-                    store.path().display()
-                )
-            })
+            store
+                .position(id)
+                .ok_or_else(|| SamplingError::UnknownSlice { slice: id.clone(), store: store.path().to_owned() })
         })
         .collect()
 }

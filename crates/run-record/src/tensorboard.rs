@@ -4,7 +4,7 @@
 //! (tensorflow/core/lib/hash/crc32c.h). The few fields that are used are encoded here; a protobuf library and TensorFlow's
 //! schemas would be a hundred times as much.
 
-use anyhow::{Context, Result};
+use crate::RecordError;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,11 +29,11 @@ pub struct Picture<'a> {
 
 impl EventFile {
     /// Begins a file in `directory` for what comes after `steps` steps.
-    pub fn create(directory: &Path, steps: usize) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("cannot create '{}'", directory.display()))?;
+    pub fn create(directory: &Path, steps: usize) -> Result<Self, RecordError> {
+        fs::create_dir_all(directory).map_err(RecordError::write(directory))?;
         let now = wall_time();
         let path = directory.join(format!("events.out.tfevents.{:.0}.sam-mix.{steps:06}", now * 1e3));
-        let file = File::create(&path).with_context(|| format!("cannot create '{}'", path.display()))?;
+        let file = File::create(&path).map_err(RecordError::write(&path))?;
         let mut events = Self { file, path };
         events.write(0, |event| bytes(event, 3, b"brain.Event:2"))?;
         // SessionLog, status START: TensorBoard forgets events of this step and later ones.
@@ -42,7 +42,7 @@ impl EventFile {
     }
 
     /// Values of a step, each under its tag.
-    pub fn scalars(&mut self, step: usize, values: &[(&str, f64)]) -> Result<()> {
+    pub fn scalars(&mut self, step: usize, values: &[(&str, f64)]) -> Result<(), RecordError> {
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut one = Vec::new();
@@ -55,7 +55,7 @@ impl EventFile {
     }
 
     /// A picture of a step.
-    pub fn image(&mut self, step: usize, tag: &str, picture: &Picture) -> Result<()> {
+    pub fn image(&mut self, step: usize, tag: &str, picture: &Picture) -> Result<(), RecordError> {
         let mut image = Vec::new();
         number(&mut image, 1, u64::from(picture.height));
         number(&mut image, 2, u64::from(picture.width));
@@ -70,7 +70,7 @@ impl EventFile {
         self.write(step, |event| bytes(event, 5, &summary))
     }
 
-    fn write(&mut self, step: usize, content: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    fn write(&mut self, step: usize, content: impl FnOnce(&mut Vec<u8>)) -> Result<(), RecordError> {
         let mut event = vec![1 << 3 | FIXED_64];
         event.extend(wall_time().to_le_bytes());
         number(&mut event, 2, step as u64);
@@ -81,7 +81,7 @@ impl EventFile {
         record.extend(&event);
         record.extend(masked_crc(&event).to_le_bytes());
         // One write for each record, so that a killed run leaves whole ones.
-        self.file.write_all(&record).with_context(|| format!("cannot write '{}'", self.path.display()))
+        self.file.write_all(&record).map_err(RecordError::write(&self.path))
     }
 }
 
