@@ -1,8 +1,9 @@
-//! The directory of a store: whether one may be made there, its lock, and what an interrupted process left in it.
+//! The directory of a store: whether one may be made there, its lock, its whole cases, and what an interrupted process left in it.
 //!
 //! Invariant: nothing is touched in a directory that is neither empty nor a store.
 
 use crate::{StoreError, files};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
@@ -61,4 +62,17 @@ pub(crate) fn lock(store: &Path) -> Result<File, StoreError> {
 /// Removes what an interrupted writer left in a store.
 pub(crate) fn sweep(store: &Path) -> Result<(), StoreError> {
     ["", "images", "masks", "cases"].iter().try_for_each(|folder| files::sweep_temporary_files(&store.join(folder)))
+}
+
+/// Names of the whole cases of the store at `path`; none if there is no store.
+pub(crate) fn whole_cases(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let directory = path.join("cases");
+    let mut cases = BTreeSet::new();
+    if directory.is_dir() {
+        for entry in fs::read_dir(&directory).map_err(StoreError::io("list", &directory))? {
+            let name = entry.map_err(StoreError::io("list", &directory))?.file_name();
+            cases.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+        }
+    }
+    Ok(cases)
 }

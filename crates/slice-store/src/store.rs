@@ -4,7 +4,7 @@
 
 use crate::index::{self, Digests, Layout, Row};
 use crate::mmap::MappedArray;
-use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1, writer};
+use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1, place};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::ops::Deref;
@@ -82,7 +82,7 @@ impl SliceStore {
     /// # Errors
     /// The folder can't be listed.
     pub fn left_out(&self) -> Result<Vec<String>, StoreError> {
-        let mut cases: Vec<String> = writer::whole_cases(&self.slices.path)?.into_iter().collect();
+        let mut cases: Vec<String> = place::whole_cases(&self.slices.path)?.into_iter().collect();
         cases.retain(|case| self.position(&SliceId { case: case.clone(), index: 0 }).is_none());
         cases.sort_by(|a, b| crate::natural_order(a, b));
         Ok(cases)

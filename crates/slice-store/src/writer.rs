@@ -3,7 +3,7 @@
 //! Invariant: `cases/<case>.json` exists only while its case is whole, `index.parquet` only while the store is.
 
 use crate::index::{Digests, Row};
-use crate::place::{self, Place};
+use crate::place::{self, Place, whole_cases};
 use crate::store::{array_path, check_case_name, read_info};
 use crate::{FORMAT_VERSION, SliceLabel, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy};
 use serde::{Deserialize, Serialize};
@@ -323,19 +323,6 @@ impl CaseFile {
 
 fn case_path(store: &Path, case: &str) -> PathBuf {
     store.join("cases").join(format!("{case}.json"))
-}
-
-/// Names of the whole cases of the store at `path`; none if there is no store.
-pub(crate) fn whole_cases(path: &Path) -> Result<BTreeSet<String>, StoreError> {
-    let directory = path.join("cases");
-    let mut cases = BTreeSet::new();
-    if directory.is_dir() {
-        for entry in fs::read_dir(&directory).map_err(StoreError::io("list", &directory))? {
-            let name = entry.map_err(StoreError::io("list", &directory))?.file_name();
-            cases.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
-        }
-    }
-    Ok(cases)
 }
 
 /// Cases of the index of the store at `path`, or where it has none, all whole ones; none if there is no store.

@@ -1,9 +1,9 @@
 //! What a DICOM file begins with: preamble and file meta information (PS3.10, section 7.1), the latter alone, or nothing but the
 //! data set, as some planning systems write it.
 
+use super::element::{Element, Encoding};
 use super::header::Uid;
 use super::kind::{self, Kind};
-use super::lengths::{Element, Encoding};
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::{StandardDataDictionary, tags, uids};
 use dicom_object::{FileMetaTable, FileMetaTableBuilder};

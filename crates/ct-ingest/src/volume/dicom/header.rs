@@ -1,6 +1,6 @@
 //! What is read of a slice's header, and what an image must be to be one slice of a CT.
 
-use super::codec::Coding;
+use super::coding::Coding;
 use crate::names::Pseudonyms;
 use crate::volume::PatientId;
 use dicom_dictionary_std::tags;

@@ -5,6 +5,8 @@
 //! hidden, no UID but a pseudonym and no free text (a series' description) is in a message either.
 
 mod codec;
+mod coding;
+mod element;
 mod entry;
 mod frame;
 mod header;

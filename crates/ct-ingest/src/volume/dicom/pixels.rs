@@ -3,7 +3,8 @@
 //! Pixels outside of the scanned circle (PixelPaddingValue) keep the value that they have, often far below air; they are
 //! clipped like any other when slices are cut.
 
-use super::codec::{self, Coding};
+use super::codec;
+use super::coding::Coding;
 use super::entry::parse;
 use super::frame::Frame;
 use super::header::{Image, Plane};

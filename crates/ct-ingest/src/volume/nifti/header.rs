@@ -2,7 +2,8 @@
 //!
 //! The `nifti` crate parses the header of NIfTI-1. It knows no NIfTI-2, so those 540 bytes are read here (nifti2.h).
 
-use super::forms::{Forms, NoPlace};
+use super::forms::Forms;
+use super::place::NoPlace;
 use super::{AffineChoice, NIFTI_1_BYTES, NiftiHeaderBytes};
 use crate::volume::voxels::{ByteOrder, Scalar, Scaling};
 use crate::{Geometry, IngestError};

@@ -4,6 +4,7 @@
 
 mod forms;
 mod header;
+mod place;
 mod readers;
 
 use super::content::{Content, Promise, Source};
