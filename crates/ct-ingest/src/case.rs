@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use slice_store::{CaseData, KnownCase, SliceLabel, SliceRecord, StoreSettings, WindowAt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// What a case's provenance says of distances that the manifest's `geometry_tolerance` allows: of its masks from its image, and of
+/// DICOM slices from the even grid that they make.
+const APART: [&str; 2] = ["masks_apart_voxels", "slices_apart_voxels"];
+
 /// A case and all that is needed to cut it.
 pub(crate) struct CaseWork<'a> {
     pub manifest: &'a Manifest,
@@ -53,8 +57,9 @@ impl CaseWork<'_> {
             return Ok(false);
         }
         // Whoever allows less now wants to know which cases that leaves out.
-        let apart = known.provenance["masks_apart_voxels"].as_f64();
-        if apart.is_some_and(|apart| apart > self.manifest.geometry_tolerance.voxels()) {
+        let allowed = self.manifest.geometry_tolerance.voxels();
+        let apart = APART.iter().filter_map(|key| known.provenance[key].as_f64());
+        if apart.fold(0.0, f64::max) > allowed {
             return Ok(false);
         }
         let CaseFiles { image, masks, .. } = self.files;
@@ -93,6 +98,7 @@ impl CaseWork<'_> {
         let warnings = volume.doubts();
         let facts = CaseFacts { shape: volume.shape, scalar: volume.voxels.scalar(), geometry: volume.geometry };
         let image_sha256 = volume.sha256;
+        let mut slices_apart_voxels = volume.slices_apart_voxels;
         // The image's voxels are dropped before the masks' are read.
         drop(volume.voxels);
         if self.stopped() {
@@ -105,6 +111,7 @@ impl CaseWork<'_> {
             let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
             let apart = check_same_geometry(image, mask.grid(), self.manifest.geometry_tolerance)?;
             masks_apart_voxels = masks_apart_voxels.max(apart);
+            slices_apart_voxels = slices_apart_voxels.max(mask.slices_apart_voxels);
             if let Some(orientation) = stated {
                 // The mask lies where its image does, so its header is wrong in the same way.
                 let own = mask.geometry.orientation.corrected(file_geometry.orientation, *orientation);
@@ -153,7 +160,8 @@ impl CaseWork<'_> {
             "stored_spacing_mm": first.map(|p| [p.row_spacing_mm, p.column_spacing_mm, p.slice_spacing_mm]),
             "stored_orientation": "LPS",
             "intensity": self.manifest.intensity,
-            "masks_apart_voxels": masks_apart_voxels,
+            (APART[0]): masks_apart_voxels,
+            (APART[1]): slices_apart_voxels,
             "window": window,
             "image_resize": if plan.native_size() == plan.scaled_size() { "none" } else { "antialiased bilinear" },
             "mask_resize": self.settings.mask_resize,

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::test_data;
+use common::{Nifti, test_data};
 use ct_ingest::{
     GeometryTolerance, Manifest, PrepareOptions, ReadOptions, Scalar, SlicePlan, Volume, Would, check,
-    check_same_geometry, image_slices, mask_slices, read_grid, read_volume,
+    check_same_geometry, image_slices, mask_slices, prepare, read_grid, read_volume,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
@@ -597,6 +597,48 @@ fn a_tolerance_admits_whole_millimetres_but_no_missing_slice() {
     }
     let extra = [100.0, 102.5, 103.7, 105.0, 107.5, 110.0];
     assert!(tolerant(&slices_at(&extra), 0.5).unwrap_err().contains("unevenly spaced"));
+}
+
+#[test]
+fn a_narrower_tolerance_leaves_out_the_series_that_it_no_longer_admits() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let tolerance = |voxels: f64| GeometryTolerance::try_from(voxels).unwrap();
+    // Slices 2.5 mm apart; one is 0.4 mm from its place, which is 0.08 of that; or 0.2 mm beside the others, 0.07 pixels of 0.7 mm
+    // twice, of which it may be twice as many.
+    for (case, along, beside) in [("even", 0.0, 0.0), ("uneven", 0.4, 0.0), ("bent", 0.0, 0.2)] {
+        let series = changed(|index, slice| {
+            let (along, beside) = if index == 4 { (along, beside) } else { (0.0, 0.0) };
+            set_position(slice, [-50.5 + beside, -60.25, 100.0 + 2.5 * index as f64 + along]);
+        });
+        std::fs::create_dir_all(&data).unwrap();
+        let options = ReadOptions { geometry_tolerance: tolerance(0.1), ..ReadOptions::default() };
+        let volume = read_volume(series.path(), &options).unwrap();
+        let affine = [0, 1, 2].map(|row| volume.geometry.affine[row].map(|value| value as f32));
+        Nifti { affine, ..Nifti::uint8(volume.shape, |_, _, z| u8::from(z > 2)) }
+            .save(&data.join(format!("{case}.nii")));
+        std::fs::create_dir(data.join(case)).unwrap();
+        for entry in std::fs::read_dir(series.path()).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), data.join(case).join(entry.file_name())).unwrap();
+        }
+    }
+    let prepared = |voxels: f64| {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data-manifests/dicom.json");
+        let mut manifest = Manifest::read(Path::new(shipped)).unwrap();
+        (manifest.patient, manifest.geometry_tolerance) = (None, tolerance(voxels));
+        let (data, store) = (data.clone(), scratch.path().join("store"));
+        let settings = StoreSettings { slice_size: 16, ..StoreSettings::default() };
+        let options = PrepareOptions { data, store, manifest, settings, jobs: 1, strict: false, redo: false };
+        prepare(&options, &AtomicBool::new(false), &|_| {}).unwrap()
+    };
+    let wide = prepared(0.1);
+    assert_eq!((wide.prepared, wide.unchanged, wide.failed.len()), (3, 0, 0), "{:?}", wide.failed);
+    assert_eq!(prepared(0.09).unchanged, 3);
+    let narrow = prepared(0.05);
+    assert_eq!((narrow.prepared, narrow.unchanged, narrow.left), (0, 1, vec!["bent".to_owned(), "uneven".to_owned()]));
+    let reasons = narrow.failed.iter().map(|(_, reason)| reason.as_str()).collect::<String>();
+    assert!(reasons.contains("leaves slices 0.080 of that") && reasons.contains("0.143 pixels"), "{reasons}");
+    assert_eq!((prepared(0.1).prepared, prepared(0.1).unchanged), (0, 3));
 }
 
 #[test]

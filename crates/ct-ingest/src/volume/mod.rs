@@ -45,6 +45,8 @@ pub struct Volume {
     pub warnings: Vec<String>,
     /// Of NIfTI, what a mask's header says as well.
     pub(crate) nifti_header: Option<MaskTemplate>,
+    /// The least [`ReadOptions::geometry_tolerance`] with which it is read; of a file, 0.
+    pub(crate) slices_apart_voxels: f64,
     /// Whose it is, where the format says so (DICOM).
     patient_id: Option<PatientId>,
 }

@@ -74,6 +74,7 @@ impl Raster {
             intensity: options.intensity,
             warnings: self.warnings,
             nifti_header: None,
+            slices_apart_voxels: 0.0,
             patient_id: None,
         })
     }

@@ -48,7 +48,7 @@ pub(super) fn is_a_file(path: &Path, head: &[u8]) -> IngestError {
 pub(super) fn read(folder: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> Result<Volume, IngestError> {
     let series = SeriesInPlace::of(folder, options, hidden)?;
     let voxels = pixels::read(folder, &series.slices)?;
-    let (shape, SeriesInPlace { slices, geometry, sha256, warnings }) = (series.shape(), series);
+    let (shape, SeriesInPlace { slices, geometry, apart_voxels, sha256, warnings }) = (series.shape(), series);
     Ok(Volume {
         path: folder.to_path_buf(),
         shape,
@@ -58,6 +58,7 @@ pub(super) fn read(folder: &Path, options: &ReadOptions, hidden: Option<&Pseudon
         intensity: options.intensity,
         warnings,
         nifti_header: None,
+        slices_apart_voxels: apart_voxels,
         patient_id: slices.into_iter().next().and_then(|slice| slice.patient),
     })
 }
@@ -76,6 +77,8 @@ pub(super) fn grid(
 struct SeriesInPlace {
     slices: Vec<Image<Plane>>,
     geometry: Geometry,
+    /// As [`Placed`] has it.
+    apart_voxels: f64,
     sha256: String,
     warnings: Vec<String>,
 }
@@ -85,7 +88,7 @@ impl SeriesInPlace {
         let scan::Found { images, sha256, mut warnings } = scan::scan(folder, hidden)?;
         let images = series::choose(folder, images, options.series.as_deref(), hidden)?;
         let placed = place::place(folder, images, options.geometry_tolerance.voxels())?;
-        let Placed { slices, affine, warnings: of_places } = placed;
+        let Placed { slices, affine, apart_voxels, warnings: of_places } = placed;
         warnings.extend(of_places);
         let geometry = Geometry::of_affine(affine, AffineKind::Dicom).map_err(|problem| IngestError::Geometry {
             path: folder.to_path_buf(),
@@ -97,7 +100,7 @@ impl SeriesInPlace {
                 "its gantry was tilted by {tilt:.1} degrees: slices are cut as they were taken, which shears the volume"
             ));
         }
-        Ok(Self { slices, geometry, sha256, warnings })
+        Ok(Self { slices, geometry, apart_voxels, sha256, warnings })
     }
 
     fn shape(&self) -> [usize; 3] {

@@ -29,6 +29,8 @@ pub(super) struct Placed {
     pub slices: Vec<Image<Plane>>,
     /// Voxel index (column, row, slice) to right, anterior, superior.
     pub affine: [[f64; 4]; 4],
+    /// The least tolerance that takes them for the planes of one grid.
+    pub apart_voxels: f64,
     pub warnings: Vec<String>,
 }
 
@@ -46,21 +48,21 @@ pub(super) fn place(folder: &Path, images: Vec<Image<Plane>>, tolerance: f64) ->
     slices.sort_by(|a, b| at(a).total_cmp(&at(b)).then_with(|| a.sha256.cmp(&b.sha256)));
     drop_copies(&mut slices, &mut warnings);
     let positions: Vec<f64> = slices.iter().map(at).collect();
-    let axis = if let [one] = slices.as_slice() {
+    let (axis, apart_voxels) = if let [one] = slices.as_slice() {
         let step = one
             .plane
             .stated_step
             .ok_or_else(|| error(format!("has one slice only ({}), and it does not say how thick it is", one.name)))?;
         warnings.push(format!("it has one slice only; its header says that slices are {step} mm apart"));
-        normal.map(|component| component * step)
+        (normal.map(|component| component * step), 0.0)
     } else {
-        Row { slices: &slices, positions: &positions, tolerance }.check().map_err(error)?;
+        let apart = Row { slices: &slices, positions: &positions, tolerance }.check().map_err(error)?;
         let (first, last) = (&slices[0].plane.position, &slices[slices.len() - 1].plane.position);
-        std::array::from_fn(|i| (last[i] - first[i]) / (slices.len() - 1) as f64)
+        (std::array::from_fn(|i| (last[i] - first[i]) / (slices.len() - 1) as f64), apart)
     };
     doubts(&slices, &mut warnings);
     let affine = affine(&slices[0].plane, axis);
-    Ok(Placed { slices, affine, warnings })
+    Ok(Placed { slices, affine, apart_voxels, warnings })
 }
 
 /// The place of a position along the slices' normal, mm.
@@ -121,12 +123,12 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Whether the slices are the planes of one grid; else what they are.
-    fn check(&self) -> Result<(), String> {
+    /// The least tolerance with which the slices are the planes of one grid, if they are; else what they are.
+    fn check(&self) -> Result<f64, String> {
         let gaps: Vec<f64> = self.positions.windows(2).map(|pair| pair[1] - pair[0]).collect();
         self.check_doubled(&gaps)?;
-        self.check_even(&gaps)?;
-        self.check_straight()
+        let along = self.check_even(&gaps)?;
+        Ok(along.max(self.check_straight()?))
     }
 
     fn between(&self, gap: usize) -> String {
@@ -150,7 +152,8 @@ impl Row<'_> {
         ))
     }
 
-    fn check_even(&self, gaps: &[f64]) -> Result<(), String> {
+    /// The tolerance that it takes.
+    fn check_even(&self, gaps: &[f64]) -> Result<f64, String> {
         let typical = median(gaps.to_vec()).unwrap_or_default();
         let wide: Vec<usize> = (0..gaps.len()).filter(|&gap| gaps[gap] > OTHER_GAP * typical).collect();
         let others = gaps.iter().filter(|&&gap| gap <= OTHER_GAP * typical);
@@ -170,7 +173,7 @@ impl Row<'_> {
         let off = distance_from_the_best_line(self.positions) / usual;
         let narrow = gaps.iter().any(|&gap| gap * OTHER_GAP < typical);
         if wide.is_empty() && !narrow && off <= self.tolerance {
-            return Ok(());
+            return Ok(off);
         }
         let odd = |gap: usize| (gaps[gap] - usual).abs();
         let mut worst: Vec<usize> = (0..gaps.len()).collect();
@@ -186,13 +189,15 @@ impl Row<'_> {
         ))
     }
 
-    /// Whether no slice is beside the line of the others.
-    fn check_straight(&self) -> Result<(), String> {
+    /// Whether no slice is beside the line of the others: the tolerance that it takes.
+    fn check_straight(&self) -> Result<f64, String> {
         let first = &self.slices[0].plane;
         let allowed = BESIDE * self.tolerance;
+        let mut needed = 0.0_f64;
         for (direction, pixel) in [(first.directions[0], first.spacing[1]), (first.directions[1], first.spacing[0])] {
             let at: Vec<f64> = self.slices.iter().map(|slice| dot(slice.plane.position, direction)).collect();
             let off = distance_from_the_best_line(&at) / pixel;
+            needed = needed.max(off / BESIDE);
             if off > allowed {
                 let bend = |slice: usize| (at[slice - 1] - 2.0 * at[slice] + at[slice + 1]).abs();
                 let worst = (1..at.len() - 1).max_by(|&a, &b| bend(a).total_cmp(&bend(b))).unwrap_or_default();
@@ -206,7 +211,7 @@ impl Row<'_> {
                 ));
             }
         }
-        Ok(())
+        Ok(needed)
     }
 
     fn way_out(allowable: bool, off: f64) -> String {

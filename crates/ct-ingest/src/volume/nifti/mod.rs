@@ -124,6 +124,7 @@ fn volume(path: &Path, source: Source<'_>, image: Option<&Path>, options: &ReadO
         intensity,
         warnings,
         nifti_header,
+        slices_apart_voxels: 0.0,
         patient_id: None,
     })
 }
