@@ -44,7 +44,7 @@ pub struct Manifest {
     /// Which affine counts in NIfTI files whose two affines disagree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affine: Option<AffineChoice>,
-    /// The series (its instance UID) of cases whose folder has several.
+    /// The series (its instance UID or number) of cases whose folder has several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<String, String>,
     /// The true orientation of cases whose header is wrong.
