@@ -282,7 +282,7 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let Some(Verified { arrays, changed }) = verified else { return Ok(ExitCode::SUCCESS) };
     anyhow::ensure!(
         arrays > 0,
-        "'{}' keeps no digests of its pixels (format {}): `sam-mix-data prepare --redo` makes it anew, with them",
+        "'{}' keeps no digests of its pixels (format {}): `cargo xtask prepare --redo` makes it anew, with them",
         args.store.display(),
         store.info().format_version
     );

@@ -35,7 +35,8 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
         (prepared, failed) => {
             let of = |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
             let (failed, left) = (of(failed, "failed"), of(summary.left.len(), "left out"));
-            println!("{prepared} cases prepared, {} unchanged{failed}{left}", summary.unchanged);
+            let noun = if prepared == 1 { "case" } else { "cases" };
+            println!("{prepared} {noun} prepared, {} unchanged{failed}{left}", summary.unchanged);
         }
     }
     println!(

@@ -24,7 +24,10 @@ pub enum SamplingError {
         patients: usize,
     },
     /// A given patient that the store doesn't have.
-    #[error("the split names patient '{patient}', which the store doesn't have; it has: {known}")]
+    #[error(
+        "the split names patient '{patient}', which the store doesn't have; it has: {known}. Name these in `sampling.split`, or have them \
+         drawn: --set 'sampling.split={{fractions={{train=0.7,validation=0.1,test=0.2}}}}'"
+    )]
     UnknownPatient {
         /// The key.
         patient: String,

@@ -120,7 +120,8 @@ fn impossible_choices_are_refused_with_numbers() {
     };
     assert_eq!(
         with(given(&["0"], &["9"])),
-        "the split names patient '9', which the store doesn't have; it has: 0, 1, 2, 3"
+        "the split names patient '9', which the store doesn't have; it has: 0, 1, 2, 3. Name these in `sampling.split`, or have \
+         them drawn: --set 'sampling.split={fractions={train=0.7,validation=0.1,test=0.2}}'"
     );
     assert!(with(given(&["0", "1"], &["1"])).contains("'1' twice"));
     assert!(with(given(&[], &["1"])).contains("no training patient"));

@@ -19,13 +19,13 @@ pub enum StoreError {
         reason: io::Error,
     },
     /// There is no `store.json`.
-    #[error("'{}' is not a slice store: it has no store.json; `sam-mix-data prepare` makes one", path.display())]
+    #[error("'{}' is not a slice store: it has no store.json; `cargo xtask prepare` makes one", path.display())]
     NotAStore {
         /// The directory.
         path: PathBuf,
     },
     /// The index or its checksum is missing: the preparation was interrupted.
-    #[error("the slice store '{}' is unfinished: it has no {missing}; run `sam-mix-data prepare` again to finish it", path.display())]
+    #[error("the slice store '{}' is unfinished: it has no {missing}; run `cargo xtask prepare` again to finish it", path.display())]
     Unfinished {
         /// The store.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum StoreError {
     /// The pixels of a file are no longer those that were written.
     #[error(
         "'{}' has changed since it was written: its SHA-256 is {found}, expected {expected}; delete this file and run \
-         `sam-mix-data prepare` again, which makes this case anew",
+         `cargo xtask prepare` again, which makes this case anew",
         path.display()
     )]
     Changed {

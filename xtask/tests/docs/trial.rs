@@ -119,9 +119,9 @@ fn shortened(text: &str) -> String {
             }
         }
     }
-    if let Some(views) = table.get_mut("views").and_then(toml::Value::as_table_mut) {
-        views.insert("count".into(), 1.into());
-        views.insert("slices".into(), 4.into());
+    if let Some(copies) = table.get_mut("augmented_copies").and_then(toml::Value::as_table_mut) {
+        copies.insert("count".into(), 1.into());
+        copies.insert("slices".into(), 4.into());
     }
     table.to_string()
 }
