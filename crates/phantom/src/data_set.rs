@@ -66,7 +66,7 @@ pub fn write_data_set(directory: &Path, settings: &PhantomSettings) -> Result<Ou
 fn write_record(path: &Path, settings: &PhantomSettings, patients: Vec<PatientRecord>) -> Result<(), PhantomError> {
     let record = Record { version: env!("CARGO_PKG_VERSION").into(), settings: *settings, patients };
     let json = serde_json::to_string_pretty(&record)
-        .map_err(|source| PhantomError::Record { path: path.to_owned(), source })?;
+        .map_err(|reason| PhantomError::Record { path: path.to_owned(), reason })?;
     whole_file::replace(path, |file| file.write_all((json + "\n").as_bytes())).map_err(PhantomError::io("write", path))
 }
 
@@ -87,7 +87,7 @@ fn known(directory: &Path, record: &Path, settings: &PhantomSettings) -> Result<
         Err(error) => return Err(PhantomError::io("read", record)(error)),
     };
     let found: Record =
-        serde_json::from_str(&text).map_err(|source| PhantomError::Record { path: record.to_owned(), source })?;
+        serde_json::from_str(&text).map_err(|reason| PhantomError::Record { path: record.to_owned(), reason })?;
     let describe = |version: &str, s: &PhantomSettings| {
         format!("{} patients, {} slices, size {}, seed {}, version {version}", s.patients, s.slices, s.size, s.seed)
     };

@@ -36,44 +36,44 @@ pub enum PhantomError {
         path: PathBuf,
     },
     /// `phantom.json` is not one of ours.
-    #[error("cannot read '{}': {source}; delete it to write the phantom anew", path.display())]
+    #[error("cannot read '{}': {reason}; delete it to write the phantom anew", path.display())]
     Record {
         /// The file.
         path: PathBuf,
         /// What the parser says.
-        source: serde_json::Error,
+        reason: serde_json::Error,
     },
     /// A volume could not be written.
-    #[error("cannot write '{}': {source}", path.display())]
+    #[error("cannot write '{}': {reason}", path.display())]
     Nifti {
         /// The file.
         path: PathBuf,
         /// What the writer says.
-        source: nifti::NiftiError,
+        reason: nifti::NiftiError,
     },
     /// The picture could not be encoded.
-    #[error("cannot write '{}': {source}", path.display())]
+    #[error("cannot write '{}': {reason}", path.display())]
     Picture {
         /// The file.
         path: PathBuf,
         /// What the encoder says.
-        source: png::EncodingError,
+        reason: png::EncodingError,
     },
     /// A file or directory could not be read or written.
-    #[error("cannot {action} '{}': {source}", path.display())]
+    #[error("cannot {action} '{}': {reason}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 
 impl PhantomError {
     /// For `map_err`: an I/O error with what was tried on which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        move |reason| Self::Io { action, path: path.to_owned(), reason }
     }
 }

@@ -31,7 +31,7 @@ pub fn write_picture(path: &Path, settings: &PhantomSettings) -> Result<(), Phan
         writer.write_image_data(&pixels)?;
         writer.finish()
     };
-    encode().map_err(|source| PhantomError::Picture { path: path.to_owned(), source })?;
+    encode().map_err(|reason| PhantomError::Picture { path: path.to_owned(), reason })?;
     let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
     file.and_then(Unfinished::finish).map_err(PhantomError::io("write", path))
 }

@@ -110,6 +110,6 @@ fn write_nifti(
 ) -> Result<(), PhantomError> {
     let file = Unfinished::beside(path).map_err(PhantomError::io("create", path))?;
     let options = WriterOptions::new(file.path()).reference_header(header).compression_level(Compression::new(4));
-    write(&options).map_err(|source| PhantomError::Nifti { path: path.to_owned(), source })?;
+    write(&options).map_err(|reason| PhantomError::Nifti { path: path.to_owned(), reason })?;
     file.finish().map_err(PhantomError::io("write", path))
 }

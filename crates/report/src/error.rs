@@ -13,12 +13,12 @@ pub enum ReportError {
         path: PathBuf,
     },
     /// A file is there but cannot be read.
-    #[error("cannot read '{}': {source}", path.display())]
+    #[error("cannot read '{}': {reason}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A line of a file is not what it should be.
     #[error("cannot read '{}', line {line}: {message}", path.display())]
@@ -34,12 +34,12 @@ pub enum ReportError {
     #[error(transparent)]
     Record(#[from] run_record::RecordError),
     /// The page cannot be written.
-    #[error("cannot write '{}': {source}", path.display())]
+    #[error("cannot write '{}': {reason}", path.display())]
     Write {
         /// The page's file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, ReportError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ReportError::Read { path: path.to_owned(), source }),
+        Err(reason) => Err(ReportError::Read { path: path.to_owned(), reason }),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Overlay {
 impl Evaluation {
     /// All `*.json` of the directory, the test split first; none where the directory is missing.
     pub fn read_all(directory: &Path) -> Result<Vec<Self>, ReportError> {
-        let unreadable = |source| ReportError::Read { path: directory.to_owned(), source };
+        let unreadable = |reason| ReportError::Read { path: directory.to_owned(), reason };
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

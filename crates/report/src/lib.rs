@@ -24,5 +24,5 @@ pub fn render(run: &Path) -> Result<String, ReportError> {
 pub fn write(run: &Path, output: &Path) -> Result<(), ReportError> {
     let html = render(run)?;
     whole_file::replace(output, |file| file.write_all(html.as_bytes()))
-        .map_err(|source| ReportError::Write { path: output.to_owned(), source })
+        .map_err(|reason| ReportError::Write { path: output.to_owned(), reason })
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file system refused.
-    #[error("cannot access weights '{path}': {source}")]
+    #[error("cannot access weights '{path}': {reason}")]
     Io {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is none of the formats that are read here.
     #[error(
@@ -59,12 +59,12 @@ pub enum WeightsError {
         sha256: String,
     },
     /// A tensor operation failed while the weights were put in place.
-    #[error("cannot place the weights of '{path}': {source}")]
+    #[error("cannot place the weights of '{path}': {reason}")]
     Torch {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: tch::TchError,
+        reason: tch::TchError,
     },
     /// The settings ask for something impossible.
     #[error("cannot build the segmenter: {0}")]
@@ -73,11 +73,11 @@ pub enum WeightsError {
 
 impl WeightsError {
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |reason| Self::Io { path: path.to_owned(), reason }
     }
 
     pub(crate) fn torch(path: &Path) -> impl Fn(tch::TchError) -> Self + '_ {
-        move |source| Self::Torch { path: path.to_owned(), source }
+        move |reason| Self::Torch { path: path.to_owned(), reason }
     }
 
     /// A file of other things where adapters are needed.

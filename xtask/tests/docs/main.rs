@@ -3,7 +3,7 @@
 //! Every block of commands is run, page by page and in order, or has a marker above it, `<!-- needs: a GPU -->`, that says why
 //! not (`page::NEEDS`). Verbs, flags, files and keys are checked in both, in code within sentences, and in the reference.
 //!
-//! It is run in a scratch checkout, on synthetic patients of few slices, with the programs that this run of the tests has built: tests of
+//! It is run in a scratch checkout, on synthetic patients, fewer and of fewer slices than `cargo xtask train` makes, with the programs that this run of the tests has built: tests of
 //! the whole workspace build all of them. So that it ends in minutes, the scratch copies of the configurations have their schedule
 //! cut to an epoch of a few steps, their augmented copies to one of each slice, and four slices to validate on. Nothing else is changed.
 #![cfg(unix)]
@@ -118,6 +118,7 @@ fn the_read_me_goes_from_nothing_to_masks() {
         return;
     }
     let trial = Trial::new();
+    trial.patients("data/phantom", Patients::Seven);
     trial.patients("home/lits", Patients::Eleven);
     trial.volume("ct.nii.gz");
     trial.page("README.md");
@@ -135,7 +136,6 @@ fn the_tutorial_goes_from_a_clone_to_another_data_set() {
         return;
     }
     let trial = Trial::new();
-    // Smaller than what the first command would make.
     trial.patients("data/phantom", Patients::Seven);
     trial.patients("home/lits", Patients::Eleven);
     trial.subjects("home/total");
