@@ -117,7 +117,7 @@ impl Checker {
     /// Starts a program where there are no data.
     fn program(&self, name: &str, verb: &[&str], arguments: &[String], kind: Kind) -> Result<(), String> {
         let all: Vec<String> = verb.iter().map(ToString::to_string).chain(arguments.iter().cloned()).collect();
-        if let Some(manifest) = value(arguments, "--manifest").filter(|name| !name.ends_with(".json")) {
+        if let Some(manifest) = value(arguments, "--manifest").filter(|name| Path::new(name).extension().is_none()) {
             exists(Path::new("data-manifests").join(format!("{manifest}.json")))?;
         }
         // The generator of phantoms would be content; xtask's verbs without arguments go the whole way.

@@ -3,9 +3,10 @@
 //! Every block of commands is run, page by page and in order, or has a marker above it, `<!-- needs: a GPU -->`, that says why
 //! not (`page::NEEDS`). Verbs, flags, files and keys are checked in both, in code within sentences, and in the reference.
 //!
-//! It is run in a scratch checkout, on synthetic patients, fewer and of fewer slices than `cargo xtask train` makes, with the programs that this run of the tests has built: tests of
-//! the whole workspace build all of them. So that it ends in minutes, the scratch copies of the configurations have their schedule
-//! cut to an epoch of a few steps, their augmented copies to one of each slice, and four slices to validate on. Nothing else is changed.
+//! It is run in a scratch checkout, on synthetic patients, fewer and of fewer slices than `cargo xtask train` makes, with the programs
+//! that this run of the tests has built: tests of the whole workspace build all of them (after an edit, those of this package alone
+//! would start what is there). So that it ends in minutes, the scratch copies of the configurations have their schedule cut to an
+//! epoch of a few steps, their augmented copies to one of each slice, and four slices to validate on. Nothing else is changed.
 #![cfg(unix)]
 
 mod check;
