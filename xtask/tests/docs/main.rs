@@ -6,7 +6,7 @@
 //! It is run in a scratch checkout, on synthetic patients, fewer and of fewer slices than `cargo xtask train` makes, with the programs
 //! that this run of the tests has built: tests of the whole workspace build all of them (after an edit, those of this package alone
 //! would start what is there). So that it ends in minutes, the scratch copies of the configurations have their schedule cut to an
-//! epoch of a few steps, their augmented copies to one of each slice, and four slices to validate on. Nothing else is changed.
+//! epoch of a few steps, their augmented copies to one of each slice, and ten labelled slices and four to validate on. Nothing else is changed.
 #![cfg(unix)]
 
 mod check;
@@ -120,7 +120,7 @@ fn the_read_me_goes_from_nothing_to_masks() {
     }
     let trial = Trial::new();
     trial.patients("data/phantom", Patients::Seven);
-    trial.patients("home/lits", Patients::Eleven);
+    trial.patients("home/lits", Patients::Seven);
     trial.volume("ct.nii.gz");
     trial.page("README.md");
     trial.has(&[
@@ -138,7 +138,7 @@ fn the_tutorial_goes_from_a_clone_to_another_data_set() {
     }
     let trial = Trial::new();
     trial.patients("data/phantom", Patients::Seven);
-    trial.patients("home/lits", Patients::Eleven);
+    trial.patients("home/lits", Patients::Seven);
     trial.subjects("home/total");
     trial.volume("new-patient.nii.gz");
     trial.page("docs/tutorial.md");
@@ -153,7 +153,7 @@ fn own_data_are_prepared_trained_on_predicted_and_exported() {
     }
     let trial = Trial::new();
     let [own_data, export] = ["docs/how-to/own-data.md", "docs/how-to/export.md"];
-    trial.patients("DIR", Patients::Eleven);
+    trial.patients("DIR", Patients::Seven);
     trial.volume("new/patient.nii.gz");
     // "copy one", and what the page shows of the configuration.
     fs::copy(trial.path("data-manifests/lits.json"), trial.path("mine.json")).unwrap();

@@ -105,11 +105,12 @@ fn told(line: &str, Output { status, stdout, stderr }: &Output) -> String {
     format!("`{line}`: {status}\n{stdout}\n{stderr}")
 }
 
-/// A configuration with a schedule of a few steps, and a few slices to validate on.
+/// A configuration with a schedule of a few steps, and a few slices to learn from and to validate on.
 fn shortened(text: &str) -> String {
     let mut table: toml::Table = text.parse().expect("a configuration is TOML");
-    if let Some(slices) = table.get_mut("sampling").and_then(|sampling| sampling.get_mut("validation_slices")) {
-        *slices = 4.into();
+    if let Some(sampling) = table.get_mut("sampling").and_then(toml::Value::as_table_mut) {
+        sampling.insert("labelled".into(), 10.into());
+        sampling.insert("validation_slices".into(), 4.into());
     }
     for phase in table.get_mut("phase").and_then(toml::Value::as_array_mut).into_iter().flatten() {
         let phase = phase.as_table_mut().expect("a phase is a table");
