@@ -143,7 +143,7 @@ fn the_tutorial_goes_from_a_clone_to_another_data_set() {
     trial.volume("new-patient.nii.gz");
     trial.page("docs/tutorial.md");
     trial.has(&["runs/quickstart/report.html", "mask.nii.gz", "lits.png", "new-patient-liver.nii.gz"]);
-    trial.has(&["runs/lits/evaluation/all.json", "runs/lits/report.html"]);
+    trial.has(&["runs/lits/evaluation/totalsegmentator.json", "runs/lits/report.html"]);
 }
 
 #[test]
