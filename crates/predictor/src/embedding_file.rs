@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use run_record::read_json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -91,9 +90,8 @@ struct Description {
 
 /// The file in a folder for embeddings of this.
 fn path_in(folder: &Path, of: &Value) -> PathBuf {
-    let hash = Sha256::digest(of.to_string());
-    let name = hash.iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-    folder.join(name + ".f16")
+    let digest = run_record::sha256(of.to_string().as_bytes());
+    folder.join(format!("{}.f16", &digest[..16]))
 }
 
 /// A file of embeddings under way; it is removed if it isn't finished. Several runs may write the same at once.

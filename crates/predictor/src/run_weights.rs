@@ -4,7 +4,7 @@
 use crate::config::SegmenterConfig;
 use crate::weights::INSTALLED_WEIGHTS;
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
+use run_record::sha256_of_file;
 use std::path::{Path, PathBuf};
 
 /// The file that a run began with, whose SHA-256 is `expected`, if it is in one of the places where it can be looked for: as the
@@ -23,7 +23,7 @@ pub fn weights_of_run(run: &Path, config: &SegmenterConfig, expected: Option<&st
     for place in &there {
         // The one that is there is compared when it is loaded.
         let Some(expected) = expected.filter(|_| there.len() > 1) else { return Ok((*place).clone()) };
-        let found = sha256(place).with_context(|| format!("cannot read '{}'", place.display()))?;
+        let (found, _) = sha256_of_file(place)?;
         if found == expected {
             return Ok((*place).clone());
         }
@@ -60,19 +60,6 @@ fn places(run: &Path, named: Option<&Path>, here: &Path, program: Option<&Path>)
     let mut seen = std::collections::HashSet::new();
     places.retain(|place| seen.insert(place.clone()));
     places
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(path)?;
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match std::io::Read::read(&mut file, &mut block)? {
-            0 => break,
-            count => hash.update(&block[..count]),
-        }
-    }
-    Ok(hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 #[cfg(test)]

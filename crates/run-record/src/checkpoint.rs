@@ -3,11 +3,9 @@
 //!
 //! Invariant: a checkpoint is loaded only if its files have the sizes and SHA-256 that were recorded when it was saved.
 
-use crate::{Progress, RecordError, read_json, write_json, write_whole};
+use crate::{Progress, RecordError, read_json, sha256_of_file, write_json, write_whole};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What evaluation and prediction load.
@@ -179,21 +177,8 @@ fn check(directory: &Path) -> Result<Progress, RecordError> {
 
 impl FileRecord {
     fn of(path: &Path) -> Result<Self, RecordError> {
-        let read = || -> std::io::Result<Self> {
-            let (mut file, mut hash, mut bytes) = (std::fs::File::open(path)?, Sha256::new(), 0);
-            let mut block = vec![0; 1 << 20];
-            loop {
-                let count = file.read(&mut block)?;
-                if count == 0 {
-                    break;
-                }
-                hash.update(&block[..count]);
-                bytes += count as u64;
-            }
-            let sha256 = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-            Ok(Self { bytes, sha256 })
-        };
-        read().map_err(|reason| RecordError::Read { path: path.to_owned(), reason })
+        let (sha256, bytes) = sha256_of_file(path)?;
+        Ok(Self { bytes, sha256 })
     }
 }
 

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::Write;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// What can be wrong with a file of a run directory.
@@ -81,4 +83,54 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
 /// Reads UTF-8 text.
 pub fn read_text(path: &Path) -> Result<String, RecordError> {
     std::fs::read_to_string(path).map_err(|reason| RecordError::Read { path: path.to_owned(), reason })
+}
+
+/// SHA-256 (hexadecimal) of bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// SHA-256 (hexadecimal) and length of a file, which is read a block at a time.
+pub fn sha256_of_file(path: &Path) -> Result<(String, u64), RecordError> {
+    let digest = || -> std::io::Result<_> {
+        let (mut file, mut hash, mut bytes) = (File::open(path)?, Sha256::new(), 0);
+        let mut block = vec![0; 1 << 18];
+        loop {
+            match file.read(&mut block)? {
+                0 => return Ok((hexadecimal(&hash.finalize()), bytes)),
+                count => {
+                    hash.update(&block[..count]);
+                    bytes += count as u64;
+                }
+            }
+        }
+    };
+    digest().map_err(|reason| RecordError::Read { path: path.to_owned(), reason })
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sha_256_of_a_file_is_that_of_fips_180_4() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        // Examples B.1 and B.3, the latter of several blocks.
+        for (bytes, expected) in [
+            (b"abc".to_vec(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (vec![b'a'; 1_000_000], "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+        ] {
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(sha256_of_file(&path).unwrap(), (expected.to_owned(), bytes.len() as u64));
+            assert_eq!(sha256(&bytes), expected);
+        }
+        let missing = folder.path().join("missing");
+        let message = sha256_of_file(&missing).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("cannot read '{}'", missing.display())), "{message}");
+    }
 }

@@ -21,7 +21,7 @@ pub use evaluation::{
     BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,
     PretrainedResults, StepResults, VolumeResults,
 };
-pub use files::{RecordError, read_json, read_text, write_json, write_whole};
+pub use files::{RecordError, read_json, read_text, sha256, sha256_of_file, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
 pub use metrics_log::MetricsLog;
 pub use progress::{Best, PhaseResult, Progress};
