@@ -1,14 +1,16 @@
 //! What we write and what we say of other programs against these programs themselves: SimpleITK (ITK's reader, which 3D Slicer and
-//! ITK-SNAP have too) and nibabel, in the versions of `readers/requirements.txt`.
+//! ITK-SNAP have too), nibabel and DuckDB, in the versions of `readers/requirements.txt`.
 
 mod common;
 
+use common::scratch::Scratch;
 use common::{Nifti, Place};
 use ct_ingest::{AffineChoice, ReadOptions, Volume, mask_doubt, read_volume, write_mask};
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::open_file;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,14 +30,18 @@ struct Seen {
     voxels: Vec<f64>,
 }
 
-/// A Python with both packages; `None`, and a line that says so, where there is none.
+/// A Python with SimpleITK and nibabel; `None`, and a line that says so, where there is none.
 fn python(test: &str) -> Option<PathBuf> {
+    python_with("SimpleITK, nibabel", test)
+}
+
+fn python_with(packages: &str, test: &str) -> Option<PathBuf> {
     let program = std::env::var_os("SAM_MIX_TEST_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let found = Command::new(&program).args(["-c", "import SimpleITK, nibabel"]).stderr(Stdio::null()).status();
+    let found = Command::new(&program).arg("-c").arg(format!("import {packages}")).stderr(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Some(program);
     }
-    println!("skipped: {test} needs a Python with SimpleITK and nibabel (set SAM_MIX_TEST_PYTHON)");
+    println!("skipped: {test} needs a Python with {packages} (set SAM_MIX_TEST_PYTHON)");
     None
 }
 
@@ -382,4 +388,37 @@ fn a_warning_names_each_program_that_puts_the_volume_elsewhere_and_how_far() {
         }
     }
     assert!(compared > 500 && words > 100, "{compared} compared, {words} warnings");
+}
+
+/// A column of an index, and how many rows each filter finds: in the file, and in a table filled from it.
+#[derive(Debug, Deserialize)]
+struct Found {
+    column: String,
+    #[serde(rename = "type")]
+    kind: String,
+    rows: BTreeMap<String, [usize; 2]>,
+}
+
+#[test]
+fn duckdb_finds_the_same_rows_in_an_index_however_it_reads_it_and_no_nan() {
+    let test = "duckdb_finds_the_same_rows_in_an_index_however_it_reads_it_and_no_nan";
+    let Some(python) = python_with("duckdb", test) else { return };
+    let scratch = Scratch::with_cases(2, [40, 36, 6]);
+    let store = scratch.prepared("store", &[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers/index.py");
+    let output = Command::new(python).arg(script).arg(store.path().join("index.parquet")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let columns: Vec<Found> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let slices = store.records().len();
+    for Found { column, rows, .. } in &columns {
+        assert!(rows.values().all(|[file, table]| file == table), "{column}: {rows:?}");
+        // Every slice has a mask.
+        assert_eq!((rows["null"], rows["there"]), ([0; 2], [slices; 2]), "{column}");
+        assert!(
+            ["nan", "beyond"].iter().all(|of| rows.get(*of).is_none_or(|rows| *rows == [0; 2])),
+            "{column}: {rows:?}"
+        );
+    }
+    assert_eq!((columns.len(), columns.iter().filter(|column| column.kind == "FLOAT").count()), (17, 4));
 }

@@ -65,39 +65,48 @@ impl Evaluator<'_> {
     /// A row for each slice.
     pub(crate) fn write_table(&self, results: &[SliceResult], path: &Path) -> Result<()> {
         let record = |r: &SliceResult| &self.store.records()[r.row];
-        let liver = |f: fn(&LiverResult) -> Option<f64>| -> Vec<Option<f64>> {
-            results.iter().map(|r| r.liver.as_ref().and_then(f)).collect()
+        let liver = |name: &str, f: fn(&LiverResult) -> Option<f64>| {
+            numbers(name, results.iter().map(|r| r.liver.as_ref().and_then(f)))
         };
-        let blind = |f: fn(&BlindBoxes) -> f64| -> Vec<Option<f64>> {
-            results.iter().map(|r| r.blind.as_ref().map(f)).collect()
-        };
+        let blind =
+            |name: &str, f: fn(&BlindBoxes) -> f64| numbers(name, results.iter().map(|r| r.blind.as_ref().map(f)));
+        let has_classifier = self.config.classifier.kind != "none";
         let columns = vec![
             Column::new("case".into(), results.iter().map(|r| record(r).case.as_str()).collect::<Vec<_>>()),
             Column::new("patient".into(), results.iter().map(|r| record(r).patient.as_str()).collect::<Vec<_>>()),
             Column::new("index".into(), results.iter().map(|r| record(r).index).collect::<Vec<_>>()),
             Column::new("has_target".into(), results.iter().map(|r| r.liver.is_some()).collect::<Vec<_>>()),
-            Column::new("probability".into(), results.iter().map(|r| r.classification.probability).collect::<Vec<_>>()),
-            Column::new("empty_cam".into(), results.iter().map(|r| r.classification.empty_cam).collect::<Vec<_>>()),
+            numbers("probability", results.iter().map(|r| has_classifier.then_some(r.classification.probability))),
+            Column::new(
+                "empty_cam".into(),
+                results.iter().map(|r| has_classifier.then_some(r.classification.empty_cam)).collect::<Vec<_>>(),
+            ),
             Column::new(
                 "predicted_pixels".into(),
                 results.iter().map(|r| r.overlap().prediction as u32).collect::<Vec<_>>(),
             ),
             Column::new("target_pixels".into(), results.iter().map(|r| r.overlap().truth as u32).collect::<Vec<_>>()),
-            Column::new("cam_dice".into(), results.iter().map(SliceResult::dice).collect::<Vec<_>>()),
-            Column::new("cam_hd_px".into(), liver(|l| Some(l.cam.hd_px))),
-            Column::new("cam_hd95_px".into(), liver(|l| Some(l.cam.hd95_px))),
-            Column::new("cam_box_iou".into(), liver(|l| Some(l.boxes.as_ref()?.cam_box_iou))),
-            Column::new("oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.overlap.dice()))),
-            Column::new("oracle_hd95_px".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.distances.hd95_px))),
-            Column::new("whole_image_dice".into(), blind(|b| b.whole_image)),
-            Column::new("central_half_dice".into(), blind(|b| b.central_half)),
-            Column::new("pretrained_oracle_dice".into(), liver(|l| Some(l.boxes.as_ref()?.oracle.pretrained))),
+            numbers("cam_dice", results.iter().map(|r| Some(r.dice()))),
+            liver("cam_hd_px", |l| Some(l.cam.hd_px)),
+            liver("cam_hd95_px", |l| Some(l.cam.hd95_px)),
+            liver("cam_box_iou", |l| Some(l.boxes.as_ref()?.cam_box_iou)),
+            liver("oracle_dice", |l| Some(l.boxes.as_ref()?.oracle.overlap.dice())),
+            liver("oracle_hd95_px", |l| Some(l.boxes.as_ref()?.oracle.distances.hd95_px)),
+            blind("whole_image_dice", |b| b.whole_image),
+            blind("central_half_dice", |b| b.central_half),
+            liver("pretrained_oracle_dice", |l| Some(l.boxes.as_ref()?.oracle.pretrained)),
         ];
         let mut table = DataFrame::new(results.len(), columns)?;
         let mut bytes = Vec::new();
         ParquetWriter::new(&mut bytes).finish(&mut table)?;
         Ok(write_whole(path, &bytes)?)
     }
+}
+
+/// A column of numbers. What is absent is null, never NaN: programs that skip parts of a file by the smallest and largest value in
+/// it, as DuckDB does, find no NaN there.
+fn numbers(name: &str, values: impl Iterator<Item = Option<f64>>) -> Column {
+    Column::new(name.into(), values.map(|value| value.filter(|value| !value.is_nan())).collect::<Vec<_>>())
 }
 
 fn with_liver(results: &[SliceResult]) -> impl Iterator<Item = &SliceResult> {
@@ -180,4 +189,15 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 /// `None` if any of them is.
 fn mean_if_all(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     mean(values.collect::<Option<Vec<f64>>>()?.into_iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_or_nan_is_null_in_a_table() {
+        let column = numbers("x", [Some(0.5), None, Some(f64::NAN), Some(0.0)].into_iter());
+        assert_eq!(column.f64().unwrap().iter().collect::<Vec<_>>(), [Some(0.5), None, None, Some(0.0)]);
+    }
 }

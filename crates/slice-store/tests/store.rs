@@ -1,5 +1,6 @@
 //! What a store promises to those who write it and to those who read it.
 
+use polars::prelude::{DataType, ParquetReader, SerReader};
 use serde_json::json;
 use slice_store::{
     CaseData, FORMAT_VERSION, KnownCase, SliceId, SliceLabel, SliceRecord, SliceStore, StoreError, StoreInfo,
@@ -64,6 +65,35 @@ fn finished(path: &Path) -> SliceStore {
 
 fn open_error(path: &Path) -> String {
     SliceStore::open(path).err().expect("the store should be refused").to_string()
+}
+
+#[test]
+fn what_is_absent_in_the_index_is_null_and_no_number_is_nan() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = StoreWriter::create(directory.path(), info()).unwrap();
+    write_case(&writer, "a", 0, 2).unwrap();
+    let mut unmasked = records("b", 2);
+    (unmasked[0].label, unmasked[1].label) = (SliceLabel::ListAbsent, SliceLabel::Unknown);
+    unmasked[0].spacing_valid = false;
+    writer.write_case(case_data("b", &[0; 2 * SIZE * SIZE], &[], unmasked)).unwrap();
+    writer.finish(["a", "b"]).unwrap();
+    let frame = ParquetReader::new(fs::File::open(directory.path().join("index.parquet")).unwrap()).finish().unwrap();
+    let mut real = 0;
+    for column in frame.columns() {
+        match column.dtype() {
+            DataType::Float32 => {
+                real += 1;
+                assert!(column.f32().unwrap().iter().all(|v| v.is_some_and(f32::is_finite)), "{column:?}");
+            }
+            other => assert!(!other.is_float(), "{column:?}"),
+        }
+    }
+    assert_eq!(real, 4);
+    let column = |name: &str| frame.column(name).unwrap();
+    assert_eq!(column("target_pixels").u32().unwrap().iter().collect::<Vec<_>>(), [Some(0), Some(2), None, None]);
+    let target = [Some(false), Some(true), Some(false), None];
+    assert_eq!(column("has_target").bool().unwrap().iter().collect::<Vec<_>>(), target);
+    assert_eq!(column("masks_sha256").null_count(), 2);
 }
 
 #[test]
