@@ -4,8 +4,8 @@
 use crate::known::Known;
 use anyhow::Result;
 use predictor::{
-    Classification, EncodedSlice, Intensity, Model, ModelConfig, SlicePrediction, StepMasks, Ticker, VolumePrediction,
-    VolumeSlices, mask_for_box,
+    Classification, EncodedSlice, Intensity, Model, ModelConfig, NotANumber, SlicePrediction, StepMasks, Ticker,
+    VolumePrediction, VolumeSlices, mask_for_box,
 };
 use rayon::prelude::*;
 use run_record::{Evaluation, LabelBudget, write_json};
@@ -89,6 +89,9 @@ pub(crate) struct Distances {
     pub(crate) hd95_mm: Option<f64>,
 }
 
+/// A volume's slices in order, and what the steps took.
+type ComparedVolume = (Vec<SliceResult>, Vec<StepCost>);
+
 /// Name of a step, and what it took over all volumes.
 pub(crate) struct StepCost {
     pub(crate) name: &'static str,
@@ -140,7 +143,12 @@ impl Evaluator<'_> {
         let mut costs: Vec<StepCost> = Vec::new();
         let mut ticker = Ticker::new("evaluating", rows.len(), 0);
         for volume in volumes {
-            let Some((slices, steps)) = self.volume(&volume, known.as_ref(), &mut ticker) else { return Ok(None) };
+            let compared = self.volume(&volume, known.as_ref(), &mut ticker);
+            let at = |error: NotANumber| {
+                let slice = self.store.records()[volume[error.slice]].id();
+                anyhow::Error::new(error).context(format!("slice '{slice}' of the store"))
+            };
+            let Some((slices, steps)) = compared.map_err(at)? else { return Ok(None) };
             results.extend(slices);
             if costs.is_empty() {
                 costs = steps;
@@ -167,7 +175,7 @@ impl Evaluator<'_> {
         rows: &[usize],
         known: Option<&Known>,
         ticker: &mut Ticker,
-    ) -> Option<(Vec<SliceResult>, Vec<StepCost>)> {
+    ) -> Result<Option<ComparedVolume>, NotANumber> {
         let intensity = Intensity::new(&self.config.intensity);
         let slices = |range: Range<usize>| intensity.rows(self.store, &rows[range], self.device);
         let pretrained = known.map(|known| |i: usize| known.of(rows[i]));
@@ -180,8 +188,9 @@ impl Evaluator<'_> {
             );
             ticker.tick("");
         };
-        let VolumePrediction { slices, steps } =
-            self.model.predictor(&self.config.prompt, &self.config.prediction).volume(&slices, self.stop, &mut tick)?;
+        let predictor = self.model.predictor(&self.config.prompt, &self.config.prediction);
+        let Some(predicted) = predictor.volume(&slices, self.stop, &mut tick)? else { return Ok(None) };
+        let VolumePrediction { slices, steps } = predicted;
         let results = rows.iter().zip(slices).zip(controls).enumerate();
         let results = results.map(|(i, ((&row, slice), controls))| {
             let overlaps = steps.iter().map(|step| self.overlap(&step.masks[i], row)).collect();
@@ -189,7 +198,7 @@ impl Evaluator<'_> {
         });
         let results = results.collect();
         let costs = steps.into_iter().map(|StepMasks { name, seconds, .. }| StepCost { name, seconds }).collect();
-        Some((results, costs))
+        Ok(Some((results, costs)))
     }
 
     fn compared(

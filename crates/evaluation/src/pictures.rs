@@ -72,7 +72,7 @@ impl Evaluator<'_> {
         let slice = encoded(self.model, result.row, image, known);
         let input = slice.input(self.model.classifier.input());
         let classification =
-            self.model.predictor(&self.config.prompt, &self.config.prediction).classify(input, size).remove(0);
+            self.model.predictor(&self.config.prompt, &self.config.prediction).classify(input, size)?.remove(0);
         let file = format!("{}-{}-{:04}.png", group.name(), record.case.replace('/', "_"), record.index);
         let picture = overlay::draw(&Overlay {
             image: &intensity.slice(self.store.image(result.row)),

@@ -5,6 +5,7 @@ mod common;
 
 use common::{SAMPLING, train};
 use evaluation::{Evaluator, table};
+use polars::prelude::{ParquetReader, SerReader};
 use predictor::Model;
 use run_record::LabelBudget;
 use run_record::checkpoint::Which;
@@ -63,6 +64,13 @@ fn a_network_without_prompts_learns_and_is_evaluated_without_a_classifier() {
     assert!(found.oracle_box.is_none() && found.control_whole_image.is_none() && found.classifier.is_none());
     let text = table(&found);
     assert!(!text.contains("CAM") && !text.contains("oracle") && !text.contains("classifier"), "{text}");
+    // What there is neither classifier nor prompt for is null in the table, not a number that nobody predicted.
+    let file = std::fs::File::open(folder.path().join("evaluation/test.parquet")).unwrap();
+    let slices = ParquetReader::new(file).finish().unwrap();
+    for absent in ["probability", "empty_cam", "cam_box_iou", "oracle_dice", "whole_image_dice", "central_half_dice"] {
+        assert_eq!(slices.column(absent).unwrap().null_count(), rows.len(), "{absent}");
+    }
+    assert_eq!(slices.column("cam_dice").unwrap().null_count(), 0);
 }
 
 #[test]

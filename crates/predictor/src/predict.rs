@@ -3,6 +3,7 @@
 use crate::config::ModelConfig;
 use crate::intensity::Intensity;
 use crate::model::Model;
+use crate::not_a_number::NotANumber;
 use crate::progress::Ticker;
 use crate::volume::VolumeSlices;
 use anyhow::{Context, Result, bail, ensure};
@@ -47,11 +48,13 @@ pub fn volume(
     };
     let mut ticker = Ticker::new("predicting", count, 0);
     let slices = VolumeSlices { count, size, slices: &slices, pretrained: None };
-    let Some(predicted) =
-        model.predictor(&config.prompt, &config.prediction).volume(&slices, stop, &mut |_, _, _| ticker.tick(""))
-    else {
-        return Ok(false);
+    let predicted =
+        model.predictor(&config.prompt, &config.prediction).volume(&slices, stop, &mut |_, _, _| ticker.tick(""));
+    let at = |error: NotANumber| {
+        let slice = error.slice + 1;
+        anyhow::Error::new(error).context(format!("'{}', slice {slice} of {count}, from below", input.display()))
     };
+    let Some(predicted) = predicted.map_err(at)? else { return Ok(false) };
     drop(ticker);
     let masks: Vec<u8> = predicted.slices.into_iter().flat_map(|slice| slice.mask).collect();
     let mask = plan.restore_mask(&masks);

@@ -4,6 +4,7 @@
 //! `oracle` in its name.
 
 use crate::config::PredictionConfig;
+use crate::not_a_number::NotANumber;
 use cam_classifier::{CamPrompt, PromptSettings, cam_prompts};
 use stage_api::{BoxPrompt, Embedding, Mode, PresenceClassifier, PromptKinds, Prompts, Segmenter, sent};
 use tch::{Device, Kind, Tensor};
@@ -50,21 +51,28 @@ pub struct SlicePrediction {
 pub struct ScoredMask {
     /// Row-major, 0 or 1.
     pub mask: Vec<u8>,
-    /// The intersection over union with the target that the decoder expects.
+    /// The intersection over union with the target that the decoder expects; NaN where that or a logit of the mask is.
     pub score: f64,
 }
 
 impl Predictor<'_> {
     /// Runs the classifier on its own input, as [`PresenceClassifier::input`] says: slices `[B, 1, H, H]` or pretrained
     /// embeddings `[B, C, g, g]`. Prompts and maps are of slices of `size` pixels.
-    pub fn classify(&self, input: &Tensor, size: usize) -> Vec<Classification> {
+    ///
+    /// # Errors
+    /// A slice's logit is NaN: it is no "absent".
+    pub fn classify(&self, input: &Tensor, size: usize) -> Result<Vec<Classification>, NotANumber> {
         let side = size as i64;
         let presence = tch::no_grad(|| self.classifier.forward(input, Mode::Eval));
         let probabilities = to_vec(&presence.logit.sigmoid());
+        if let Some(slice) = probabilities.iter().position(|p| p.is_nan()) {
+            let seen = input.narrow(0, slice as i64, 1);
+            return Err(NotANumber::new(slice, "the classifier's presence", &self.classifier.tensors(), &seen));
+        }
         let prompts = cam_prompts(&presence.cam, size, self.prompt);
         let maps = to_vec(&presence.cam.upsample_bilinear2d([side, side], false, None, None));
         let maps = maps.chunks_exact(size * size);
-        prompts
+        let classifications = prompts
             .into_iter()
             .zip(probabilities.into_iter().zip(maps))
             .map(|(prompt, (p, cam))| {
@@ -72,7 +80,8 @@ impl Predictor<'_> {
                 let present = probability >= self.prediction.presence_threshold;
                 Classification { probability, present, prompt, cam: cam.to_vec() }
             })
-            .collect()
+            .collect();
+        Ok(classifications)
     }
 
     /// The mask of one embedded slice for a CAM's prompt, refined as configured; neighbouring slices have no say.
@@ -125,8 +134,11 @@ pub(crate) fn scored_mask_for_box(
 fn best_scored(segmenter: &dyn Segmenter, embedding: &Embedding, prompts: &Prompts) -> ScoredMask {
     let masks = tch::no_grad(|| segmenter.decode(embedding, prompts, segmenter.default_choice()));
     let best = masks.scores.argmax(1, false).int64_value(&[0]);
-    let mask = masks.logits.select(1, best).gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
-    ScoredMask { mask: Vec::try_from(&mask).unwrap_or_default(), score: masks.scores.double_value(&[0, best]) }
+    let logits = masks.logits.select(1, best);
+    let is_known = logits.isnan().any().int64_value(&[]) == 0;
+    let mask = logits.gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
+    let score = if is_known { masks.scores.double_value(&[0, best]) } else { f64::NAN };
+    ScoredMask { mask: Vec::try_from(&mask).unwrap_or_default(), score }
 }
 
 /// A mask as `[1, 1, H, H]`.

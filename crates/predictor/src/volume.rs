@@ -1,6 +1,7 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
 use crate::encoded::EncodedSlice;
+use crate::not_a_number::NotANumber;
 use crate::predictor::{Classification, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use crate::rules::{
     Taper, agreement, best_candidate, directions, keep_largest_component, lies_in, mean_inside, meet, surest,
@@ -70,19 +71,23 @@ impl Predictor<'_> {
     /// Memory for each slice of 256²: a classification (0.3 MiB), a mask (64 KiB) and one for each step; with `prediction.volume.propagate`
     /// also an embedding, 2 MiB of half-precision numbers (256 × 64 × 64), and up to four masks more. Without it no embedding
     /// outlives its slice.
+    ///
+    /// # Errors
+    /// What is predicted of a slice is NaN.
     pub fn volume(
         &self,
         volume: &VolumeSlices,
         stop: &AtomicBool,
         tick: &mut dyn FnMut(usize, &Classification, &EncodedSlice),
-    ) -> Option<VolumePrediction> {
+    ) -> Result<Option<VolumePrediction>, NotANumber> {
         let mut steps = self.steps(volume.count);
-        let own = self.slices_by_themselves(volume, stop, tick, &mut steps)?;
+        let Some(own) = self.slices_by_themselves(volume, stop, tick, &mut steps)? else { return Ok(None) };
         let rules = &self.prediction.volume;
         let (mut masks, mut done) = (steps.own.last().map(|step| step.masks.clone()).unwrap_or_default(), steps.own);
         if rules.propagate {
             let begun = Instant::now();
-            masks = self.propagated(&own, volume.size, stop)?;
+            let Some(found) = self.propagated(&own, volume.size, stop) else { return Ok(None) };
+            masks = found;
             let seconds = steps.keeping_seconds + begun.elapsed().as_secs_f64();
             done.push(StepMasks { name: "propagated", masks: masks.clone(), seconds });
         }
@@ -97,7 +102,7 @@ impl Predictor<'_> {
             .zip(masks)
             .map(|(own, mask)| SlicePrediction { classification: own.classification, mask })
             .collect();
-        Some(VolumePrediction { slices, steps: done })
+        Ok(Some(VolumePrediction { slices, steps: done }))
     }
 
     fn steps(&self, count: usize) -> OwnSteps {
@@ -113,31 +118,34 @@ impl Predictor<'_> {
         stop: &AtomicBool,
         tick: &mut dyn FnMut(usize, &Classification, &EncodedSlice),
         steps: &mut OwnSteps,
-    ) -> Option<Vec<Own>> {
+    ) -> Result<Option<Vec<Own>>, NotANumber> {
         let mut slices = Vec::with_capacity(volume.count);
         let is_adapted = self.segmenter.is_adapted();
         for start in (0..volume.count).step_by(CHUNK) {
             let begun = Instant::now();
             let images = (volume.slices)(start..volume.count.min(start + CHUNK));
             let mut classifications = match self.classifier.input() {
-                ClassifierInput::Slices => self.classify(&images, volume.size).into_iter(),
+                ClassifierInput::Slices => {
+                    self.classify(&images, volume.size).map_err(|error| error.behind(start))?.into_iter()
+                }
                 ClassifierInput::Embedding => Vec::new().into_iter(),
             };
             steps.own[0].seconds += begun.elapsed().as_secs_f64();
             for i in 0..images.size()[0] {
                 if stop.load(Ordering::Relaxed) {
-                    return None;
+                    return Ok(None);
                 }
                 let mut encoded = EncodedSlice::new(self.segmenter, is_adapted, images.narrow(0, i, 1));
                 if let Some(pretrained) = volume.pretrained {
                     encoded = encoded.with_pretrained(pretrained(slices.len()));
                 }
                 let own = self.slice_by_itself(&encoded, classifications.next(), volume.size, steps);
+                let own = own.map_err(|error| error.behind(slices.len()))?;
                 tick(slices.len(), &own.classification, &encoded);
                 slices.push(own);
             }
         }
-        Some(slices)
+        Ok(Some(slices))
     }
 
     /// A slice by itself; its masks go to the steps.
@@ -147,11 +155,13 @@ impl Predictor<'_> {
         classification: Option<Classification>,
         size: usize,
         steps: &mut OwnSteps,
-    ) -> Own {
+    ) -> Result<Own, NotANumber> {
         let mut begun = Instant::now();
         let mut took = || std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64();
-        let classification =
-            classification.unwrap_or_else(|| self.classify(encoded.input(self.classifier.input()), size).remove(0));
+        let classification = match classification {
+            Some(classification) => classification,
+            None => self.classify(encoded.input(self.classifier.input()), size)?.remove(0),
+        };
         let mut found = classification.present.then(|| self.for_prompt(encoded.adapted(), &classification.prompt));
         steps.own[0].masks.push(mask_of(found.as_ref(), size));
         steps.own[0].seconds += took();
@@ -160,12 +170,16 @@ impl Predictor<'_> {
             step.masks.push(mask_of(found.as_ref(), size));
             step.seconds += took();
         }
+        if found.as_ref().is_some_and(|found| found.score.is_nan()) {
+            let (tensors, seen) = (self.segmenter.tensors(), &encoded.adapted().tensor);
+            return Err(NotANumber::new(0, "the segmenter's mask", &tensors, seen));
+        }
         let embedding = self.prediction.volume.propagate.then(|| {
             let embedding = encoded.adapted();
             Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
         });
         steps.keeping_seconds += took();
-        Own { classification, found, embedding }
+        Ok(Own { classification, found, embedding })
     }
 
     /// What the surest slice leads to, or what others lead to that never meets it, whichever agrees best with the maps of all

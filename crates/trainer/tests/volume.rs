@@ -2,10 +2,10 @@
 //! mask is what of the slice is in the box.
 
 use cam_classifier::PromptSettings;
-use predictor::{PredictionConfig, Predictor, VolumeConfig, VolumePrediction, VolumeSlices};
+use predictor::{NotANumber, PredictionConfig, Predictor, VolumeConfig, VolumePrediction, VolumeSlices};
 use stage_api::{
-    Adapters, ClassifierInput, Embedding, Features, MaskChoice, Masks, Mode, NamedTensor, Presence, PresenceClassifier,
-    PromptKinds, Prompts, Segmenter,
+    Adapters, ClassifierInput, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, Presence,
+    PresenceClassifier, PromptKinds, Prompts, Segmenter,
 };
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
@@ -37,6 +37,8 @@ struct Cutter {
     features: Cell<i64>,
     pretrained: Cell<i64>,
     adapted: Cell<i64>,
+    /// Whether its masks are NaN.
+    is_damaged: bool,
 }
 
 impl Segmenter for Cutter {
@@ -61,7 +63,8 @@ impl Segmenter for Cutter {
         let part = |from: f32, to: f32| (from.round() as i64, (to - from).round() as i64 + 1);
         let (rows, columns) = (part(bounds.y0, bounds.y1), part(bounds.x0, bounds.x1));
         let _ = inside.narrow(0, rows.0, rows.1).narrow(1, columns.0, columns.1).fill_(1.0);
-        Masks { logits: &embedding.tensor * inside, scores: Tensor::from_slice(&[0.9f32]).reshape([1, 1]) }
+        let logits = &embedding.tensor * inside * if self.is_damaged { f64::NAN } else { 1.0 };
+        Masks { logits, scores: Tensor::from_slice(&[0.9f32]).reshape([1, 1]) }
     }
 
     fn default_choice(&self) -> MaskChoice {
@@ -114,6 +117,10 @@ impl Bench {
     }
 
     fn volume(&self, slices: &[Vec<f32>], stop: bool) -> Option<VolumePrediction> {
+        self.volume_of_numbers(slices, stop).unwrap()
+    }
+
+    fn volume_of_numbers(&self, slices: &[Vec<f32>], stop: bool) -> Result<Option<VolumePrediction>, NotANumber> {
         let chunk = |range: std::ops::Range<usize>| {
             let part = slices[range].concat();
             Tensor::from_slice(&part).reshape([-1, 1, SIZE as i64, SIZE as i64])
@@ -123,7 +130,7 @@ impl Bench {
         let pretrained = self.known.then_some(&known as &dyn Fn(usize) -> Embedding);
         let volume = VolumeSlices { count: slices.len(), size: SIZE, slices: &chunk, pretrained };
         let found = self.predictor().volume(&volume, &AtomicBool::new(stop), &mut |i, _, _| seen.push(i));
-        assert!(stop || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
+        assert!(stop || found.is_err() || seen == (0..slices.len()).collect::<Vec<_>>(), "{seen:?}");
         found
     }
 }
@@ -151,7 +158,7 @@ fn without_rules_a_volume_is_its_slices() {
         for (i, values) in six_slices().iter().enumerate() {
             let image = Tensor::from_slice(values).reshape([1, 1, SIZE as i64, SIZE as i64]);
             let predictor = bench.predictor();
-            let classification = predictor.classify(&image, SIZE).remove(0);
+            let classification = predictor.classify(&image, SIZE).unwrap().remove(0);
             let alone = if classification.present {
                 predictor.segment(&Embedding::new(image, [SIZE, SIZE]), &classification.prompt)
             } else {
@@ -207,6 +214,64 @@ fn known_embeddings_are_not_made_again_and_give_the_same_masks() {
 #[test]
 fn a_stopped_volume_is_none() {
     assert!(Bench::new(ClassifierInput::Slices, VolumeConfig::default()).volume(&six_slices(), true).is_none());
+}
+
+#[test]
+fn a_presence_or_a_mask_that_is_nan_is_an_error_that_names_slice_and_cause() {
+    let message = |bench: &Bench, slices: &[Vec<f32>]| {
+        let error = bench.volume_of_numbers(slices, false).unwrap_err();
+        (error.slice, error.to_string())
+    };
+    // Slices go to the classifier four at a time.
+    for at in [0, 4, 5] {
+        let mut slices = six_slices();
+        slices[at][100] = f32::NAN;
+        for input in [ClassifierInput::Slices, ClassifierInput::Embedding] {
+            let (slice, text) = message(&Bench::new(input, VolumeConfig::default()), &slices);
+            assert_eq!(slice, at);
+            assert!(
+                text.contains("the classifier's presence is not a number (NaN): its input is not finite"),
+                "{text}"
+            );
+        }
+    }
+    let mut bench = Bench::new(ClassifierInput::Slices, VolumeConfig::default());
+    bench.segmenter.is_damaged = true;
+    let (slice, text) = message(&bench, &six_slices());
+    assert_eq!(slice, 1, "the first that is called present");
+    assert!(
+        text.contains("the segmenter's mask is not a number (NaN): its input and the weights are finite"),
+        "{text}"
+    );
+}
+
+/// As a checkpoint is after updates that were no numbers.
+struct Damaged;
+
+impl PresenceClassifier for Damaged {
+    fn forward(&self, input: &Tensor, mode: Mode) -> Presence {
+        let presence = Bright(ClassifierInput::Slices).forward(input, mode);
+        Presence { logit: presence.logit * f64::NAN, ..presence }
+    }
+
+    fn tensors(&self) -> Vec<NamedTensor> {
+        let group = Group::trainable("classifier");
+        let named = |name: &str, value: f32| NamedTensor {
+            name: name.to_owned(),
+            group,
+            tensor: Tensor::from_slice(&[1.0, value]),
+        };
+        vec![named("head.weight", 2.0), named("head.bias", f32::NAN)]
+    }
+}
+
+#[test]
+fn weights_that_are_nan_are_named_as_the_cause() {
+    let bench = Bench::new(ClassifierInput::Slices, VolumeConfig::default());
+    let predictor = Predictor { classifier: &Damaged, ..bench.predictor() };
+    let image = Tensor::zeros([1, 1, SIZE as i64, SIZE as i64], (Kind::Float, Device::Cpu));
+    let text = predictor.classify(&image, SIZE).unwrap_err().to_string();
+    assert!(text.contains("the weights 'head.bias' are not finite; take another checkpoint"), "{text}");
 }
 
 #[test]

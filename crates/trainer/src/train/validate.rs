@@ -4,7 +4,7 @@ use super::encoder_cache::EncodedRow;
 use super::training_loop::TrainingLoop;
 use crate::config::PhaseConfig;
 use crate::plan::{SliceCopy, Step};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use evaluation::overlay::{self, Overlay};
 use predictor::Classification;
 use run_record::{Best, EpochRow, MetricsLog, Picture};
@@ -80,7 +80,9 @@ impl TrainingLoop<'_> {
         for &row in &rows.validation {
             let image = cache.intensity.rows(training.store, &[row], training.device);
             let pretrained = bank.as_ref().map(|bank| bank.embeddings([SliceCopy::unchanged(row)]));
-            let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size).remove(0);
+            let id = || training.store.records()[row].id();
+            let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size);
+            let classification = classification.with_context(|| format!("validation slice '{}'", id()))?.remove(0);
             let truth = training.store.mask(row).expect("validation slices are paid for");
             if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
                 ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
@@ -102,7 +104,7 @@ impl TrainingLoop<'_> {
             dice += seg_metrics::dice(view(&mask), view(truth));
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
-                let slice = training.store.records()[row].id().to_string();
+                let slice = id().to_string();
                 show(&mut self.log, steps, &slice, &values, &classification, &mask, truth)?;
             }
         }
