@@ -3,6 +3,7 @@
 mod common;
 
 use common::{CONFIG, store, weights};
+use polars::prelude::{ParquetReader, SerReader};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,7 +95,8 @@ fn volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts() {
     }
     assert!(steps.iter().all(|step| step["milliseconds_per_slice"].as_f64().unwrap() > 0.0));
     evaluated_again_with_kept_embeddings(&run, &store, &e);
-    assert!(run.join("evaluation/test.parquet").is_file() && run.join("evaluation/test/overlays.json").is_file());
+    a_row_for_each_slice_without_nan(&run.join("evaluation/test.parquet"), &e);
+    assert!(run.join("evaluation/test/overlays.json").is_file());
     let all = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "all"]);
     assert!(error_of(&all).contains("is the store that the run was trained on"));
 
@@ -121,7 +123,80 @@ fn volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts() {
     assert_eq!(image.shape, mask.shape);
     assert_eq!(image.geometry.affine, mask.geometry.affine);
     no_file_of_the_users_is_lost(&run, &input, &output);
+    voxels_that_are_no_numbers_are_warned_of(&run, &input);
     weights_are_found_from_another_folder(&run, &input, &weights);
+    weights_that_are_no_numbers_predict_nothing(&run, &store, &input);
+}
+
+/// As `prepare` warns of them.
+fn voxels_that_are_no_numbers_are_warned_of(run: &Path, input: &Path) {
+    let volume = ct_ingest::read_volume(input, &ct_ingest::ReadOptions::default()).unwrap();
+    let ([x, y, z], [dx, dy, dz]) = (volume.shape, volume.geometry.spacing_mm);
+    let mut file = format!(
+        "ObjectType = Image\nNDims = 3\nDimSize = {x} {y} {z}\nElementSpacing = {dx} {dy} {dz}\n\
+         TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nBinaryDataByteOrderMSB = False\n\
+         ElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
+    )
+    .into_bytes();
+    let not_a_number = |i: usize| (100..103).contains(&i);
+    let values = volume.voxels.iter().enumerate().map(|(i, hu)| if not_a_number(i) { f32::NAN } else { hu as f32 });
+    file.extend(values.flat_map(f32::to_le_bytes));
+    let (damaged, mask) = (run.with_file_name("damaged.mha"), run.with_file_name("damaged.nii.gz"));
+    std::fs::write(&damaged, file).unwrap();
+    let predicted = sam_mix(&["predict", "--run", text(run), "--input", text(&damaged), "--output", text(&mask)]);
+    assert!(predicted.status.success() && mask.is_file(), "{}", error_of(&predicted));
+    let warning = format!("warning: '{}': 3 voxels are not a number and became air", damaged.display());
+    assert!(error_of(&predicted).lines().any(|line| line == warning), "{}", error_of(&predicted));
+    let whole =
+        sam_mix(&["predict", "--run", text(run), "--input", text(input), "--output", text(&mask), "--overwrite"]);
+    assert!(whole.status.success() && !error_of(&whole).contains("not a number"), "{}", error_of(&whole));
+}
+
+/// A comparison with NaN is "absent": every slice would be empty. Leaves the run's best checkpoint damaged.
+fn weights_that_are_no_numbers_predict_nothing(run: &Path, store: &Path, input: &Path) {
+    let checkpoint = run_record::checkpoint::directory(run, run_record::checkpoint::Which::Best).unwrap();
+    let (weights, progress) = (checkpoint.join("weights.safetensors"), checkpoint.join("progress.json"));
+    let mut tensors = tch::Tensor::read_safetensors(&weights).unwrap();
+    let (damaged, tensor) = tensors.iter_mut().find(|(name, _)| name.ends_with("layer4.0.conv1.weight")).unwrap();
+    *tensor = &*tensor * f64::NAN;
+    let message = format!("the weights '{damaged}' are not finite");
+    tch::Tensor::write_safetensors(&tensors, &weights).unwrap();
+    let mut record: Value = serde_json::from_str(&std::fs::read_to_string(&progress).unwrap()).unwrap();
+    let (sha256, bytes) = run_record::sha256_of_file(&weights).unwrap();
+    record["files"]["weights.safetensors"] = serde_json::json!({ "bytes": bytes, "sha256": sha256 });
+    std::fs::write(&progress, record.to_string()).unwrap();
+
+    let refused = |arguments: &[&str], slice: &str| {
+        let output = sam_mix(arguments);
+        let error = error_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let presence = "the classifier's presence is not a number (NaN)";
+        assert!([slice, presence, message.as_str()].iter().all(|part| error.contains(part)), "{error}");
+    };
+    let mask = run.with_file_name("nothing.nii.gz");
+    let predict = ["predict", "--run", text(run), "--input", text(input), "--output", text(&mask)];
+    refused(&predict, "volume-3.nii.gz', slice 1 of 12, from below");
+    assert!(!mask.exists());
+    let results = std::fs::read(run.join("evaluation/test.json")).unwrap();
+    refused(&["evaluate", "--run", text(run), "--store", text(store), "--overwrite"], "slice '3/0000' of the store");
+    assert!(std::fs::read(run.join("evaluation/test.json")).unwrap() == results);
+}
+
+/// What needs the target is null where the slice has none.
+fn a_row_for_each_slice_without_nan(path: &Path, evaluation: &Value) {
+    let frame = ParquetReader::new(std::fs::File::open(path).unwrap()).finish().unwrap();
+    let counted = |key: &str| evaluation["counts"][key].as_u64().unwrap() as usize;
+    assert_eq!(frame.height(), counted("slices"));
+    let without = counted("slices") - counted("liver_slices");
+    let mut real = 0;
+    for column in frame.columns().iter().filter(|column| column.dtype().is_float()) {
+        real += 1;
+        assert!(column.f64().unwrap().iter().flatten().all(f64::is_finite), "{column:?}");
+        let of_target = ["cam_hd_px", "cam_hd95_px", "cam_box_iou", "oracle_dice", "oracle_hd95_px"];
+        let needs_target = of_target.contains(&column.name().as_str()) || column.name().contains("oracle");
+        assert_eq!(column.null_count(), if needs_target { without } else { 0 }, "{column:?}");
+    }
+    assert_eq!(real, 10);
 }
 
 /// As `cargo xtask setup` installs them, where the run's workspace is and the program is not started.
