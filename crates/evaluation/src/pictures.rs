@@ -6,6 +6,7 @@ use crate::overlay::{self, Overlay};
 use anyhow::{Context, Result};
 use predictor::Intensity;
 use run_record::{Failure, OverlayRecord, PictureGroup, write_json, write_whole};
+use stage_api::PromptKinds;
 use std::path::Path;
 
 /// Slices in `worst`, at most.
@@ -67,6 +68,7 @@ impl Evaluator<'_> {
     ) -> Result<OverlayRecord> {
         let (record, size) = (&self.store.records()[result.row], self.store.slice_size());
         let intensity = Intensity::new(&self.config.intensity);
+        let takes_prompts = self.model.segmenter.prompts() != PromptKinds::None;
         // Maps of all slices were too much to keep.
         let image = intensity.rows(self.store, &[result.row], self.device);
         let slice = encoded(self.model, result.row, image, known);
@@ -77,7 +79,7 @@ impl Evaluator<'_> {
         let picture = overlay::draw(&Overlay {
             image: &intensity.slice(self.store.image(result.row)),
             cam: &classification.cam,
-            bounds: Some(result.bounds),
+            bounds: takes_prompts.then_some(result.bounds),
             mask: &unpack(&result.mask, size),
             truth: self.truth(result.row),
             size,
@@ -90,7 +92,11 @@ impl Evaluator<'_> {
             failed,
             dice: result.dice(),
             presence: result.classification.probability,
-            note: if result.classification.empty_cam { "the activation map was empty".into() } else { String::new() },
+            note: if takes_prompts && result.classification.empty_cam {
+                "the activation map was empty".into()
+            } else {
+                String::new()
+            },
         })
     }
 }

@@ -68,12 +68,13 @@ impl Export {
         (config, record): (&ModelConfig, &RunRecord),
         registry: &ModelRegistry,
     ) -> Result<Self> {
+        is_sam(&config.segmenter).with_context(|| format!("'{}'", run.display()))?;
         if record.status != Status::Finished {
             let which = if which == Which::Last { "last" } else { "best" };
             eprintln!("note: '{}' is not finished: what is exported is its {which} checkpoint so far", run.display());
         }
         let model = Model::from_run(run, which, config, registry, Device::Cpu)?;
-        let segmenter = sam_of(&model, &config.segmenter).with_context(|| format!("'{}'", run.display()))?;
+        let segmenter = sam_of(&model, &config.segmenter)?;
         let window = config.intensity.window;
         let notes = [
             ("run", record.name.clone()),
@@ -164,12 +165,22 @@ impl Export {
 /// # Errors
 /// If it is none.
 pub fn sam_of(model: &Model, config: &SegmenterConfig) -> Result<SamSegmenter> {
-    ensure!(config.kind == "sam", "its segmenter is a \"{}\", and only a SAM can be exported", config.kind);
+    is_sam(config)?;
     let segmenter = sam(config, 0, Device::Cpu)?;
     for (from, mut to) in model.segmenter.tensors().into_iter().zip(segmenter.tensors()) {
         tch::no_grad(|| to.tensor.copy_(&from.tensor));
     }
     Ok(segmenter)
+}
+
+fn is_sam(config: &SegmenterConfig) -> Result<()> {
+    ensure!(
+        config.kind == "sam",
+        "its segmenter is a \"{}\", and only a SAM can be exported; the tensors of another, by the names that it gives \
+         them, are in `weights.safetensors` of the run's checkpoints",
+        config.kind
+    );
+    Ok(())
 }
 
 /// Where an export goes: as asked, or into the run's directory, where an earlier one is replaced.

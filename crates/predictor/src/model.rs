@@ -50,6 +50,12 @@ impl Model {
                 "`classifier.kind` is \"none\", but the segmenter \"{segmenter}\" needs prompts: name a classifier"
             );
         }
+        let share = config.prediction.trained_share;
+        ensure!(
+            share == 1.0 || self.segmenter.pretrained_sha256().is_some(),
+            "`prediction.trained_share` is {share}, but the segmenter \"{segmenter}\" has no pretrained weights: between random \
+             and trained ones nothing was learnt. Leave it at 1"
+        );
         let wants_embedding = self.classifier.input() == ClassifierInput::Embedding;
         match (self.segmenter.embedding_shape(), self.classifier.embedding_channels()) {
             (None, _) => ensure!(
@@ -74,8 +80,9 @@ impl Model {
         registry: &ModelRegistry,
         device: Device,
     ) -> Result<Self> {
-        let model = Self::new(config, registry, device)?;
         let recorded = RunRecord::load(run)?;
+        registry.has_stages_of(run, config, &recorded)?;
+        let model = Self::new(config, registry, device)?;
         if let (Some(expected), Some(found)) = (&recorded.weights_sha256, model.segmenter.pretrained_sha256()) {
             ensure!(
                 expected == found,

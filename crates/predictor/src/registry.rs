@@ -1,13 +1,15 @@
 //! Classifiers and segmenters by name.
 
-use crate::config::{ClassifierChoice, SegmenterConfig};
+use crate::config::{ClassifierChoice, ModelConfig, SegmenterConfig};
 use crate::no_classifier::NoClassifier;
 use crate::weights::weights_path;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use cam_classifier::{EmbeddingClassifier, EmbeddingSettings, ResNetClassifier, ResNetSettings};
+use run_record::RunRecord;
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
 use stage_api::{PresenceClassifier, Segmenter};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Once;
 use tch::Device;
 
@@ -63,6 +65,24 @@ impl ModelRegistry {
         device: Device,
     ) -> Result<Box<dyn PresenceClassifier>> {
         known("classifier.kind", &self.classifiers, &choice.kind)?(&choice.settings, seed, device)
+    }
+
+    /// Whether the stages that a run names are here.
+    ///
+    /// # Errors
+    /// Says which one is not, and which program trained the run.
+    pub fn has_stages_of(&self, run: &Path, config: &ModelConfig, record: &RunRecord) -> Result<()> {
+        known("classifier.kind", &self.classifiers, &config.classifier.kind)
+            .map(drop)
+            .and_then(|()| known("segmenter.kind", &self.segmenters, &config.segmenter.kind).map(drop))
+            .map_err(|unknown| {
+                let by = record.other_program().map_or("another program".into(), |name| format!("the program '{name}'"));
+                anyhow!(
+                    "the run '{}' was trained by {by}, which has stages that this one doesn't: go on, evaluate and predict \
+                     with that one (here {unknown})",
+                    run.display()
+                )
+            })
     }
 
     /// Builds the configured segmenter.

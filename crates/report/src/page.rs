@@ -52,7 +52,8 @@ fn evaluate(run: &Run, again: Option<&Evaluation>) -> String {
         Some("validation") => "validation",
         Some(_) => "all",
     };
-    format!("cargo xtask evaluate --run {} --store STORE --split {split}", run.path.display())
+    let program = run.record.other_program().unwrap_or("cargo xtask");
+    format!("{program} evaluate --run {} --store STORE --split {split}", run.path.display())
 }
 
 /// A figure with so many decimals; `n/a` refers to the footnote below the tables.

@@ -210,3 +210,28 @@ fn a_page_of_the_users_is_replaced_only_if_they_say_so() {
     assert!(report(&["--overwrite"]).status.success());
     assert!(fs::read_to_string(&page).unwrap().starts_with("<!DOCTYPE html>"));
 }
+
+#[test]
+fn page_of_a_run_without_prompts_has_no_word_of_them() {
+    let mut evaluation: serde_json::Value = serde_json::from_str(EVALUATION).unwrap();
+    for row in ["oracle_box", "control_whole_image", "control_central_half", "pretrained_weights", "classifier"] {
+        evaluation[row] = serde_json::Value::Null;
+    }
+    let record = RECORD.replacen("\"name\"", "\"program\": \"my-segmenter\", \"name\"", 1);
+    let metrics = "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc,grad_norm,skipped\n\
+                   epoch,all,0,10,1.0,,,,,0.5,,,,\n";
+    let files =
+        [("run.json", record.as_str()), ("evaluation/test.json", &evaluation.to_string()), ("metrics.csv", metrics)];
+    let directory = run(&files);
+    let page = report::render(directory.path()).unwrap();
+    let (_, body) = page.split_once("</style>").unwrap();
+    for word in ["CAM", "racle", "Box IoU", "box IoU", "presence AUC", "presence 0"] {
+        assert!(!body.contains(word), "{word}");
+    }
+    assert!(
+        fixture().contains("CAM box") && fixture().contains("presence AUC"),
+        "where there are prompts, they are there"
+    );
+    // The pictures are missing: the command that makes them is of the program that knows the run's stages.
+    assert!(body.contains("my-segmenter evaluate --run "), "{body}");
+}

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use slice_store::{SliceId, Slices, StoreSettings};
 use std::path::Path;
 
+/// The program that has the stages of this workspace, and no others.
+const SAM_MIX: &str = "sam-mix";
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,6 +38,9 @@ pub struct RunRecord {
     pub name: String,
     /// How far it is.
     pub status: Status,
+    /// File name of the program that trained it: another than `sam-mix` knows stages of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// This program's version.
     pub version: String,
     /// Commit of the source, if it was built in a git checkout; `+` marks local changes.
@@ -107,6 +113,7 @@ impl RunRecord {
         Self {
             name: run.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
             status: Status::Running,
+            program: program(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit(),
             seed,
@@ -144,6 +151,11 @@ impl RunRecord {
         write_json(&run.join("run.json"), self)
     }
 
+    /// The program that trained it, if it is another than `sam-mix`: the one that knows its stages.
+    pub fn other_program(&self) -> Option<&str> {
+        self.program.as_deref().filter(|&name| name != SAM_MIX)
+    }
+
     /// Takes over what training found.
     pub fn finish(&mut self, progress: &Progress) {
         self.seconds = progress.seconds;
@@ -154,6 +166,10 @@ impl RunRecord {
         self.skipped_updates = progress.skipped_updates;
         self.phases.clone_from(&progress.phases);
     }
+}
+
+fn program() -> Option<String> {
+    Some(std::env::current_exe().ok()?.file_name()?.to_string_lossy().into_owned())
 }
 
 /// The commit of the source tree that this program was built from, as it is now.

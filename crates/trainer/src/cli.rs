@@ -8,14 +8,14 @@ mod train;
 use crate::config::Config;
 use crate::registry::Registry;
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use evaluate::{EvaluateArgs, evaluate};
 use export::{ExportArgs, export};
 use predict::{PredictArgs, predict};
 use predictor::device::{self, DeviceChoice};
 use predictor::memory;
 use run_record::RunRecord;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +69,7 @@ struct Compute {
 /// Runs the program with these stages; prints any error in one place.
 pub fn main(registry: &Registry) -> ExitCode {
     memory::keep_freed();
-    let cli = Cli::parse();
+    let cli = parsed();
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     let handler = ctrlc::set_handler(move || {
@@ -91,10 +91,31 @@ pub fn main(registry: &Registry) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Some libraries' messages end with a line of their own.
+            eprintln!("error: {}", format!("{error:#}").trim_end());
             ExitCode::FAILURE
         }
     }
+}
+
+/// How `sam-mix` is started.
+const XTASK: &str = "cargo xtask";
+
+/// How this program is started: one with stages of its own, as it was.
+fn program() -> String {
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let is_ours = program.file_stem().is_none_or(|name| name == "sam-mix");
+    if is_ours { XTASK.into() } else { program.display().to_string() }
+}
+
+/// The command line; the examples of its help are of this program.
+fn parsed() -> Cli {
+    let program = program();
+    let command = Cli::command().mut_subcommands(|verb| {
+        let examples = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+        verb.after_help(examples.replace(XTASK, &program))
+    });
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 /// Sets the threads and opens the device.
@@ -125,8 +146,9 @@ fn open_run(run: &Path, set: &[String]) -> Result<(Config, RunRecord)> {
     }
     ensure!(
         run.join("run.json").is_file(),
-        "'{}' is no run directory ('run.json' is missing): `cargo xtask train --config C --store S --run {}` makes one",
+        "'{}' is no run directory ('run.json' is missing): `{} train --config C --store S --run {}` makes one",
         run.display(),
+        program(),
         run.display()
     );
     let record = RunRecord::load(run)?;

@@ -98,6 +98,7 @@ fn liver_cell(dice: Option<f64>) -> Cells {
 fn table(run: &Run, evaluation: &Evaluation) -> Markup {
     let results = &evaluation.results;
     let target_slices = format!("{} slices", run.target());
+    let takes_prompts = takes_prompts(evaluation);
     let columns = [
         ("Dice", "all slices"),
         ("Dice", &target_slices),
@@ -109,20 +110,25 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
     ];
     let oracle = format!("Oracle box (true box + {} px)", results.oracle_margin_px);
     let pretrained = results.pretrained_weights.as_ref();
-    let prediction = if results.oracle_box.is_some() { "CAM box" } else { "Prediction" };
+    let (head, prediction) = if takes_prompts { ("Prompt", "CAM box") } else { ("", "Prediction") };
+    let columns = &columns[..if takes_prompts { 7 } else { 6 }];
+    let mut counted = all_cells(&results.cam_box);
+    if !takes_prompts {
+        counted[6] = None;
+    }
     html! {
         div class="scroll" {
             table class="results" {
                 thead {
-                    tr { th { "Prompt" } @for (name, set) in columns { th { (name) span class="set" { (set) } } } }
+                    tr { th { (head) } @for (name, set) in columns { th { (name) span class="set" { (set) } } } }
                 }
                 tbody {
-                    (row(prediction, Some(all_cells(&results.cam_box)), "counts"))
+                    (row(prediction, Some(counted), "counts"))
                     (row("Control: whole image as box", results.control_whole_image.as_ref().map(blind_cells), ""))
                     (row("Control: central half as box", results.control_central_half.as_ref().map(blind_cells), ""))
                     (row("Control: pretrained weights, whole image as box", pretrained.map(|p| liver_cell(p.whole_image_dice_liver)), ""))
                 }
-                @if results.oracle_box.is_some() {
+                @if takes_prompts {
                     tbody class="oracle" {
                         tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
                         (row(&oracle, results.oracle_box.as_ref().map(all_cells), ""))
@@ -132,6 +138,11 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
             }
         }
     }
+}
+
+/// Whether the segmenter takes prompts: rows that compare them, and their words, stand only then.
+fn takes_prompts(evaluation: &Evaluation) -> bool {
+    evaluation.results.oracle_box.is_some()
 }
 
 /// Nothing where the evaluation has no such row.
@@ -239,6 +250,7 @@ fn volumes(run: &Run, evaluation: &Evaluation) -> Markup {
 }
 
 fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
+    let has_classifier = evaluation.results.classifier.is_some();
     let groups = [(PictureGroup::Worst, "Worst"), (PictureGroup::Median, "Median"), (PictureGroup::Best, "Best")];
     html! {
         @match &evaluation.overlays {
@@ -247,7 +259,7 @@ fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
                     @let members: Vec<&Overlay> = overlays.iter().filter(|overlay| overlay.record.group == group).collect();
                     @for members in members.chunk_by(|a, b| a.record.failed == b.record.failed) {
                         h3 { (name) " slices" @if let Some(failed) = members[0].record.failed { ", what failed: " (failed.name()) } }
-                        div class="overlays" { @for overlay in members { (picture(overlay)) } }
+                        div class="overlays" { @for overlay in members { (picture(overlay, has_classifier)) } }
                     }
                 }
             }
@@ -259,7 +271,7 @@ fn overlays(run: &Run, evaluation: &Evaluation) -> Markup {
     }
 }
 
-fn picture(overlay: &Overlay) -> Markup {
+fn picture(overlay: &Overlay, has_classifier: bool) -> Markup {
     let record = &overlay.record;
     html! {
         figure {
@@ -270,7 +282,7 @@ fn picture(overlay: &Overlay) -> Markup {
             figcaption {
                 b { (record.slice) }
                 span { "Dice " (figure(Some(record.dice), 3)) }
-                span { "presence " (figure(Some(record.presence), 2)) }
+                @if has_classifier { span { "presence " (figure(Some(record.presence), 2)) } }
                 @if !record.note.is_empty() { span { (record.note) } }
             }
         }
@@ -279,13 +291,16 @@ fn picture(overlay: &Overlay) -> Markup {
 
 fn legend(run: &Run) -> Markup {
     let target = run.target();
+    let takes_prompts = run.evaluations.iter().any(takes_prompts);
     html! {
         section class="legend" {
             h2 { "How to read this" }
             dl class="colours" {
                 div { dt { span class="patch ct" {} "grey" } dd { "the CT slice, in its window" } }
-                div { dt { span class="patch heat" {} "warm tint" } dd { "CAM: where the classifier sees " (target) } }
-                div { dt { span class="patch box" {} "yellow" } dd { "box around the CAM, the prompt" } }
+                @if takes_prompts {
+                    div { dt { span class="patch heat" {} "warm tint" } dd { "CAM: where the classifier sees " (target) } }
+                    div { dt { span class="patch box" {} "yellow" } dd { "box around the CAM, the prompt" } }
+                }
                 div { dt { span class="patch mask" {} "green" } dd { "outline of the predicted mask" } }
                 div { dt { span class="patch truth" {} "red" } dd { "outline of the true mask" } }
             }
@@ -298,11 +313,14 @@ fn legend(run: &Run) -> Markup {
                 li {
                     b { "HD" } " is the largest distance between the two outlines, " b { "HD95" } " the larger of the two 95th "
                     "percentiles, as MONAI defines them; smaller is better. Where exactly one mask is empty, the distance is the "
-                    "image's diagonal: nothing is left out. " b { "Box IoU" } " compares the prompt's box with the true one."
+                    "image's diagonal: nothing is left out."
+                    @if takes_prompts { " " b { "Box IoU" } " compares the prompt's box with the true one." }
                 }
-                li {
-                    "Only the " b { "CAM box" } " row counts: it is made without ground truth. Rows with an "
-                    b { "oracle box" } " use the true mask for their prompt; they show what a perfect prompt would give."
+                @if takes_prompts {
+                    li {
+                        "Only the " b { "CAM box" } " row counts: it is made without ground truth. Rows with an "
+                        b { "oracle box" } " use the true mask for their prompt; they show what a perfect prompt would give."
+                    }
                 }
                 li {
                     "Data on which a checkpoint, a threshold or an option was chosen is " b { "development data" }
@@ -311,8 +329,12 @@ fn legend(run: &Run) -> Markup {
                 }
                 li {
                     "What failed in a slice, the first that fits: " b { "presence" } ", one of the two masks is empty and the other is not; "
-                    b { "cam" } ", box IoU below 0.5 and Dice below 0.9; " b { "box" } ", the true box would give a Dice at least 0.03 "
-                    "higher; " b { "mask" } ", it would not."
+                    @if takes_prompts {
+                        b { "cam" } ", box IoU below 0.5 and Dice below 0.9; " b { "box" } ", the true box would give a Dice at least 0.03 "
+                        "higher; " b { "mask" } ", it would not."
+                    } @else {
+                        b { "mask" } ", neither is empty."
+                    }
                 }
                 li {
                     sup { "†" } " " b { "n/a" } ": undefined (no slice with " (target) ", a single class) or not to be trusted (millimetres "

@@ -92,15 +92,17 @@ fn not_finite(metrics: &Metrics) -> Markup {
 }
 
 fn epoch_table(metrics: &Metrics) -> Markup {
-    let [dice, box_iou, auc] = VALIDATION.map(|(column, _)| column);
-    let rows = metrics.table(RowKind::Epoch, &["epoch", dice, box_iou, auc]);
+    let there: Vec<(&str, &str)> =
+        VALIDATION.into_iter().filter(|(column, _)| !metrics.series(RowKind::Epoch, column).is_empty()).collect();
+    let columns: Vec<&str> = std::iter::once("epoch").chain(there.iter().map(|(column, _)| *column)).collect();
+    let rows = metrics.table(RowKind::Epoch, &columns);
     let number = |value: Option<f64>, decimals| value.map_or_else(String::new, |value| format!("{value:.decimals$}"));
     html! {
         @if !rows.is_empty() {
             details {
                 summary { "Validation by epoch, as a table" }
                 table {
-                    thead { tr { th { "phase" } th { "epoch" } @for (_, name) in VALIDATION { th { (name) } } } }
+                    thead { tr { th { "phase" } th { "epoch" } @for (_, name) in &there { th { (name) } } } }
                     tbody {
                         @for (phase, values) in &rows {
                             tr {

@@ -52,9 +52,10 @@ pub(super) fn export(registry: &Registry, arguments: &ExportArgs, stop: &AtomicB
     let export = match (run, weights) {
         (Some(run), _) => {
             let (config, record) = open_run(run, &[])?;
-            keeps_its_sources(&output, run, &weights_path(&config.segmenter)?)?;
             let which = if arguments.last { Which::Last } else { Which::Best };
-            Export::of_run(run, which, (&config.model(), &record), &registry.models)?
+            let export = Export::of_run(run, which, (&config.model(), &record), &registry.models)?;
+            keeps_its_sources(&output, run, &weights_path(&config.segmenter)?)?;
+            export
         }
         (None, Some(weights)) => {
             Export::of_weights(weights, adapters.as_deref(), arguments.family, arguments.input_size)?

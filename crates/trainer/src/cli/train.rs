@@ -1,6 +1,6 @@
 //! `sam-mix train`.
 
-use super::{Compute, device_name, find_weights, open};
+use super::{Compute, device_name, find_weights, open, program};
 use crate::config::{Config, difference};
 use crate::registry::Registry;
 use crate::train::{Outcome, Training, new_record};
@@ -88,7 +88,9 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     }
     let (device, threads) = open(&arguments.compute)?;
     let mut record = if arguments.resume {
-        begun_before(run, &store, device, threads)?
+        let record = begun_before(run, &store, device, threads)?;
+        registry.models.has_stages_of(run, &config.model(), &record)?;
+        record
     } else {
         new_record(run, &config, &store, &selection, &device_name(device), threads)?
     };
@@ -225,7 +227,8 @@ fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
             let embeddings =
                 embeddings.map_or_else(String::new, |folder| format!(" --embeddings {}", folder.display()));
             println!(
-                "stopped{saved}. To go on:\n  cargo xtask train --resume --run {} --store {}{embeddings}",
+                "stopped{saved}. To go on:\n  {} train --resume --run {} --store {}{embeddings}",
+                program(),
                 run.display(),
                 arguments.store.display()
             );

@@ -2,17 +2,17 @@
 
 use crate::average::WeightAverage;
 use crate::checkpoint::save;
-use crate::config::{Config, EncoderTraining, PhaseConfig};
+use crate::config::{Config, EncoderTraining, OptimizerConfig, PhaseConfig};
 use crate::optimizer::Optimizer;
-use crate::patterns::matching;
+use crate::patterns::{matches, matching};
 use crate::plan::Step;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use predictor::Model;
 use predictor::checkpoint::{load_weights, read_tensors};
 use run_record::Progress;
 use run_record::checkpoint::{Checkpoint, OPTIMIZER, TRAINING, WEIGHTS};
 use stage_api::{NamedTensor, Role};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -36,6 +36,7 @@ impl State {
     pub fn new(config: &Config, model: &Model) -> Result<Self> {
         let tensors = model.tensors();
         let parameters = || tensors.iter().filter(|t| t.group.is_trainable()).map(|t| t.name.as_str());
+        check_rates(config, &tensors)?;
         let mut lr_scale = BTreeMap::new();
         for (pattern, factor) in &config.optimizer.lr_scale {
             for name in matching("optimizer.lr_scale", pattern, parameters())? {
@@ -63,6 +64,7 @@ impl State {
         })
     }
 
+    /// From a checkpoint.
     pub fn restore(&mut self, from: Checkpoint, device: Device) -> Result<()> {
         let directory = from.directory;
         let weights = directory.join(WEIGHTS);
@@ -144,6 +146,21 @@ impl State {
             average.swap(&self.tensors);
         }
     }
+}
+
+/// Whether every learning rate that was given is of a group that is there.
+fn check_rates(config: &Config, tensors: &[NamedTensor]) -> Result<()> {
+    let groups: BTreeSet<&str> = tensors.iter().filter(|t| t.group.is_trainable()).map(|t| t.group.name).collect();
+    let usual = OptimizerConfig::default().lr;
+    let given = config.optimizer.lr.keys().filter(|key| !usual.contains_key(*key));
+    for key in given {
+        ensure!(
+            groups.iter().any(|group| matches(key, group)),
+            "`optimizer.lr.{key}` fits no group of parameters; there are: {}",
+            groups.iter().copied().collect::<Vec<_>>().join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Which branch a tensor of [`Model::tensors`] is of, by its stage and the segmenter's word on its encoder.

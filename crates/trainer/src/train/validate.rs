@@ -8,16 +8,33 @@ use anyhow::{Context, Result};
 use evaluation::overlay::{self, Overlay};
 use predictor::Classification;
 use run_record::{Best, EpochRow, MetricsLog, Picture};
-use stage_api::Mode;
+use stage_api::{BoxPrompt, Mode, PromptKinds};
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
 const PICTURES: usize = 3;
 
 struct Validation {
-    dice: f64,
+    /// Where the segmenter was trained.
+    dice: Option<f64>,
+    /// Of segmenters that take a box.
     box_iou: Option<f64>,
+    /// Of a classifier, if there is one.
     auc: Option<f64>,
-    called: f64,
+    called: Option<f64>,
+}
+
+impl std::fmt::Display for Validation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let with_boxes = if self.box_iou.is_some() { " with CAM boxes" } else { "" };
+        let auc = self.auc.map_or("n/a".into(), |auc| format!("{auc:.3}"));
+        let parts = [
+            self.dice.map(|dice| format!("Dice {dice:.4}{with_boxes}")),
+            self.box_iou.map(|iou| format!("box IoU {iou:.3}")),
+            self.called.map(|called| format!("called present {called:.2}, AUC {auc}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 impl TrainingLoop<'_> {
@@ -29,40 +46,30 @@ impl TrainingLoop<'_> {
         let found = self.validate(phase);
         self.state.swap_average();
         let found = found?;
-        let guided = phase.is_guided();
         let progress = &mut self.state.progress;
         self.log.epoch(&EpochRow {
             phase: &phase.name,
             epoch: step.epoch,
             step: progress.steps,
             seconds: progress.seconds,
-            dice: guided.then_some(found.dice),
+            dice: found.dice,
             box_iou: found.box_iou,
             auc: found.auc,
         })?;
-        let dice = if guided { format!("Dice {:.4} with CAM boxes, ", found.dice) } else { String::new() };
-        let auc = found.auc.map_or("n/a".into(), |a| format!("{a:.3}"));
-        self.ticker.line(&format!(
-            "{} epoch {}/{}: validation {dice}box IoU {:.3}, called present {:.2}, AUC {auc}",
-            phase.name,
-            step.epoch + 1,
-            phase.epochs,
-            found.box_iou.unwrap_or(f64::NAN),
-            found.called,
-        ));
-        self.state.last_validation = guided.then_some(found.dice);
-        if guided && progress.phase_best.is_none_or(|best| found.dice > best) {
-            (progress.phase_best, progress.epochs_since_best) = (Some(found.dice), 0);
+        self.ticker.line(&format!("{} epoch {}/{}: validation {found}", phase.name, step.epoch + 1, phase.epochs));
+        self.state.last_validation = found.dice;
+        if found.dice.is_some_and(|dice| progress.phase_best.is_none_or(|best| dice > best)) {
+            (progress.phase_best, progress.epochs_since_best) = (found.dice, 0);
         } else {
             progress.epochs_since_best += 1;
         }
+        let Some(dice) = found.dice else { return Ok(false) };
         // Without validation slices nothing can choose, and the newest counts.
-        let better = self.rows.validation.is_empty() || progress.best.as_ref().is_none_or(|b| found.dice > b.dice);
-        if !guided || !better {
-            return Ok(false);
+        let better = self.rows.validation.is_empty() || progress.best.as_ref().is_none_or(|b| dice > b.dice);
+        if better {
+            progress.best = Some(Best { dice, steps: progress.steps });
         }
-        progress.best = Some(Best { dice: found.dice, steps: progress.steps });
-        Ok(true)
+        Ok(better)
     }
 
     /// Dice with CAM boxes over the fixed validation slices, which are of training-side patients.
@@ -75,6 +82,8 @@ impl TrainingLoop<'_> {
         let (training, model, rows, cache) = (self.training, self.model, self.rows, &mut self.cache);
         let (bank, adapted) = (&self.bank, self.adapted);
         let predictor = model.predictor(&training.config.prompt, &training.config.prediction);
+        let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
+        let has_classifier = training.config.classifier.kind != "none";
         let size = training.store.slice_size();
         let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
         for &row in &rows.validation {
@@ -84,7 +93,7 @@ impl TrainingLoop<'_> {
             let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size);
             let classification = classification.with_context(|| format!("validation slice '{}'", id()))?.remove(0);
             let truth = training.store.mask(row).expect("validation slices are paid for");
-            if let Some(bounds) = stage_api::BoxPrompt::around(truth, size) {
+            if let Some(bounds) = BoxPrompt::around(truth, size).filter(|_| takes_prompts) {
                 ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
             }
             scores.push(classification.probability);
@@ -105,15 +114,16 @@ impl TrainingLoop<'_> {
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
                 let slice = id().to_string();
-                show(&mut self.log, steps, &slice, &values, &classification, &mask, truth)?;
+                let bounds = takes_prompts.then_some(classification.prompt.bounds);
+                show(&mut self.log, steps, &slice, &values, (&classification, bounds), &mask, truth)?;
             }
         }
         let count = rows.validation.len().max(1) as f64;
         Ok(Validation {
-            dice: dice / count,
+            dice: phase.is_guided().then_some(dice / count),
             box_iou: (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64),
-            auc: seg_metrics::auc(&scores, &labels),
-            called: called as f64 / count,
+            auc: seg_metrics::auc(&scores, &labels).filter(|_| has_classifier),
+            called: has_classifier.then_some(called as f64 / count),
         })
     }
 }
@@ -124,12 +134,11 @@ fn show(
     step: usize,
     slice: &str,
     image: &[f32],
-    classification: &Classification,
+    (classification, bounds): (&Classification, Option<BoxPrompt>),
     mask: &[u8],
     truth: &[u8],
 ) -> Result<()> {
     let size = image.len().isqrt();
-    let bounds = Some(classification.prompt.bounds);
     let png = overlay::draw(&Overlay { image, cam: &classification.cam, bounds, mask, truth, size })?;
     let side = overlay::side(size);
     Ok(log.picture(step, &format!("validation/{slice}"), &Picture { png: &png, width: side, height: side })?)
