@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store", "whole-file"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),
@@ -34,14 +34,18 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("slice-sampling", &["slice-store"]),
     ("slice-store", &["whole-file"]),
     ("stage-api", &[]),
+    (
+        "stage-trial",
+        &["evaluation", "predictor", "run-record", "slice-sampling", "slice-store", "stage-api", "trainer"],
+    ),
     ("study", &["run-record", "whole-file"]),
     ("whole-file", &[]),
     ("xtask", &[]),
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 6] =
-    ["cam-classifier", "evaluation", "predictor", "sam-segmenter", "stage-api", "trainer"];
+const MAY_KNOW_TORCH: [&str; 7] =
+    ["cam-classifier", "evaluation", "predictor", "sam-segmenter", "stage-api", "stage-trial", "trainer"];
 
 /// Builds for minutes, and is not what starts the others.
 const NOT_FOR_XTASK: [&str; 3] = ["tch", "torch-sys", "polars"];

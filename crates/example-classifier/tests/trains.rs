@@ -1,9 +1,7 @@
 //! A run with the swapped classifier trains both branches.
 
-mod common;
-
-use common::{SAMPLING, train};
 use run_record::checkpoint::{Which, directory};
+use stage_trial::{SAMPLING, Trial, squares};
 use std::path::Path;
 use trainer::config::Config;
 
@@ -27,9 +25,10 @@ fn a_run_with_the_swapped_classifier_trains_both_branches() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
+    let (store, run) = (squares(&folder.path().join("store")).unwrap(), folder.path().join("run"));
     let mut config = Config::parse(&format!("{SAMPLING}{CONFIG}"), &[]).unwrap();
     config.segmenter.weights = Some(weights);
-    let (_, run) = train(folder.path(), &example_classifier::registry(), &config);
+    Trial::new(&example_classifier::registry(), &config, &store).train(&run).unwrap();
     let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     let columns: Vec<Vec<&str>> =
         log.lines().skip(1).filter(|l| l.starts_with("step")).map(|l| l.split(',').collect()).collect();

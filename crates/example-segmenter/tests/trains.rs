@@ -1,15 +1,9 @@
 //! A run with the swapped segmenter trains without a classifier, and is evaluated without rows that compare prompts.
 
-#[path = "../../example-classifier/tests/common/mod.rs"]
-mod common;
-
-use common::{SAMPLING, train};
-use evaluation::{Evaluator, table};
+use evaluation::table;
 use polars::prelude::{ParquetReader, SerReader};
 use predictor::Model;
-use run_record::LabelBudget;
-use run_record::checkpoint::Which;
-use std::sync::atomic::AtomicBool;
+use stage_trial::{SAMPLING, Trial, squares};
 use tch::{Device, Tensor};
 use trainer::config::Config;
 
@@ -38,37 +32,23 @@ encoder = "trained"
 fn a_network_without_prompts_learns_and_is_evaluated_without_a_classifier() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::parse(&format!("{SAMPLING}{CONFIG}"), &[]).unwrap();
+    let (store, run) = (squares(&folder.path().join("store")).unwrap(), folder.path().join("run"));
     let registry = example_segmenter::registry();
-    let (store, run) = train(folder.path(), &registry, &config);
+    let trial = Trial::new(&registry, &config, &store);
+    trial.train(&run).unwrap();
     let log = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     assert!(log.lines().any(|l| l.starts_with("step")) && log.contains(",all,"), "{log}");
-
-    let model_config = config.model();
-    let model = Model::from_run(&run, Which::Best, &model_config, &registry.models, Device::Cpu).unwrap();
-    let stop = AtomicBool::new(false);
-    let evaluator = Evaluator {
-        config: &model_config,
-        oracle_margin_px: 3.0,
-        model: &model,
-        pretrained: None,
-        store: &store.for_evaluation(),
-        label_budget: &LabelBudget::default(),
-        device: Device::Cpu,
-        embeddings: None,
-        stop: &stop,
-    };
-    let rows: Vec<usize> = (0..store.records().len()).filter(|&row| store.records()[row].patient == "3").collect();
-    let found = evaluator.run("test", &rows, &folder.path().join("evaluation")).unwrap().unwrap();
+    let found = trial.evaluate(&run).unwrap();
     // Bright squares on noise: easy to learn from two masks.
     assert!(found.cam_box.dice_liver.unwrap() > 0.9, "{found:?}");
     assert!(found.oracle_box.is_none() && found.control_whole_image.is_none() && found.classifier.is_none());
     let text = table(&found);
     assert!(!text.contains("CAM") && !text.contains("oracle") && !text.contains("classifier"), "{text}");
     // What there is neither classifier nor prompt for is null in the table, not a number that nobody predicted.
-    let file = std::fs::File::open(folder.path().join("evaluation/test.parquet")).unwrap();
+    let file = std::fs::File::open(run.join("evaluation/test.parquet")).unwrap();
     let slices = ParquetReader::new(file).finish().unwrap();
     for absent in ["probability", "empty_cam", "cam_box_iou", "oracle_dice", "whole_image_dice", "central_half_dice"] {
-        assert_eq!(slices.column(absent).unwrap().null_count(), rows.len(), "{absent}");
+        assert_eq!(slices.column(absent).unwrap().null_count(), slices.height(), "{absent}");
     }
     assert_eq!(slices.column("cam_dice").unwrap().null_count(), 0);
 }
@@ -84,7 +64,6 @@ fn the_loss_is_its_closed_form() {
 
 #[test]
 fn a_segmenter_without_prompts_refuses_what_needs_them() {
-    let folder = tempfile::tempdir().unwrap();
     let registry = example_segmenter::registry();
     let refused = |set: &[&str], expected: &str| {
         let set: Vec<String> = set.iter().map(|&s| s.into()).collect();
@@ -93,6 +72,6 @@ fn a_segmenter_without_prompts_refuses_what_needs_them() {
         assert!(error.contains(expected), "{error}");
     };
     refused(&["prediction.volume.propagate=true"], "takes no prompt");
+    refused(&["prediction.trained_share=0.5"], "\"tiny-unet\" has no pretrained weights");
     refused(&["classifier={kind=\"embedding\"}"], "has none that it can read");
-    drop(folder);
 }

@@ -1,17 +1,14 @@
 //! A run labels what the swapped strategy chose.
 
-#[path = "../../example-classifier/tests/common/mod.rs"]
-mod common;
-
-use common::SAMPLING;
 use example_strategy::MiddleSlices;
 use slice_sampling::SubsetStrategy;
+use stage_trial::{SAMPLING, squares};
 use trainer::config::Config;
 
 #[test]
 fn the_middle_slices_of_as_many_patients_as_possible_are_labelled() {
     let folder = tempfile::tempdir().unwrap();
-    let store = common::store(&folder.path().join("store"));
+    let store = squares(&folder.path().join("store")).unwrap();
     let config =
         Config::parse(&format!("{SAMPLING}strategy = \"middle\"\n[[phase]]\nname = \"all\"\nepochs = 1\n"), &[])
             .unwrap();

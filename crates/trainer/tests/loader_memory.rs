@@ -1,8 +1,6 @@
 //! The loader's memory does not grow with the epoch. In a process of its own, since memory is the process's.
 
-mod common;
-
-use slice_store::{CaseData, SliceLabel, SliceRecord, SliceStore, StoreWriter};
+use slice_store::SliceStore;
 use std::path::Path;
 use tch::Device;
 use trainer::config::Config;
@@ -15,33 +13,9 @@ const SIZE: usize = 32;
 
 /// 60,000 slices: more than LiTS has.
 fn store(path: &Path) -> SliceStore {
-    let writer = StoreWriter::create(path, common::generated(SIZE)).unwrap();
     let images: Vec<i16> = (0..SLICES * SIZE * SIZE).map(|i| (i % 1999) as i16 - 1000).collect();
     let masks: Vec<u8> = (0..SLICES * SIZE * SIZE).map(|i| u8::from((i / (SIZE * SIZE)).is_multiple_of(2))).collect();
-    for case in 0..CASES {
-        let name = case.to_string();
-        let record = |index: usize| SliceRecord {
-            case: name.clone(),
-            patient: name.clone(),
-            index: index as u32,
-            position_mm: index as f32,
-            row_spacing_mm: 1.0,
-            column_spacing_mm: 1.0,
-            slice_spacing_mm: 1.0,
-            spacing_valid: true,
-            label: if index.is_multiple_of(2) { SliceLabel::MaskPresent } else { SliceLabel::MaskAbsent },
-            source_sha256: String::new(),
-        };
-        let records = (0..SLICES).map(record).collect();
-        let (manifest, provenance) = (serde_json::Value::Null, serde_json::Value::Null);
-        let (images, masks) = (&images, &masks);
-        writer
-            .write_case(CaseData { case: &name, patient: &name, images, masks, records, manifest, provenance })
-            .unwrap();
-    }
-    let cases: Vec<String> = (0..CASES).map(|case| case.to_string()).collect();
-    writer.finish(cases.iter().map(String::as_str)).unwrap();
-    SliceStore::open(path).unwrap()
+    stage_trial::store_of(path, SIZE, (0..CASES).map(|_| (images.clone(), masks.clone()))).unwrap()
 }
 
 /// Memory of the process in KiB that is no file's.

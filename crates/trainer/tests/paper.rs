@@ -1,19 +1,18 @@
 //! The paper's configurations: one update of each, on a whole ViT-B of random weights at 1024².
 
-mod common;
-
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
-use slice_store::{CaseData, SliceLabel, SliceRecord, SliceStore, StoreWriter};
+use slice_store::SliceStore;
+use stage_trial::{Trial, store_of};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::{Config, EncoderTraining, OptimizerKind};
 use trainer::registry::Registry;
-use trainer::train::{Outcome, Training};
+use trainer::train::Outcome;
 
 const SIZE: usize = 256;
 
@@ -66,28 +65,12 @@ fn configuration(labelled: usize, weights: &Path) -> Config {
 
 /// Weights before, and the run's record after the first update.
 fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BTreeMap<String, Tensor>) {
-    std::fs::create_dir_all(run).unwrap();
     let registry = Registry::default();
     let before = predictor::Model::new(&config.model(), &registry.models, Device::Cpu).unwrap();
     let before = before.tensors().into_iter().map(|t| (t.name, t.tensor.detach())).collect();
-    let selection =
-        slice_sampling::select(store.records(), &config.sampling, &slice_sampling::UniformSubset, config.seed).unwrap();
-    let store = &slice_sampling::for_training(store, &selection).unwrap();
-    let mut record = trainer::train::new_record(run, config, store, &selection, "cpu", 2).unwrap();
-    let stop = AtomicBool::new(true);
-    let training = Training {
-        config,
-        registry: &registry,
-        store,
-        run,
-        selection: &selection,
-        device: Device::Cpu,
-        loader_threads: 2,
-        profile: false,
-        embeddings: None,
-        stop: &stop,
-    };
-    assert_eq!(training.run(&mut record).unwrap(), Outcome::Interrupted);
+    let stopped = AtomicBool::new(true);
+    let (record, outcome) = Trial::new(&registry, config, store).train_until(run, &stopped).unwrap();
+    assert_eq!(outcome, Outcome::Interrupted);
     (record, before)
 }
 
@@ -117,39 +100,20 @@ fn random_vit_b(directory: &Path) -> PathBuf {
 /// Three patients, one for each split; of the middle share of each (`keep_rate = 0.3`) `labelled` slices show the target and
 /// one doesn't.
 fn store(path: &Path, labelled: usize) -> SliceStore {
-    let writer = StoreWriter::create(path, common::generated(SIZE)).unwrap();
-    for patient in ["0", "1", "2"] {
-        write_patient(&writer, patient, ((labelled + 1) as f64 / 0.3).ceil() as usize);
-    }
-    writer.finish(["0", "1", "2"]).unwrap();
-    SliceStore::open(path).unwrap()
+    let patient = || patient(((labelled + 1) as f64 / 0.3).ceil() as usize);
+    store_of(path, SIZE, [patient(), patient(), patient()]).unwrap()
 }
 
 /// Bright squares on a dark ground, with their masks; every slice but the middle one has one.
-fn write_patient(writer: &StoreWriter, patient: &str, slices: usize) {
+fn patient(slices: usize) -> (Vec<i16>, Vec<u8>) {
     let (mut images, mut masks) = (vec![-100_i16; slices * SIZE * SIZE], vec![0_u8; slices * SIZE * SIZE]);
-    let mut records = Vec::new();
-    for slice in 0..slices {
-        let side = if slice == slices / 2 { 0 } else { 60 };
+    for slice in (0..slices).filter(|&slice| slice != slices / 2) {
+        let side = 60;
         for row in 80..80 + side {
             let start = (slice * SIZE + row) * SIZE + 60;
             images[start..start + side].fill(110);
             masks[start..start + side].fill(1);
         }
-        records.push(SliceRecord {
-            case: patient.into(),
-            patient: patient.into(),
-            index: slice as u32,
-            position_mm: slice as f32,
-            row_spacing_mm: 1.0,
-            column_spacing_mm: 1.0,
-            slice_spacing_mm: 1.0,
-            spacing_valid: true,
-            label: if side > 0 { SliceLabel::MaskPresent } else { SliceLabel::MaskAbsent },
-            source_sha256: String::new(),
-        });
     }
-    let (manifest, provenance) = (serde_json::Value::Null, serde_json::Value::Null);
-    let data = CaseData { case: patient, patient, images: &images, masks: &masks, records, manifest, provenance };
-    writer.write_case(data).unwrap();
+    (images, masks)
 }

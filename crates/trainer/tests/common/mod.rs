@@ -7,15 +7,15 @@ use phantom::PhantomSettings;
 use predictor::Model;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
-use slice_sampling::for_training;
-use slice_store::{FORMAT_VERSION, SliceStore, StoreInfo, StoreSettings};
+use slice_store::{SliceStore, StoreSettings};
+use stage_trial::Trial;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use trainer::config::Config;
 use trainer::registry::Registry;
-use trainer::train::{Outcome, Training};
+use trainer::train::Outcome;
 
 /// A classifier of a few thousand parameters; both encoder modes.
 pub const CONFIG: &str = r#"
@@ -72,18 +72,6 @@ pub fn store_of(directory: &Path, slice_size: usize) -> PathBuf {
     options.store
 }
 
-/// A store that a test fills by itself.
-pub fn generated(slice_size: usize) -> StoreInfo {
-    StoreInfo {
-        format_version: FORMAT_VERSION,
-        dataset: "generated".into(),
-        target: "liver".into(),
-        settings: StoreSettings { slice_size, ..StoreSettings::default() },
-        tool_version: String::new(),
-        manifest: serde_json::Value::Null,
-    }
-}
-
 /// Trains on one store within this process.
 pub struct Bench {
     config: &'static str,
@@ -125,33 +113,12 @@ impl Bench {
     /// Trains until `stop`, if that is set, which it can be from the start: then after one update.
     pub fn train_until(&self, run: &Path, set: &[&str], stop: &AtomicBool) -> anyhow::Result<(RunRecord, Outcome)> {
         let config = self.config(set)?;
-        std::fs::create_dir_all(run)?;
-        let selection =
-            slice_sampling::select(self.store.records(), &config.sampling, &slice_sampling::UniformSubset, 0)?;
-        let store = &for_training(&self.store, &selection)?;
-        let mut record = if run.join("run.json").is_file() {
-            RunRecord::load(run)?
-        } else {
-            trainer::train::new_record(run, &config, store, &selection, "cpu", 1)?
+        let trial = Trial {
+            loader_threads: self.loader_threads,
+            embeddings: self.embeddings.as_deref(),
+            ..Trial::new(&self.registry, &config, &self.store)
         };
-        let (registry, selection) = (&self.registry, &selection);
-        let (device, loader_threads) = (Device::Cpu, self.loader_threads);
-        let (profile, embeddings) = (false, self.embeddings.as_deref());
-        let training = Training {
-            config: &config,
-            registry,
-            store,
-            run,
-            selection,
-            device,
-            loader_threads,
-            profile,
-            embeddings,
-            stop,
-        };
-        training.check()?;
-        let outcome = training.run(&mut record)?;
-        Ok((record, outcome))
+        trial.train_until(run, stop)
     }
 
     /// What a checkpoint would hold before the first step.
