@@ -41,6 +41,8 @@ fn every_verb_of_a_program_with_its_own_stages_knows_them() {
         "sampling={labelled=2, validation_slices=2, split={given={train=[\"0\",\"1\"], validation=[\"2\"], test=[\"3\"]}}}",
         "--set",
         "segmenter.settings.width=4",
+        "--set",
+        "phase=[{name=\"all\", epochs=4, labelled_steps=10, batch_labelled=2, encoder=\"trained\"}]",
     ];
     let train = ["train", "--config", CONFIG, "--store", text(&store), "--run", text(&run), "--threads", "2"];
     let train = [&train[..], &on_squares].concat();

@@ -217,6 +217,7 @@ fn page_of_a_run_without_prompts_has_no_word_of_them() {
     for row in ["oracle_box", "control_whole_image", "control_central_half", "pretrained_weights", "classifier"] {
         evaluation[row] = serde_json::Value::Null;
     }
+    evaluation["steps"] = serde_json::json!([]);
     let record = RECORD.replacen("\"name\"", "\"program\": \"my-segmenter\", \"name\"", 1);
     let metrics = "kind,phase,epoch,step,time_s,loss_cls,loss_seg,loss_score,lr,val_dice,val_box_iou,val_auc,grad_norm,skipped\n\
                    epoch,all,0,10,1.0,,,,,0.5,,,,\n";
