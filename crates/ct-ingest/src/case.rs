@@ -1,13 +1,16 @@
 //! One case: its image and masks read, compared and cut into slices.
 
 use crate::checksum::combined;
+use crate::coverage::{Annotations, CaseMasks, CaseSlices};
 use crate::names::Names;
+use crate::presence::PresenceList;
+use crate::slices::painted_slices;
 use crate::source::{self, Stamp};
 use crate::volume::read_volume_of;
-use crate::{CaseFiles, Geometry, IngestError, Manifest, PatientRule, Scalar};
-use crate::{check_same_geometry, image_slices, mask_slices};
+use crate::{CaseFiles, Geometry, IngestError, Manifest, MaskCoverage, PatientRule, Scalar};
+use crate::{check_same_geometry, image_slices};
 use serde_json::{Value, json};
-use slice_store::{CaseData, KnownCase, SliceLabel, SliceRecord, StoreSettings, WindowAt};
+use slice_store::{CaseData, KnownCase, LabelCounts, SliceLabel, SliceRecord, StoreSettings, WindowAt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a case's provenance says of distances that the manifest's `geometry_tolerance` allows: of its masks from its image, and of
@@ -17,6 +20,7 @@ const APART: [&str; 2] = ["masks_apart_voxels", "slices_apart_voxels"];
 /// A case and all that is needed to cut it.
 pub(crate) struct CaseWork<'a> {
     pub manifest: &'a Manifest,
+    pub presence: &'a PresenceList,
     pub names: &'a Names<'a>,
     pub settings: &'a StoreSettings,
     pub files: &'a CaseFiles,
@@ -53,7 +57,7 @@ impl CaseWork<'_> {
     /// Whether the store has the case as it would be made now. Size and time of the files, as the store remembers them, spare
     /// reading them; else their content decides.
     pub fn is_unchanged(&self, known: &KnownCase) -> Result<bool, IngestError> {
-        if known.manifest != deciding(self.manifest, self.names, &self.files.case) {
+        if known.manifest != self.deciding() {
             return Ok(false);
         }
         // Whoever allows less now wants to know which cases that leaves out.
@@ -119,7 +123,14 @@ impl CaseWork<'_> {
             }
             mask_volumes.push(mask);
         }
-        let masks = mask_slices(&mask_volumes, &plan, &self.manifest.known_labels(), &self.manifest.target_values())?;
+        let (masks, painted) =
+            painted_slices(&mask_volumes, &plan, &self.manifest.known_labels(), &self.manifest.target_values())?;
+        let numbers = plan.numbers();
+        let listed = self.presence.of_case(case, &numbers, plan.positions())?;
+        let coverage = self.manifest.mask_coverage.clone().unwrap_or_default();
+        let masks = (!mask_volumes.is_empty()).then_some(CaseMasks { masks, painted: &painted });
+        let Annotations { labels, masks } =
+            coverage.annotations(&CaseSlices { case, numbers: &numbers }, masks, &listed)?;
         let mask_sha256: Vec<String> = mask_volumes.into_iter().map(|mask| mask.sha256).collect();
         if self.stopped() {
             return Ok(None);
@@ -127,8 +138,7 @@ impl CaseWork<'_> {
 
         let source_sha256 =
             combined(std::iter::once(image_sha256.as_str()).chain(mask_sha256.iter().map(String::as_str)));
-        let pixels = self.settings.slice_size.pow(2);
-        let record = |(index, (position, mask)): (usize, (&crate::SlicePosition, &[u8]))| SliceRecord {
+        let record = |(index, (position, label)): (usize, (&crate::SlicePosition, SliceLabel))| SliceRecord {
             case: self.case.to_owned(),
             patient: patient.clone(),
             index: index as u32,
@@ -137,11 +147,10 @@ impl CaseWork<'_> {
             column_spacing_mm: position.column_spacing_mm,
             slice_spacing_mm: position.slice_spacing_mm,
             spacing_valid: position.spacing_valid && self.manifest.spacing_trusted,
-            label: SliceLabel::of_mask(mask),
+            label,
             source_sha256: source_sha256.clone(),
         };
-        let records: Vec<SliceRecord> =
-            plan.positions().iter().zip(masks.chunks_exact(pixels)).enumerate().map(record).collect();
+        let records: Vec<SliceRecord> = plan.positions().iter().zip(labels).enumerate().map(record).collect();
         let mask_stamps: Vec<Value> =
             mask_stamps.iter().zip(&mask_sha256).map(|(stamp, sha256)| stamp.json(sha256)).collect();
         let first = plan.positions().first();
@@ -167,12 +176,24 @@ impl CaseWork<'_> {
             "mask_resize": self.settings.mask_resize,
             "warnings": warnings,
         });
-        let manifest = deciding(self.manifest, self.names, case);
+        let manifest = self.deciding();
         Ok(Some(CutCase { patient, images, masks, records, manifest, provenance, facts, warnings }))
+    }
+
+    /// What of the manifest and the presence list decides the case's slices: one of which they say something else now is prepared
+    /// again.
+    fn deciding(&self) -> Value {
+        let mut deciding = deciding(self.manifest, self.names, &self.files.case);
+        // Absent where nothing is said, as it is in stores of programs that knew no lists.
+        let rows = self.presence.rows(&self.files.case);
+        if !rows.is_empty() {
+            deciding["presence"] = json!(rows);
+        }
+        deciding
     }
 }
 
-/// What of a manifest decides the slices of a case: one of which it says something else now is prepared again.
+/// What of a manifest decides the slices of a case.
 fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
     // Each key is named here, so that nobody adds one without asking what it decides.
     let Manifest {
@@ -184,6 +205,9 @@ fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
         orientation,
         spacing_trusted,
         patient,
+        mask_coverage,
+        // Its rows about the case: see `CaseWork::deciding`.
+        presence: _,
         // Names, prose, and where files are, which their checksums stand for.
         name: _,
         target: _,
@@ -202,7 +226,7 @@ fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
         _ => names.patient(case, None).ok(),
     };
     let series = series.get(case).map(|uid| names.series(uid));
-    json!({
+    let mut deciding = json!({
         "labels": labels,
         "target_labels": target_labels,
         "intensity": intensity,
@@ -211,13 +235,19 @@ fn deciding(manifest: &Manifest, names: &Names<'_>, case: &str) -> Value {
         "orientation": orientation.get(case),
         "spacing_trusted": spacing_trusted,
         "patient": patient,
-    })
+    });
+    match mask_coverage {
+        None | Some(MaskCoverage::All) => {}
+        Some(MaskCoverage::Painted) => deciding["mask_coverage"] = json!("painted"),
+        Some(MaskCoverage::Slices(cases)) => deciding["mask_coverage"] = json!(cases.get(case)),
+    }
+    deciding
 }
 
 impl CutCase {
-    /// Slices, and those that show the target.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.records.len(), self.records.iter().filter(|record| record.has_target()).count())
+    /// What is known of its slices.
+    pub fn counts(&self) -> LabelCounts {
+        LabelCounts::of(&self.records)
     }
 
     /// What a store's writer takes.

@@ -2,11 +2,11 @@
 
 use crate::case::CaseWork;
 use crate::names::Names;
-use crate::prepare::{settings, store_info};
+use crate::prepare::{presence_list, settings, store_info};
 use crate::source::Stamp;
 use crate::{CaseFiles, Event, IngestError, PrepareOptions, workers};
 use serde::Serialize;
-use slice_store::{KnownCase, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{KnownCase, LabelCounts, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -50,10 +50,9 @@ pub struct Found {
     pub spacing_mm: [f64; 3],
     /// Where the axes run to, for example LPS.
     pub orientation: String,
-    /// Slices.
-    pub slices: usize,
-    /// Those that show the target.
-    pub target_slices: usize,
+    /// What is known of its slices.
+    #[serde(flatten)]
+    pub labels: LabelCounts,
     /// What is doubtful.
     pub warnings: Vec<String>,
 }
@@ -82,6 +81,7 @@ pub fn check(
     let names = Names::of(options)?;
     let mut found = names.discover()?;
     let settings = settings(&names, options, &found)?;
+    let presence = presence_list(&names, options, &found)?;
     let info = store_info(&names, options, settings.clone());
     let refused =
         if options.redo { StoreWriter::check_place(&options.store) } else { StoreWriter::check(&options.store, &info) };
@@ -99,7 +99,10 @@ pub fn check(
     let one = |(bytes, files): (u64, CaseFiles)| {
         let case = names.case(&files.case);
         let (manifest, settings, files) = (&options.manifest, &settings, &files);
-        let checked = checked(&CaseWork { manifest, names: &names, settings, files, case: &case, stop }, store);
+        let checked = checked(
+            &CaseWork { manifest, presence: &presence, names: &names, settings, files, case: &case, stop },
+            store,
+        );
         report(Event::Looked { case: &case, bytes });
         checked
     };
@@ -126,7 +129,7 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>) -> Option<Ch
             return Some(CheckedCase { case, found: None, would: Would::Refuse(reason) });
         }
     };
-    let (slices, target_slices) = cut.counts();
+    let labels = cut.counts();
     let known = store.and_then(|(path, info)| KnownCase::read(path, info, work.case));
     let same = known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false));
     let found = Found {
@@ -135,8 +138,7 @@ fn checked(work: &CaseWork<'_>, store: Option<(&Path, &StoreInfo)>) -> Option<Ch
         voxel_type: format!("{:?}", cut.facts.scalar).to_lowercase(),
         spacing_mm: cut.facts.geometry.spacing_mm,
         orientation: cut.facts.geometry.orientation.to_string(),
-        slices,
-        target_slices,
+        labels,
         warnings: cut.warnings,
     };
     Some(CheckedCase { case, found: Some(found), would: if same { Would::Keep } else { Would::Prepare } })

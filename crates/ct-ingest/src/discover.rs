@@ -35,14 +35,14 @@ pub struct CaseFiles {
     pub case: String,
     /// Its CT volume: a file, or the folder of a DICOM series.
     pub image: PathBuf,
-    /// Its masks, one at least.
+    /// Its masks; none where the manifest allows that.
     pub masks: Vec<PathBuf>,
 }
 
 /// What a data directory holds: cases in natural order, and those that can't be prepared, with the reason.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    /// Cases with one image and a mask for each of the manifest's patterns.
+    /// Cases with one image and a mask for each of the manifest's patterns, or without any where that is allowed.
     pub cases: Vec<CaseFiles>,
     /// The others.
     pub unusable: Vec<(String, IngestError)>,
@@ -74,7 +74,7 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
     let mut found = Discovery::default();
     for (case, images) in images {
         let masks = masks.iter_mut().map(|(text, masks)| (*text, masks.remove(&case).unwrap_or_default())).collect();
-        match join(&case, images, masks) {
+        match join(&case, images, masks, manifest.allows_no_mask()) {
             Ok(files) => found.cases.push(files),
             Err(error) => found.unusable.push((case, error)),
         }
@@ -93,8 +93,13 @@ pub fn discover(data: &Path, manifest: &Manifest) -> Result<Discovery, IngestErr
     Ok(found)
 }
 
-/// A case has exactly one image, and exactly one mask for each pattern.
-fn join(case: &str, images: Vec<PathBuf>, masks: Vec<(&str, Vec<PathBuf>)>) -> Result<CaseFiles, IngestError> {
+/// A case has exactly one image, and exactly one mask for each pattern, or, where that is allowed, none at all.
+fn join(
+    case: &str,
+    images: Vec<PathBuf>,
+    masks: Vec<(&str, Vec<PathBuf>)>,
+    allows_no_mask: bool,
+) -> Result<CaseFiles, IngestError> {
     let only = |kind, mut files: Vec<PathBuf>| match (files.pop(), files.pop()) {
         (Some(file), None) => Ok(Some(file)),
         (None, _) => Ok(None),
@@ -102,6 +107,9 @@ fn join(case: &str, images: Vec<PathBuf>, masks: Vec<(&str, Vec<PathBuf>)>) -> R
     };
     let image = only("image", images)?.unwrap_or_default();
     let mut found = Vec::new();
+    if allows_no_mask && masks.iter().all(|(_, files)| files.is_empty()) {
+        return Ok(CaseFiles { case: case.to_owned(), image, masks: found });
+    }
     for (pattern, files) in masks {
         let none = || IngestError::NoMask { case: case.to_owned(), pattern: pattern.to_owned() };
         found.push(only("mask", files)?.ok_or_else(none)?);

@@ -220,13 +220,26 @@ pub enum IngestError {
         /// The other.
         second: PathBuf,
     },
-    /// A case has an image without a mask.
-    #[error("case '{case}': it has no mask, expected one by the manifest's '{pattern}'")]
+    /// A case has an image without a mask, and neither the manifest nor a presence list says that this may be.
+    #[error(
+        "case '{case}': it has no mask, expected one by the manifest's '{pattern}'. If not every case has one, say \"mask_coverage\" in \
+         the manifest or --mask-coverage (which slices a mask speaks of: all, or painted)"
+    )]
     NoMask {
         /// The case.
         case: String,
         /// The masks' pattern.
         pattern: String,
+    },
+    /// A list of image-level labels does not say what it should.
+    #[error("presence list '{}', line {line}: {problem}", path.display())]
+    PresenceList {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What was found and what was expected.
+        problem: String,
     },
     /// A case has a mask without an image.
     #[error("case '{case}': it has a mask ('{}'), but no image, expected one by the manifest's '{pattern}'", mask.display())]
@@ -262,6 +275,7 @@ impl IngestError {
             Self::Store(_)
             | Self::ManifestNotFound { .. }
             | Self::Manifest { .. }
+            | Self::PresenceList { .. }
             | Self::NoCases { .. }
             | Self::Strict { .. } => {}
             Self::Io { path, .. }

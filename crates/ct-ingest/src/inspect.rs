@@ -3,7 +3,7 @@
 use crate::IngestError;
 use rayon::prelude::*;
 use serde::Serialize;
-use slice_store::{Presence, SliceStore, StoreSettings};
+use slice_store::{LabelCounts, SliceStore, StoreSettings};
 use std::collections::HashSet;
 
 /// A store in numbers.
@@ -21,14 +21,9 @@ pub struct StoreSummary {
     pub checksum: String,
     /// Patients.
     pub patients: usize,
-    /// Slices.
-    pub slices: usize,
-    /// Slices that show the target.
-    pub target_slices: usize,
-    /// Slices of which nobody has said whether they show the target.
-    pub unknown_slices: usize,
-    /// Slices that have a mask.
-    pub mask_slices: usize,
+    /// What is known of its slices.
+    #[serde(flatten)]
+    pub labels: LabelCounts,
     /// Lowest and highest HU; `None` if there are no slices.
     pub hu_range: Option<[i16; 2]>,
     /// The cases in natural order.
@@ -44,10 +39,9 @@ pub struct CaseSummary {
     pub case: String,
     /// The patient's key.
     pub patient: String,
-    /// Slices.
-    pub slices: usize,
-    /// Slices that show the target.
-    pub target_slices: usize,
+    /// What is known of its slices.
+    #[serde(flatten)]
+    pub labels: LabelCounts,
     /// Pixels of the target in all slices.
     pub target_pixels: u64,
     /// Row, column and slice spacing of the stored slices in mm.
@@ -65,8 +59,7 @@ pub fn summarise(store: &SliceStore) -> Result<StoreSummary, IngestError> {
     let mut case = |rows: &[slice_store::SliceRecord]| CaseSummary {
         case: rows[0].case.clone(),
         patient: rows[0].patient.clone(),
-        slices: rows.len(),
-        target_slices: rows.iter().filter(|row| row.has_target()).count(),
+        labels: LabelCounts::of(rows),
         target_pixels: target_pixels.by_ref().take(rows.len()).sum(),
         spacing_mm: [rows[0].row_spacing_mm, rows[0].column_spacing_mm, rows[0].slice_spacing_mm],
         spacing_valid: rows[0].spacing_valid,
@@ -84,10 +77,7 @@ pub fn summarise(store: &SliceStore) -> Result<StoreSummary, IngestError> {
         tool_version: info.tool_version.clone(),
         checksum: store.checksum().to_owned(),
         patients: records.iter().map(|record| &record.patient).collect::<HashSet<_>>().len(),
-        slices: records.len(),
-        target_slices: records.iter().filter(|record| record.has_target()).count(),
-        unknown_slices: records.iter().filter(|record| record.presence() == Presence::Unknown).count(),
-        mask_slices: records.iter().filter(|record| record.has_mask()).count(),
+        labels: LabelCounts::of(records),
         hu_range: (0..records.len()).fold(None, range),
         cases: records.chunk_by(|a, b| a.case == b.case).map(&mut case).collect(),
         left_out: store.left_out()?,

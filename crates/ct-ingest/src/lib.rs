@@ -5,6 +5,7 @@
 mod case;
 mod check;
 mod checksum;
+mod coverage;
 mod discover;
 mod error;
 mod folder;
@@ -16,6 +17,7 @@ mod montage;
 mod names;
 mod orientation;
 mod prepare;
+mod presence;
 mod resample;
 mod slices;
 mod source;
@@ -24,6 +26,7 @@ mod workers;
 mod write;
 
 pub use check::{Check, CheckedCase, Found, Would, check};
+pub use coverage::MaskCoverage;
 pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
 pub use folder::volumes_in;

@@ -5,7 +5,9 @@ mod show;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ct_ingest::{Manifest, PrepareOptions, Summary, Verified, check, prepare, summarise, verify, write_montage};
+use ct_ingest::{
+    Manifest, MaskCoverage, PrepareOptions, Summary, Verified, check, prepare, summarise, verify, write_montage,
+};
 use slice_store::{MaskResize, Scale, SliceStore, StoreSettings, Window, WindowAt};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ Examples:
   sam-mix-data prepare --manifest totalsegmentator --data ~/Totalsegmentator_dataset_v201 --store stores/total --jobs 4
   sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size native
   sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits --check     # look first, write nothing
+  sam-mix-data prepare --manifest lits --data ~/few --store stores/few --mask-coverage painted --presence ~/few/presence.csv
 
 Exit status: 0 if every case is in the store, 1 if some could not be prepared or have left it, as their files are gone (they \
 are listed), 130 if interrupted. --check: 1 where a preparation would end so, or would refuse the store."
@@ -77,6 +80,16 @@ struct PrepareArgs {
     /// Metrics in millimetres are then not given. The same as `"spacing_trusted": false` in the manifest.
     #[arg(long)]
     spacing_untrusted: bool,
+    /// Which slices a mask speaks of: `all` (where nothing is painted, there is no target) or `painted` (the others are unknown)
+    ///
+    /// With it, cases may be without a mask. The same as `"mask_coverage"` in the manifest, which can also list slices.
+    #[arg(long, value_enum)]
+    mask_coverage: Option<Coverage>,
+    /// A list of image-level labels, CSV with the columns case,first,last,presence
+    ///
+    /// The same as `"presence"` in the manifest, but as the path is typed. docs/reference/slice-store.md has its rules.
+    #[arg(long, value_name = "CSV")]
+    presence: Option<PathBuf>,
     /// Volumes to work on at the same time; each needs memory for a volume [default: processors, 8 at most]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -101,6 +114,15 @@ enum When {
     Load,
     /// Before the resize, as the SAM-Mix authors' script does
     Prepare,
+}
+
+/// Which slices a mask speaks of.
+#[derive(Clone, Copy, ValueEnum)]
+enum Coverage {
+    /// All of the volume
+    All,
+    /// Those in which something is painted
+    Painted,
 }
 
 /// How masks are resized.
@@ -148,7 +170,7 @@ Examples:
   sam-mix-data inspect stores/lits
   sam-mix-data inspect stores/lits --montage lits.png    # the liver at the image's left, the spine at the bottom?
   sam-mix-data inspect stores/lits --verify              # is every byte of the pixels what was written?
-  sam-mix-data inspect stores/lits --json | jq .target_slices
+  sam-mix-data inspect stores/lits --json | jq .presence
 
 Exit status of --verify: 1 if an image or a mask is not what was written (all are listed), or if there is nothing to compare with.")]
 struct InspectArgs {
@@ -219,6 +241,16 @@ fn prepare_options(args: &PrepareArgs) -> anyhow::Result<PrepareOptions> {
     let here = std::env::current_dir().context("cannot find the working directory")?;
     let mut manifest = Manifest::load(&args.manifest, &here)?;
     manifest.spacing_trusted &= !args.spacing_untrusted;
+    if let Some(coverage) = args.mask_coverage {
+        manifest.mask_coverage = Some(match coverage {
+            Coverage::All => MaskCoverage::All,
+            Coverage::Painted => MaskCoverage::Painted,
+        });
+    }
+    if let Some(list) = &args.presence {
+        // Not below the data directory, as the manifest's is.
+        manifest.presence = Some(std::path::absolute(list).context("cannot find the working directory")?);
+    }
     let window_at = match args.window_at {
         When::Load => WindowAt::Load,
         When::Prepare => WindowAt::Prepare,

@@ -1,6 +1,6 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
-use crate::{AffineChoice, GeometryTolerance, IngestError, Intensity, Orientation, Pattern, ReadOptions};
+use crate::{AffineChoice, GeometryTolerance, IngestError, Intensity, MaskCoverage, Orientation, Pattern, ReadOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,12 @@ pub struct Manifest {
     pub target: String,
     /// Names of the labels that are the target together.
     pub target_labels: Vec<String>,
+    /// Which slices the masks speak of. Where it is said, cases may be without a mask; else every case has one, of all its slices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_coverage: Option<MaskCoverage>,
+    /// A list of image-level labels (CSV), below the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PathBuf>,
     /// Which patient a case belongs to; by default each case is a patient. For folders of DICOM series it must be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<PatientRule>,
@@ -137,6 +143,11 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(&text).map_err(|problem| error(explain(&problem)))?;
         manifest.check().map_err(error)?;
         Ok(manifest)
+    }
+
+    /// Whether a case may be without a mask.
+    pub fn allows_no_mask(&self) -> bool {
+        self.mask_coverage.is_some() || self.presence.is_some()
     }
 
     /// All values that a mask may have.

@@ -5,7 +5,7 @@
 //! error are exchanged before it becomes words. Nothing is searched for in a finished text.
 
 use crate::checksum::sha256;
-use crate::{CaseFiles, Discovery, IngestError, Manifest, PatientRule, PrepareOptions, discover};
+use crate::{CaseFiles, Discovery, IngestError, Manifest, MaskCoverage, PatientRule, PrepareOptions, discover};
 use argon2::Argon2;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -130,13 +130,17 @@ impl<'a> Names<'a> {
     /// The manifest as the store remembers it. The secret is replaced by what is derived from it as pseudonyms are, so that
     /// another secret is noticed (every case would have another name) and guessing costs no less than by a known patient.
     pub fn stored_manifest(&self) -> Manifest {
-        let mut manifest = self.manifest.clone();
+        // A path, which may be a person's own. What the list says of a case is remembered with it.
+        let mut manifest = Manifest { presence: None, ..self.manifest.clone() };
         if let Some(hidden) = &self.pseudonyms {
             manifest.patient = Some(PatientRule::Hash(hidden.of_secret()));
             let series = self.manifest.series.iter();
             manifest.series = series.map(|(case, uid)| (self.case(case), self.series(uid))).collect();
             let orientation = self.manifest.orientation.iter();
             manifest.orientation = orientation.map(|(case, code)| (self.case(case), *code)).collect();
+            if let Some(MaskCoverage::Slices(cases)) = &mut manifest.mask_coverage {
+                *cases = std::mem::take(cases).into_iter().map(|(case, slices)| (self.case(&case), slices)).collect();
+            }
         }
         manifest
     }

@@ -4,10 +4,11 @@
 
 use crate::case::CaseWork;
 use crate::names::Names;
+use crate::presence::PresenceList;
 use crate::source::Stamp;
 use crate::volume::read_grid_of;
 use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, workers};
-use slice_store::{FORMAT_VERSION, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{FORMAT_VERSION, LabelCounts, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -73,10 +74,8 @@ pub enum Event<'a> {
 pub enum Outcome {
     /// It was written to the store.
     Prepared {
-        /// Its slices.
-        slices: usize,
-        /// Those that show the target.
-        target_slices: usize,
+        /// What is known of its slices.
+        labels: LabelCounts,
     },
     /// It is in the store already, from the same files.
     Unchanged,
@@ -118,6 +117,7 @@ pub fn prepare(
     StoreWriter::check_place(&options.store)?;
     let names = Names::of(options)?;
     let mut found = names.discover()?;
+    let presence = presence_list(&names, options, &found)?;
     let mut summary = Summary::default();
     for (case, error) in found.unusable.drain(..) {
         summary.failed.push((names.case(&case), names.of_case(&case, error).to_string()));
@@ -141,16 +141,17 @@ pub fn prepare(
     let fatal = Mutex::new(None);
     let one = |(bytes, files): (u64, CaseFiles)| {
         let case = names.case(&files.case);
-        let outcome = one_case(options, &names, &writer, &files, &case, stop, report).unwrap_or_else(|error| {
-            let error = match names.of_files(&files, error) {
-                error if error.is_disk_full() => error,
-                error if options.strict => IngestError::Strict { case: case.clone(), reason: error.to_string() },
-                error => return Outcome::Failed(error.to_string()),
-            };
-            stop.store(true, Ordering::Relaxed);
-            fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-            Outcome::Interrupted
-        });
+        let outcome =
+            one_case(options, (&names, &presence), &writer, &files, &case, stop, report).unwrap_or_else(|error| {
+                let error = match names.of_files(&files, error) {
+                    error if error.is_disk_full() => error,
+                    error if options.strict => IngestError::Strict { case: case.clone(), reason: error.to_string() },
+                    error => return Outcome::Failed(error.to_string()),
+                };
+                stop.store(true, Ordering::Relaxed);
+                fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                Outcome::Interrupted
+            });
         report(Event::Done { case: &case, bytes, outcome: &outcome });
         (case, outcome)
     };
@@ -180,25 +181,25 @@ pub fn prepare(
 }
 
 impl Summary {
-    /// The store's cases, patients, slices and slices with the target.
-    pub fn counts(&self) -> [usize; 4] {
+    /// The store's cases and patients, and what is known of its slices.
+    pub fn counts(&self) -> (usize, usize, LabelCounts) {
         let cases: HashSet<&str> = self.records.iter().map(|record| record.case.as_str()).collect();
         let patients: HashSet<&str> = self.records.iter().map(|record| record.patient.as_str()).collect();
-        let target_slices = self.records.iter().filter(|record| record.has_target()).count();
-        [cases.len(), patients.len(), self.records.len(), target_slices]
+        (cases.len(), patients.len(), LabelCounts::of(&self.records))
     }
 }
 
 fn one_case(
     options: &PrepareOptions,
-    names: &Names<'_>,
+    (names, presence): (&Names<'_>, &PresenceList),
     writer: &StoreWriter,
     files: &CaseFiles,
     case: &str,
     stop: &AtomicBool,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Outcome, IngestError> {
-    let work = CaseWork { manifest: &options.manifest, names, settings: &writer.info().settings, files, case, stop };
+    let work =
+        CaseWork { manifest: &options.manifest, presence, names, settings: &writer.info().settings, files, case, stop };
     if work.stopped() {
         return Ok(Outcome::Interrupted);
     }
@@ -210,9 +211,45 @@ fn one_case(
     for text in &cut.warnings {
         report(Event::Warning { case, text });
     }
-    let (slices, target_slices) = cut.counts();
+    let labels = cut.counts();
     writer.write_case(cut.data(case))?;
-    Ok(Outcome::Prepared { slices, target_slices })
+    Ok(Outcome::Prepared { labels })
+}
+
+/// The data set's list of image-level labels; empty where there is none.
+///
+/// # Errors
+/// It can't be read, names a case or a slice that the data set doesn't have, or contradicts itself.
+pub(crate) fn presence_list(
+    names: &Names<'_>,
+    options: &PrepareOptions,
+    found: &Discovery,
+) -> Result<PresenceList, IngestError> {
+    let Some(path) = &options.manifest.presence else { return Ok(PresenceList::default()) };
+    let list = PresenceList::read(&options.data.join(path))?;
+    let known: HashSet<&str> = found.cases.iter().map(|files| files.case.as_str()).collect();
+    let known = |case: &str| known.contains(case) || found.unusable.iter().any(|(unusable, _)| unusable == case);
+    if let Some((case, line)) = list.cases().find(|(case, _)| !known(case)) {
+        let problem = format!(
+            "it names case '{}', which '{}' doesn't have by the manifest's '{}'",
+            names.case(case),
+            options.data.display(),
+            options.manifest.image
+        );
+        return Err(IngestError::PresenceList { path: list.path().to_path_buf(), line, problem });
+    }
+    // Before anything is written. What can't be read is found again, and reported, when the case is prepared.
+    for files in found.cases.iter().filter(|files| !list.rows(&files.case).is_empty()) {
+        let (case, manifest) = (files.case.as_str(), &options.manifest);
+        let grid = read_grid_of(&files.image, &manifest.image_options(case), names.pseudonyms());
+        if let Ok((shape, geometry)) = grid {
+            let stated = manifest.orientation.get(case);
+            let geometry = stated.map_or_else(|| geometry.clone(), |stated| geometry.with_orientation(*stated));
+            let plan = SlicePlan::new(&geometry, shape, 1);
+            list.of_case(case, &plan.numbers(), plan.positions())?;
+        }
+    }
+    Ok(list)
 }
 
 pub(crate) fn store_info(names: &Names<'_>, options: &PrepareOptions, settings: StoreSettings) -> StoreInfo {

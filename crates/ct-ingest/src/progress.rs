@@ -50,7 +50,7 @@ impl Progress {
         }
         let (done, cases) = self.count(bytes);
         let text = match outcome {
-            Outcome::Prepared { slices, target_slices } => format!("{slices} slices, {target_slices} with the target"),
+            Outcome::Prepared { labels } => labels.words("the target"),
             Outcome::Failed(error) => format!("failed: {error}"),
             Outcome::Unchanged | Outcome::Interrupted => return,
         };

@@ -2,7 +2,7 @@
 
 use ct_ingest::{Check, PrepareOptions, StoreSummary, Summary, Verified, Would};
 use serde_json::json;
-use slice_store::WindowAt;
+use slice_store::{LabelCounts, WindowAt};
 
 /// What became of a preparation.
 pub fn prepare(options: &PrepareOptions, summary: &Summary) {
@@ -27,7 +27,7 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
              masks, cases) until you delete it, and counts again when their files can be prepared"
         );
     }
-    let [cases, patients, slices, target_slices] = summary.counts();
+    let (cases, patients, labels) = summary.counts();
     match (summary.prepared, summary.failed.len()) {
         (0, 0) if summary.left.is_empty() => {
             println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged);
@@ -39,10 +39,7 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
             println!("{prepared} {noun} prepared, {} unchanged{failed}{left}", summary.unchanged);
         }
     }
-    println!(
-        "'{store}': {cases} cases of {patients} patients, {slices} slices, {target_slices} with {}",
-        options.manifest.target
-    );
+    println!("'{store}': {cases} cases of {patients} patients, {}", labels.words(&options.manifest.target));
 }
 
 fn why_it_leaves(has_failed: bool) -> &'static str {
@@ -52,8 +49,8 @@ fn why_it_leaves(has_failed: bool) -> &'static str {
 /// A table of the cases, and what would be done.
 pub fn check(options: &PrepareOptions, found: &Check) {
     println!(
-        "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {:>6} {:>11}  would",
-        "case", "patient", "shape", "type", "spacing (mm)", "axes", "slices", "with target"
+        "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {:>6} {:>7} {:>6} {:>7} {:>5}  would",
+        "case", "patient", "shape", "type", "spacing (mm)", "axes", "slices", "present", "absent", "unknown", "masks"
     );
     for case in &found.cases {
         let would = match &case.would {
@@ -66,16 +63,18 @@ pub fn check(options: &PrepareOptions, found: &Check) {
             Some(volume) => {
                 let [x, y, z] = volume.shape;
                 let [dx, dy, dz] = volume.spacing_mm;
+                let LabelCounts { slices, presence, masks } = volume.labels;
                 println!(
-                    "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {:>6} {:>11}  {would}",
+                    "{:<18} {:<18} {:<15} {:<5} {:<20} {:<4} {slices:>6} {:>7} {:>6} {:>7} {masks:>5}  {would}",
                     case.case,
                     volume.patient,
                     format!("{x}x{y}x{z}"),
                     volume.voxel_type,
                     format!("{dx:.3} {dy:.3} {dz:.3}"),
                     volume.orientation,
-                    volume.slices,
-                    volume.target_slices
+                    presence.present,
+                    presence.absent,
+                    presence.unknown
                 );
                 for warning in &volume.warnings {
                     println!("    warning: {warning}");
@@ -106,7 +105,7 @@ pub fn check(options: &PrepareOptions, found: &Check) {
 
 /// The same as [`prepare`] for a script.
 pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::Value {
-    let [cases, patients, slices, target_slices] = summary.counts();
+    let (cases, patients, labels) = summary.counts();
     let failed: Vec<_> =
         summary.failed.iter().map(|(case, reason)| json!({ "case": case, "reason": reason })).collect();
     json!({
@@ -119,8 +118,9 @@ pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::
         "remaining": summary.remaining,
         "cases": cases,
         "patients": patients,
-        "slices": slices,
-        "target_slices": target_slices,
+        "slices": labels.slices,
+        "presence": labels.presence,
+        "masks": labels.masks,
     })
 }
 
@@ -141,18 +141,11 @@ pub fn summary(summary: &StoreSummary, verified: Option<&Verified>) {
         }
     }
     println!(
-        "content       {} cases of {} patients, {} slices, {} with {target}",
+        "content       {} cases of {} patients, {}",
         summary.cases.len(),
         summary.patients,
-        summary.slices,
-        summary.target_slices
+        summary.labels.words(target)
     );
-    if summary.mask_slices < summary.slices {
-        println!(
-            "labels        {} slices have a mask; of {} it is not known whether they show the {target}",
-            summary.mask_slices, summary.unknown_slices
-        );
-    }
     if let Some(Verified { arrays: 1.., changed }) = verified {
         match changed.len() {
             0 => println!("pixels        all are what was written"),
@@ -161,15 +154,16 @@ pub fn summary(summary: &StoreSummary, verified: Option<&Verified>) {
     }
     println!();
     println!(
-        "{:<16} {:<16} {:>6} {:>12} {:>14}  row, column, slice spacing (mm)",
-        "case", "patient", "slices", "with target", "target pixels"
+        "{:<16} {:<16} {:>6} {:>7} {:>6} {:>7} {:>5} {:>14}  row, column, slice spacing (mm)",
+        "case", "patient", "slices", "present", "absent", "unknown", "masks", "target pixels"
     );
     for case in &summary.cases {
         let [row, column, slice] = case.spacing_mm;
+        let LabelCounts { slices, presence, masks } = case.labels;
         let trust = if case.spacing_valid { "" } else { "  not trusted" };
         println!(
-            "{:<16} {:<16} {:>6} {:>12} {:>14}  {row:.3}, {column:.3}, {slice:.3}{trust}",
-            case.case, case.patient, case.slices, case.target_slices, case.target_pixels
+            "{:<16} {:<16} {slices:>6} {:>7} {:>6} {:>7} {masks:>5} {:>14}  {row:.3}, {column:.3}, {slice:.3}{trust}",
+            case.case, case.patient, presence.present, presence.absent, presence.unknown, case.target_pixels
         );
     }
     for case in &summary.left_out {

@@ -2,6 +2,7 @@
 //!
 //! Display order: rows run to posterior, columns to the patient's left, slice 0 is the most inferior.
 
+use crate::coverage::Painted;
 use crate::resample::{ImageResizer, resize_mask};
 use crate::volume::{PlaneWalk, Scaling};
 use crate::{Geometry, IngestError, Volume};
@@ -151,6 +152,16 @@ fn nearest_integer(value: f32) -> i16 {
 /// header scales whole numbers, as it does for labels that were floats when they were saved, a value counts as the label that is
 /// within half a step of it: saving rounded it by as much.
 pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
+    painted_slices(masks, plan, known, target).map(|(slices, _)| slices)
+}
+
+/// The same, with what is painted in each slice.
+pub(crate) fn painted_slices(
+    masks: &[Volume],
+    plan: &SlicePlan,
+    known: &[i32],
+    target: &[i32],
+) -> Result<(Vec<u8>, Vec<Painted>), IngestError> {
     let mut own_plans = Vec::with_capacity(masks.len());
     for mask in masks {
         let own = SlicePlan::new(&mask.geometry, mask.shape, plan.size);
@@ -166,13 +177,15 @@ pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[
     let mut slices = vec![0; plan.slices.length * size * size];
     let mut reader = LabelReader { labels: &labels, bytes: vec![0; native[0] * native[1]], values: Vec::new() };
     let mut plane = vec![0; native[0] * native[1]];
+    let mut painted = vec![Painted::default(); plan.slices.length];
     for (slice, stored) in slices.chunks_exact_mut(size * size).enumerate() {
         plane.fill(0);
-        let mut any = false;
         for (mask, own) in masks.iter().zip(&own_plans) {
-            any |= reader.add(mask, own.walk(slice), &mut plane)?;
+            let found = reader.add(mask, own.walk(slice), &mut plane)?;
+            painted[slice].any |= found.any;
+            painted[slice].target |= found.target;
         }
-        if !any {
+        if !painted[slice].target {
             continue;
         }
         let plane = resize_mask(&plane, native, plan.scaled, plan.mask_resize);
@@ -180,7 +193,7 @@ pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[
             to[..from.len()].copy_from_slice(from);
         }
     }
-    Ok(slices)
+    Ok((slices, painted))
 }
 
 impl SlicePlan {
@@ -232,6 +245,12 @@ impl SlicePlan {
     /// Where each slice lies, from inferior to superior.
     pub fn positions(&self) -> &[SlicePosition] {
         &self.positions
+    }
+
+    /// The number of each slice in the volume's file, in the file's own order, counted from 0.
+    pub fn numbers(&self) -> Vec<usize> {
+        let (length, flipped) = (self.slices.length, self.slices.stride < 0);
+        (0..length).map(|slice| if flipped { length - 1 - slice } else { slice }).collect()
     }
 
     /// Rows and columns of a slice in the volume's own voxels.
@@ -388,8 +407,8 @@ struct LabelReader<'a> {
 }
 
 impl LabelReader<'_> {
-    /// Sets `plane` to 1 where the mask has the target; whether it has it anywhere.
-    fn add(&mut self, mask: &Volume, walk: PlaneWalk, plane: &mut [u8]) -> Result<bool, IngestError> {
+    /// Sets `plane` to 1 where the mask has the target; gives what it has anywhere.
+    fn add(&mut self, mask: &Volume, walk: PlaneWalk, plane: &mut [u8]) -> Result<Painted, IngestError> {
         if !mask.voxels.byte_plane(walk, &mut self.bytes) {
             self.values.resize(plane.len(), 0.0);
             mask.voxels.plane(walk, &mut self.values);
@@ -404,8 +423,9 @@ impl LabelReader<'_> {
             }
         }
         // Most planes of most masks are empty.
-        if self.labels.of_byte[0] == 0 && self.bytes.iter().fold(0, |any, &byte| any | byte) == 0 {
-            return Ok(false);
+        let any = self.bytes.iter().fold(0, |any, &byte| any | byte) != 0;
+        if self.labels.of_byte[0] == 0 && !any {
+            return Ok(Painted::default());
         }
         let mut found = 0;
         for (to, &byte) in plane.iter_mut().zip(&self.bytes) {
@@ -417,19 +437,20 @@ impl LabelReader<'_> {
             let wrong = self.bytes.iter().find(|&&byte| self.labels.of_byte[usize::from(byte)] == UNKNOWN);
             return Err(self.unknown(mask, f32::from(wrong.copied().unwrap_or_default())));
         }
-        Ok(found != 0)
+        Ok(Painted { any, target: found != 0 })
     }
 
     /// Values that are not all bytes.
-    fn add_odd(&self, mask: &Volume, plane: &mut [u8]) -> Result<bool, IngestError> {
-        let mut found = false;
+    fn add_odd(&self, mask: &Volume, plane: &mut [u8]) -> Result<Painted, IngestError> {
+        let mut found = Painted::default();
         let rounded = label_rounding(mask);
         for (to, &value) in plane.iter_mut().zip(&self.values) {
             match self.labels.of_value(value, rounded) {
                 UNKNOWN => return Err(self.unknown(mask, value)),
                 label => {
                     *to |= label;
-                    found |= label == 1;
+                    found.any |= value.round() != 0.0;
+                    found.target |= label == 1;
                 }
             }
         }

@@ -66,7 +66,7 @@ fn a_changed_mask_is_prepared_anew_and_the_others_are_left_alone() {
     assert_eq!((&summary["prepared"], &summary["unchanged"]), (&1.into(), &2.into()));
     let store = SliceStore::open(&scratch.store("store")).unwrap();
     assert_ne!(store.checksum(), before);
-    assert_eq!(summary["target_slices"], 6 + 9 + 6);
+    assert_eq!(summary["presence"]["present"], 6 + 9 + 6);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn inspect_counts_and_draws_a_montage() {
         output
     };
     let summary: Value = serde_json::from_slice(&inspect(&["--json"]).stdout).unwrap();
-    assert_eq!((&summary["slices"], &summary["target_slices"]), (&18.into(), &12.into()));
+    assert_eq!((&summary["slices"], &summary["presence"]["present"]), (&18.into(), &12.into()));
     assert_eq!(summary["cases"][1]["case"], "1");
     let words = text(&inspect(&["--montage", picture.to_str().unwrap()]).stdout);
     assert!(words.contains("2 cases of 2 patients, 18 slices, 12 with liver"), "{words}");

@@ -121,7 +121,7 @@ pub struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates `rows`, each of which has a mask, and writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
+    /// Evaluates `rows`: all are predicted, since they are neighbours of each other, and those whose truth is known are compared. Writes `<split>.json`, `<split>.parquet` and overlays into `directory`. `None` if it was stopped.
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
@@ -139,6 +139,7 @@ impl Evaluator<'_> {
             },
             None => None,
         };
+        let left_out = rows.iter().filter(|&&row| self.store.truth(row).is_none()).count();
         let mut results = Vec::with_capacity(rows.len());
         let mut costs: Vec<StepCost> = Vec::new();
         let mut ticker = Ticker::new("evaluating", rows.len(), 0);
@@ -157,7 +158,7 @@ impl Evaluator<'_> {
             }
         }
         drop(ticker);
-        let mut evaluation = self.summary(split, &results, &costs);
+        let mut evaluation = self.summary(split, &results, left_out, &costs);
         if let (Some(first), Some(_)) = (evaluation.steps.first_mut(), &known) {
             // The encoder's part is not in it.
             first.milliseconds_per_slice = None;
@@ -183,15 +184,16 @@ impl Evaluator<'_> {
         let slices = VolumeSlices { count: rows.len(), size: self.store.slice_size(), slices: &slices, pretrained };
         let mut controls = Vec::with_capacity(rows.len());
         let mut tick = |i: usize, classification: &Classification, encoded: &EncodedSlice| {
-            controls.push(
-                self.pretrained.map(|pretrained| self.controls(rows[i], classification.present, encoded, pretrained)),
-            );
+            let pretrained = self.pretrained.filter(|_| self.store.truth(rows[i]).is_some());
+            controls
+                .push(pretrained.map(|pretrained| self.controls(rows[i], classification.present, encoded, pretrained)));
             ticker.tick("");
         };
         let predictor = self.model.predictor(&self.config.prompt, &self.config.prediction);
         let Some(predicted) = predictor.volume(&slices, self.stop, &mut tick)? else { return Ok(None) };
         let VolumePrediction { slices, steps } = predicted;
         let results = rows.iter().zip(slices).zip(controls).enumerate();
+        let results = results.filter(|(_, ((row, _), _))| self.store.truth(**row).is_some());
         let results = results.map(|(i, ((&row, slice), controls))| {
             let overlaps = steps.iter().map(|step| self.overlap(&step.masks[i], row)).collect();
             self.compared(row, slice, overlaps, controls)
@@ -272,9 +274,9 @@ impl Evaluator<'_> {
         })
     }
 
-    /// The mask of a slice that is evaluated.
+    /// What a slice that is compared is compared with.
     pub(crate) fn truth(&self, row: usize) -> &[u8] {
-        self.store.mask(row).expect("slices without a mask are refused before they are evaluated")
+        self.store.truth(row).expect("slices without a truth are predicted and not compared")
     }
 
     fn overlap(&self, mask: &[u8], row: usize) -> Overlap {

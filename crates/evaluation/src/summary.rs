@@ -15,7 +15,13 @@ type Volumes<'a> = BTreeMap<&'a str, Vec<&'a SliceResult>>;
 
 impl Evaluator<'_> {
     /// Everything but the seconds.
-    pub(crate) fn summary(&self, split: &str, results: &[SliceResult], costs: &[StepCost]) -> Evaluation {
+    pub(crate) fn summary(
+        &self,
+        split: &str,
+        results: &[SliceResult],
+        left_out: usize,
+        costs: &[StepCost],
+    ) -> Evaluation {
         let mut volumes = Volumes::new();
         for result in results {
             volumes.entry(&self.store.records()[result.row].case).or_default().push(result);
@@ -39,8 +45,8 @@ impl Evaluator<'_> {
             cam_box: cam_box(results, &volumes),
             oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),
             classifier: has_classifier.then(|| classifier(results)),
-            counts: counts(results),
-            steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, results, &volumes)).collect(),
+            counts: counts(results, left_out),
+            steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, (results, left_out), &volumes)).collect(),
             control_whole_image: blind(|b| b.whole_image),
             control_central_half: blind(|b| b.central_half),
             pretrained_weights: has_prompts.then(|| PretrainedResults {
@@ -157,9 +163,10 @@ fn classifier(results: &[SliceResult]) -> ClassifierResults {
     ClassifierResults { accuracy: right as f64 / results.len().max(1) as f64, auc: seg_metrics::auc(&scores, &labels) }
 }
 
-fn counts(results: &[SliceResult]) -> Counts {
+fn counts(results: &[SliceResult], left_out: usize) -> Counts {
     Counts {
         slices: results.len(),
+        left_out,
         liver_slices: with_liver(results).count(),
         empty_cam: results.iter().filter(|r| r.classification.empty_cam).count(),
         missed: with_liver(results).filter(|r| r.overlap().prediction == 0).count(),
@@ -168,7 +175,7 @@ fn counts(results: &[SliceResult]) -> Counts {
 }
 
 /// The masks as the step left them.
-fn step(i: usize, cost: &StepCost, results: &[SliceResult], volumes: &Volumes) -> StepResults {
+fn step(i: usize, cost: &StepCost, (results, left_out): (&[SliceResult], usize), volumes: &Volumes) -> StepResults {
     let dice = |r: &SliceResult| r.steps[i].dice();
     StepResults {
         name: cost.name.into(),
@@ -177,7 +184,7 @@ fn step(i: usize, cost: &StepCost, results: &[SliceResult], volumes: &Volumes) -
         dice_volume: mean(volumes.values().map(|v| v.iter().map(|r| r.steps[i]).sum::<Overlap>().dice())),
         false_positive: results.iter().filter(|r| r.liver.is_none() && r.steps[i].prediction > 0).count(),
         missed: with_liver(results).filter(|r| r.steps[i].prediction == 0).count(),
-        milliseconds_per_slice: Some(1e3 * cost.seconds / results.len().max(1) as f64),
+        milliseconds_per_slice: Some(1e3 * cost.seconds / (results.len() + left_out).max(1) as f64),
     }
 }
 

@@ -3,17 +3,25 @@
 use run_record::Evaluation;
 use std::fmt::Write;
 
+fn left_out(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!("; {count} more were predicted and not compared: nobody has annotated them"),
+    }
+}
+
 /// The table for people.
 pub fn table(e: &Evaluation) -> String {
     let cell = |v: Option<f64>, digits: usize| v.map_or_else(|| "n/a".into(), |v| format!("{v:.digits$}"));
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} of {}: {} slices, {} with the target\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "{} of {}: {} slices, {} with the target{}\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
         e.split,
         e.dataset,
         e.counts.slices,
         e.counts.liver_slices,
+        left_out(e.counts.left_out),
         e.label_budget,
         "",
         "Dice all",

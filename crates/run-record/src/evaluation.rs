@@ -34,8 +34,11 @@ pub struct ClassifierResults {
 /// Numbers of cases; none is dropped silently.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Slices.
+    /// Slices that were compared.
     pub slices: usize,
+    /// Slices that were predicted and not compared, since nobody has annotated what they show.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: usize,
     /// Slices with the target.
     pub liver_slices: usize,
     /// Slices whose activation map was empty, so that the central half was the box.
@@ -44,6 +47,11 @@ pub struct Counts {
     pub missed: usize,
     /// Slices without the target whose predicted mask is not empty.
     pub false_positive: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A control with a box that looks at nothing, at the same presence calls.

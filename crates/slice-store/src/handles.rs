@@ -3,7 +3,7 @@
 //! Invariant: nothing that has a [`TrainingSlices`] and not the store gets at a mask outside of its list, or at a number that
 //! was counted in one; and what it read is counted.
 
-use crate::{SliceId, SliceStore, Slices, StoreError};
+use crate::{SliceId, SliceLabel, SliceStore, Slices, StoreError};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
@@ -46,6 +46,8 @@ pub struct AnnotationsRead {
 /// A store as evaluation sees it: with every mask.
 pub struct EvaluationSlices<'a> {
     store: &'a SliceStore,
+    /// The mask of a slice without the target.
+    empty: Vec<u8>,
 }
 
 impl SliceStore {
@@ -68,7 +70,7 @@ impl SliceStore {
 
     /// The handle that evaluation reads through.
     pub fn for_evaluation(&self) -> EvaluationSlices<'_> {
-        EvaluationSlices { store: self }
+        EvaluationSlices { store: self, empty: vec![0; self.slice_size().pow(2)] }
     }
 }
 
@@ -117,6 +119,14 @@ impl EvaluationSlices<'_> {
     /// Panics where there is no such row.
     pub fn mask(&self, row: usize) -> Option<&[u8]> {
         self.store.masks.of(self.store, row)
+    }
+
+    /// What a prediction for the slice in a row of the index is compared with: its mask, or an empty one where a list says that it doesn't
+    /// show the target. `None` of a slice that nobody has annotated, or of which it is only known that it shows the target. Panics where
+    /// there is no such row.
+    pub fn truth(&self, row: usize) -> Option<&[u8]> {
+        let is_listed_absent = self.records()[row].label == SliceLabel::ListAbsent;
+        self.mask(row).or_else(|| is_listed_absent.then_some(self.empty.as_slice()))
     }
 
     /// Pixels of the target in the mask; `None` where the store has none. Panics where there is no such row.

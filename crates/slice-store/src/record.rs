@@ -196,6 +196,58 @@ impl SliceRecord {
     }
 }
 
+/// What is known of slices, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LabelCounts {
+    /// All of them.
+    pub slices: usize,
+    /// What is known of whether they show the target.
+    pub presence: PresenceCounts,
+    /// Those that have a mask.
+    pub masks: usize,
+}
+
+/// Slices by whether they show the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PresenceCounts {
+    /// They do.
+    pub present: usize,
+    /// They don't.
+    pub absent: usize,
+    /// Nobody has said.
+    pub unknown: usize,
+}
+
+impl LabelCounts {
+    /// Counts.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a SliceRecord>) -> Self {
+        let mut counts = Self::default();
+        for record in records {
+            counts.slices += 1;
+            counts.masks += usize::from(record.has_mask());
+            *match record.presence() {
+                Presence::Present => &mut counts.presence.present,
+                Presence::Absent => &mut counts.presence.absent,
+                Presence::Unknown => &mut counts.presence.unknown,
+            } += 1;
+        }
+        counts
+    }
+
+    /// For people: `112 slices, 42 with liver`; and where not every slice has a mask, `31 of unknown presence, 50 with a mask`.
+    pub fn words(&self, target: &str) -> String {
+        let Self { slices, presence, masks } = self;
+        let mut words = format!("{slices} slices, {} with {target}", presence.present);
+        if masks < slices {
+            words += &format!(
+                ", {} without, {} of unknown presence; {masks} have a mask",
+                presence.absent, presence.unknown
+            );
+        }
+        words
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use run_record::{Annotation, LabelBudget};
 use slice_sampling::Rows;
 use slice_sampling::Selection;
-use slice_store::{Crop, SliceId, Slices, TrainingSlices};
+use slice_store::{Crop, Presence, SliceId, Slices, TrainingSlices};
 
 /// An annotator who is shown a crop is taken to see the target if it covers more than this share of it: in a crop of 128
 /// pixels, 13 × 13 of them.
@@ -19,10 +19,27 @@ pub fn sees_target(store: &TrainingSlices, row: usize, crop: Crop) -> Option<boo
     store.crop_shows_target(row, crop, SEEN_SHARE)
 }
 
+/// The slices of a run: of the training slices those of which something is known that can be taught, and of these as many as are
+/// wanted.
+pub fn rows(config: &Config, store: &Slices, selection: &Selection) -> Result<Rows> {
+    let mut rows = Rows::of(store, selection)?;
+    match config.classifier.weak_crops {
+        WeakCrops::Off => rows.train.retain(|&row| is_known(store, row)),
+        // Only where there is a mask can the annotator's answer be had.
+        WeakCrops::OnePerSlice => rows.train.retain(|&row| store.records()[row].has_mask()),
+    }
+    rows.thin_out(config.augmented_copies.slices);
+    Ok(rows)
+}
+
+/// Whether anybody has said whether a slice shows the target.
+fn is_known(store: &Slices, row: usize) -> bool {
+    store.records()[row].presence() != Presence::Unknown
+}
+
 /// What a run will read, before it reads anything: of crops, at most.
 pub fn budget(config: &Config, store: &Slices, selection: &Selection) -> Result<LabelBudget> {
-    let mut rows = Rows::of(store, selection)?;
-    rows.thin_out(config.augmented_copies.slices);
+    let rows = rows(config, store, selection)?;
     let ids = |rows: &[usize]| -> Vec<SliceId> { rows.iter().map(|&row| store.records()[row].id()).collect() };
     let unmasked = |ids: &[SliceId]| -> Vec<SliceId> {
         ids.iter().filter(|id| !selection.labelled.contains(id)).cloned().collect()
@@ -35,6 +52,7 @@ pub fn budget(config: &Config, store: &Slices, selection: &Selection) -> Result<
     let is_by_crops = config.classifier.weak_crops == WeakCrops::OnePerSlice;
     // Whether they show the target is known of the slices that the labelled ones were chosen among.
     let mut chosen_among = unmasked(&selection.train);
+    chosen_among.retain(|id| store.position(id).is_some_and(|row| is_known(store, row)));
     if is_by_crops {
         budget.set(Annotation::CropLabels, taught);
     } else {

@@ -10,6 +10,7 @@ mod step_losses;
 mod training_loop;
 mod validate;
 
+use crate::annotator;
 use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
 use crate::loader::Loader;
 use crate::losses::SegmentationLosses;
@@ -20,9 +21,8 @@ use anyhow::{Result, bail, ensure};
 use predictor::Model;
 use run_record::checkpoint::{self, Which};
 use run_record::{MetricsLog, RunRecord, Status};
-use slice_sampling::Rows;
-use slice_sampling::Selection;
-use slice_store::{Presence, Slices, TrainingSlices};
+use slice_sampling::{Rows, Selection};
+use slice_store::{Slices, TrainingSlices};
 use stage_api::{ClassifierInput, PromptKinds};
 use state::State;
 use std::path::Path;
@@ -79,7 +79,7 @@ pub enum Outcome {
 impl Training<'_> {
     /// Whether the configuration fits the data; nothing is written.
     pub fn check(&self) -> Result<()> {
-        let rows = Rows::of(self.store, self.selection)?;
+        let rows = annotator::rows(self.config, self.store, self.selection)?;
         self.check_negatives(&rows)?;
         self.check_crops(&rows)?;
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
@@ -137,10 +137,7 @@ impl Training<'_> {
     /// Trains from the start, or from the last checkpoint if the run has one.
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
-        let mut rows = Rows::of(self.store, self.selection)?;
-        if model.classifier.input() == ClassifierInput::Embedding {
-            rows.thin_out(self.config.augmented_copies.slices);
-        }
+        let rows = annotator::rows(self.config, self.store, self.selection)?;
         let steps = plan(self.config, &rows.train, &rows.labelled);
         let mut state = State::new(self.config, &model)?;
         let weights = model.segmenter.pretrained_sha256();
@@ -172,20 +169,16 @@ impl Training<'_> {
             Outcome::Interrupted => Status::Interrupted,
         };
         record.finish(&state.progress);
-        crate::annotator::count_crops(&mut record.label_budget, self.store);
+        annotator::count_crops(&mut record.label_budget, self.store);
         record.save(self.run)?;
         Ok(outcome)
     }
 
-    /// Every training slice needs an image-level label, and without slices that lack the target the classifier would learn to
+    /// Without slices that lack the target the classifier would learn to
     /// say yes to everything. Where crops stand for slices, that is seen when they are labelled.
     fn check_negatives(&self, rows: &Rows) -> Result<()> {
         if self.config.classifier.weak_crops == WeakCrops::OnePerSlice {
             return Ok(());
-        }
-        let records = self.store.records();
-        if let Some(&row) = rows.train.iter().find(|&&row| records[row].presence() == Presence::Unknown) {
-            bail!("of training slice '{}' it is not known whether it shows the target", records[row].id());
         }
         let negatives = rows.train.iter().filter(|&&r| !self.store.records()[r].has_target()).count();
         let learns = self.config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);

@@ -205,6 +205,9 @@ fn counts(run: &Run, evaluation: &Evaluation) -> Markup {
                 li { "classifier: accuracy " b { (figure(Some(classifier.accuracy), 3)) } ", AUC " b { (figure(classifier.auc, 3)) } }
             }
             li { "slices: " b { (counts.slices) } ", with " (target) ": " b { (counts.liver_slices) } }
+            @if counts.left_out > 0 {
+                li { "slices that nobody has annotated, predicted and not compared: " b { (counts.left_out) } }
+            }
             li { (target) " slices with an empty prediction: " b { (counts.missed) } }
             li { "slices without " (target) ", but with a prediction: " b { (counts.false_positive) } }
             @if results.classifier.is_some() {

@@ -91,11 +91,13 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         (Split::Validation, true) => ("validation", rows_of(&store, &selection.validation)?),
     };
     ensure!(!rows.is_empty(), "the {split} split has no slices");
-    if let Some(&row) = rows.iter().find(|&&row| !store.records()[row].has_mask()) {
-        let (slice, store) = (store.records()[row].id(), arguments.store.display());
-        bail!("slice '{slice}' of the {split} split has no mask in the store '{store}' to compare with");
-    }
     let store = store.for_evaluation();
+    ensure!(
+        rows.iter().any(|&row| store.truth(row).is_some()),
+        "no slice of the {split} split is annotated in the store '{}': there is nothing to compare with. `predict` makes masks \
+         without",
+        arguments.store.display()
+    );
     // Another data set's results stand beside the run's own under that set's name.
     let name = if own { split.to_owned() } else { store.info().dataset.clone() };
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("evaluation"));

@@ -10,7 +10,7 @@ use predictor::device;
 use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
 use slice_sampling::for_training;
-use slice_store::{SliceStore, Slices};
+use slice_store::{LabelCounts, SliceStore, Slices};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::Device;
@@ -132,6 +132,14 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         device_name(device),
     );
     eprintln!("label budget: {}", record.label_budget);
+    let labels = LabelCounts::of(selection.train.iter().filter_map(|id| store.records().get(store.position(id)?)));
+    if labels.presence.unknown > 0 {
+        eprintln!(
+            "of {} training slices nobody has said whether they show the {}: no loss is of them",
+            labels.presence.unknown,
+            store.info().target
+        );
+    }
     let outcome = training.run(&mut record)?;
     eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
     if arguments.profile {
