@@ -79,7 +79,7 @@ fn every_verb_of_a_program_with_its_own_stages_knows_them() {
     assert!(table.contains("Dice") && !table.contains("oracle") && !table.contains("CAM"), "{table}");
 
     let (data, mask) = (folder.path().join("data"), folder.path().join("mask.nii.gz"));
-    let volume = phantom::PhantomSettings { patients: 1, slices: 4, size: 64, seed: 0 };
+    let volume = phantom::PhantomSettings { patients: 1, slices: 8, size: 64, seed: 0 };
     phantom::write_data_set(&data, &volume).unwrap();
     let volumes = ct_ingest::volumes_in(&data).unwrap();
     let ct = volumes.iter().find(|(name, _)| name.contains("volume")).unwrap();

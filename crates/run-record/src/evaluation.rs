@@ -139,7 +139,8 @@ pub struct Evaluation {
     /// Control: the trained model with the image's central half as box.
     #[serde(default)]
     pub control_central_half: Option<BlindBoxResults>,
-    /// Control: the pretrained weights as they came.
+    /// Control: the pretrained weights as they came. Results of older programs call it otherwise.
+    #[serde(alias = "untouched_weights")]
     pub pretrained_weights: Option<PretrainedResults>,
     /// Pixels by which the oracle's box is larger than the tight one.
     pub oracle_margin_px: f32,
