@@ -3,6 +3,7 @@
 use crate::checksum::combined;
 use crate::coverage::{Annotations, CaseMasks, CaseSlices};
 use crate::names::Names;
+use crate::part::on_whole_grid;
 use crate::presence::PresenceList;
 use crate::slices::painted_slices;
 use crate::source::{self, Stamp};
@@ -99,7 +100,7 @@ impl CaseWork<'_> {
             volume.geometry = volume.geometry.with_orientation(*orientation);
         }
         let (images, plan) = image_slices(&volume, self.settings)?;
-        let warnings = volume.doubts();
+        let mut warnings = volume.doubts();
         let facts = CaseFacts { shape: volume.shape, scalar: volume.voxels.scalar(), geometry: volume.geometry };
         let image_sha256 = volume.sha256;
         let mut slices_apart_voxels = volume.slices_apart_voxels;
@@ -111,8 +112,16 @@ impl CaseWork<'_> {
         let mut mask_volumes = Vec::new();
         let mut masks_apart_voxels = 0.0_f64;
         for mask in masks {
-            let mut mask = read_volume_of(mask, &self.manifest.mask_options(), self.names.pseudonyms())?;
+            let mask = read_volume_of(mask, &self.manifest.mask_options(), self.names.pseudonyms())?;
             let image = crate::Grid { path: image, shape: facts.shape, geometry: &file_geometry };
+            let own_shape = mask.shape;
+            let mut mask = on_whole_grid(mask, image, self.manifest.geometry_tolerance)?;
+            if mask.shape != own_shape {
+                warnings.push(format!(
+                    "its mask has a grid of {own_shape:?} voxels, a part of the image's {:?}: around it nothing is painted",
+                    facts.shape
+                ));
+            }
             let apart = check_same_geometry(image, mask.grid(), self.manifest.geometry_tolerance)?;
             masks_apart_voxels = masks_apart_voxels.max(apart);
             slices_apart_voxels = slices_apart_voxels.max(mask.slices_apart_voxels);

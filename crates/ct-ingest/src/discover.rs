@@ -6,6 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What to do about cases without a mask.
+const NOT_EVERY_CASE: &str = "; if not every case has one, say which slices a mask speaks of: `mask_coverage` in the manifest, or \
+                              --mask-coverage all or painted";
+
 /// How deep below the data directory `**/` looks.
 const DEEPEST: usize = 6;
 
@@ -107,11 +111,13 @@ fn join(
     };
     let image = only("image", images)?.unwrap_or_default();
     let mut found = Vec::new();
-    if allows_no_mask && masks.iter().all(|(_, files)| files.is_empty()) {
+    let has_none = masks.iter().all(|(_, files)| files.is_empty());
+    if allows_no_mask && has_none {
         return Ok(CaseFiles { case: case.to_owned(), image, masks: found });
     }
+    let advice = if has_none { NOT_EVERY_CASE } else { "" };
     for (pattern, files) in masks {
-        let none = || IngestError::NoMask { case: case.to_owned(), pattern: pattern.to_owned() };
+        let none = || IngestError::NoMask { case: case.to_owned(), pattern: pattern.to_owned(), advice };
         found.push(only("mask", files)?.ok_or_else(none)?);
     }
     Ok(CaseFiles { case: case.to_owned(), image, masks: found })
@@ -316,7 +322,9 @@ mod tests {
         let reasons: Vec<String> = found.unusable.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(
             reasons[0],
-            "case '1': it has no mask, expected one by the manifest's '**/segmentation-{case}.nii[.gz]'"
+            format!(
+                "case '1': it has no mask, expected one by the manifest's '**/segmentation-{{case}}.nii[.gz]'{NOT_EVERY_CASE}"
+            )
         );
         assert!(reasons[1].contains("it has two images"), "{}", reasons[1]);
     }

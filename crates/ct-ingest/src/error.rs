@@ -221,15 +221,14 @@ pub enum IngestError {
         second: PathBuf,
     },
     /// A case has an image without a mask, and neither the manifest nor a presence list says that this may be.
-    #[error(
-        "case '{case}': it has no mask, expected one by the manifest's '{pattern}'. If not every case has one, say \"mask_coverage\" in \
-         the manifest or --mask-coverage (which slices a mask speaks of: all, or painted)"
-    )]
+    #[error("case '{case}': it has no mask, expected one by the manifest's '{pattern}'{advice}")]
     NoMask {
         /// The case.
         case: String,
         /// The masks' pattern.
         pattern: String,
+        /// What to do where it has none at all.
+        advice: &'static str,
     },
     /// A list of image-level labels does not say what it should.
     #[error("presence list '{}', line {line}: {problem}", path.display())]

@@ -122,6 +122,17 @@ impl Geometry {
         }
     }
 
+    /// The voxel at a position in mm, as fractions of indices.
+    pub(crate) fn to_voxel(&self, mm: [f64; 3]) -> [f64; 3] {
+        let steps: [[f64; 3]; 3] = std::array::from_fn(|row| std::array::from_fn(|axis| self.affine[row][axis]));
+        let cofactors = cofactors(&steps);
+        let determinant: f64 = (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum();
+        std::array::from_fn(|axis| {
+            let along: f64 = (0..3).map(|row| cofactors[row][axis] * (mm[row] - self.affine[row][3])).sum();
+            along / determinant
+        })
+    }
+
     /// The position of a voxel in mm; indices may be fractions.
     pub fn to_mm(&self, voxel: [f64; 3]) -> [f64; 3] {
         position(&self.affine, voxel)

@@ -1,6 +1,9 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
-use crate::{AffineChoice, GeometryTolerance, IngestError, Intensity, MaskCoverage, Orientation, Pattern, ReadOptions};
+use crate::{
+    AffineChoice, GeometryTolerance, IngestError, Intensity, MaskCoverage, Orientation, Pattern, ReadOptions,
+    SegmentLabels,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -169,12 +172,22 @@ impl Manifest {
             affine: self.affine,
             series: self.series.get(case).cloned(),
             geometry_tolerance: self.geometry_tolerance,
+            segments: None,
         }
     }
 
     /// How its masks are to be read.
     pub fn mask_options(&self) -> ReadOptions {
-        ReadOptions { affine: self.affine, geometry_tolerance: self.geometry_tolerance, ..ReadOptions::default() }
+        // The target's come last, since they count where segments overlap.
+        let mut values: Vec<(String, i32)> = self.labels.iter().map(|(name, value)| (name.clone(), *value)).collect();
+        values.sort_by_key(|(name, _)| self.target_labels.contains(name));
+        let segments = Some(SegmentLabels { values, needed: self.target_labels.clone() });
+        ReadOptions {
+            affine: self.affine,
+            geometry_tolerance: self.geometry_tolerance,
+            segments,
+            ..ReadOptions::default()
+        }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -135,7 +135,9 @@ impl PresenceList {
                     ));
                 }
             }
-            within.iter().for_each(|&i| found[i] = Some(row));
+            for i in within {
+                found[i] = Some(row);
+            }
         }
         let says = |row: Option<&Row>| match row?.says {
             Presence::Present => Some(true),
@@ -167,8 +169,7 @@ impl Written {
         let backwards = match of {
             Of::Volume => false,
             Of::Slices(first, last) => first > last,
-            // NaN too.
-            Of::Millimetres(first, last) => !(first <= last),
+            Of::Millimetres(first, last) => first.is_nan() || last.is_nan() || first > last,
         };
         if backwards {
             return Err("its first slice comes after its last, expected first ≤ last".to_owned());

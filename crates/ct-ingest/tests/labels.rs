@@ -2,6 +2,7 @@
 
 mod common;
 
+use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown};
 use common::patient;
 use common::scratch::{PROGRAM, Scratch, content, text};
 use serde_json::{Value, json};
@@ -9,7 +10,6 @@ use slice_store::{SliceLabel, SliceStore};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
-use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown};
 
 /// Slices 2 to 5 show the liver.
 const SHAPE: [usize; 3] = [40, 36, 6];
@@ -82,9 +82,8 @@ fn each_slice_has_the_label_that_somebody_gave_it_and_no_other() {
 #[test]
 fn an_annotated_slice_that_is_empty_is_said_by_a_list_of_slices() {
     let scratch = partly_labelled();
-    let manifest = |slices: Value| {
-        scratch.manifest("m", |manifest| manifest["mask_coverage"] = json!({ "slices": slices }))
-    };
+    let manifest =
+        |slices: Value| scratch.manifest("m", |manifest| manifest["mask_coverage"] = json!({ "slices": slices }));
     let path = manifest(json!({ "0": [1, 3, 4], "2": [0, 1, 2, 3, 4, 5] }));
     let found = labels(&scratch.prepared("store", &["--manifest", &path]));
     assert_eq!(found["0"], [Unknown, MaskAbsent, Unknown, MaskPresent, MaskPresent, Unknown]);
@@ -92,7 +91,8 @@ fn an_annotated_slice_that_is_empty_is_said_by_a_list_of_slices() {
     assert_eq!(found["2"], [MaskAbsent, MaskAbsent, MaskPresent, MaskPresent, MaskPresent, MaskPresent]);
     // Who looked at which slices is a part of the labels: only the case of which it changes is prepared anew.
     let path = manifest(json!({ "0": [0, 1, 3, 4], "2": [0, 1, 2, 3, 4, 5] }));
-    let again: Value = serde_json::from_slice(&scratch.prepare("store", &["--manifest", &path, "--json"]).stdout).unwrap();
+    let again: Value =
+        serde_json::from_slice(&scratch.prepare("store", &["--manifest", &path, "--json"]).stdout).unwrap();
     assert_eq!((&again["prepared"], &again["unchanged"]), (&json!(1), &json!(2)));
     let path = manifest(json!({ "0": [3], "2": [0, 1, 2, 3, 4, 5] }));
     let refused = scratch.prepare("store", &["--manifest", &path]);
@@ -117,7 +117,10 @@ fn a_changed_row_prepares_its_case_anew_and_no_other() {
         let path = list(&scratch, rows);
         let output = scratch.prepare("store", &["--mask-coverage", "painted", "--presence", &path, "--json"]);
         let summary: Value = serde_json::from_slice(&output.stdout).expect("a summary");
-        (summary["prepared"].as_u64().unwrap(), SliceStore::open(&scratch.store("store")).unwrap().checksum().to_owned())
+        (
+            summary["prepared"].as_u64().unwrap(),
+            SliceStore::open(&scratch.store("store")).unwrap().checksum().to_owned(),
+        )
     };
     let (prepared, first) = prepare("1,0,1,absent\n");
     assert_eq!(prepared, 3);

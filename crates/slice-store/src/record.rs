@@ -237,14 +237,11 @@ impl LabelCounts {
     /// For people: `112 slices, 42 with liver`; and where not every slice has a mask, `31 of unknown presence, 50 with a mask`.
     pub fn words(&self, target: &str) -> String {
         let Self { slices, presence, masks } = self;
-        let mut words = format!("{slices} slices, {} with {target}", presence.present);
-        if masks < slices {
-            words += &format!(
-                ", {} without, {} of unknown presence; {masks} have a mask",
-                presence.absent, presence.unknown
-            );
+        let known = format!("{slices} slices, {} with {target}", presence.present);
+        if masks == slices {
+            return known;
         }
-        words
+        format!("{known}, {} without, {} of unknown presence; {masks} have a mask", presence.absent, presence.unknown)
     }
 }
 

@@ -350,7 +350,7 @@ const PROSE: [&str; 4] = ["description", "licence", "citation", "how_to_get"];
 
 /// Keys of the manifest that speak of single cases, or of which cases are taken: a case of which they say something else is made
 /// anew, the others stay.
-const BY_CASE: [&str; 4] = ["series", "orientation", "patient", "geometry_tolerance"];
+const BY_CASE: [&str; 5] = ["series", "orientation", "patient", "geometry_tolerance", "mask_coverage"];
 
 /// The first difference in what decides how the slices of all cases are made.
 fn difference(found: &StoreInfo, expected: &StoreInfo) -> Option<(String, String, String)> {

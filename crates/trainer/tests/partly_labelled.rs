@@ -83,7 +83,8 @@ fn slices_of_which_nothing_is_known_are_in_no_loss_no_metric_and_no_budget() {
     fs::write(&config, CONFIG).unwrap();
     let other = otherwise_unknown(&first);
     let train = |store: &Path, run: &Path| {
-        let place = ["--config", text(&config), "--store", text(store), "--run", text(run), "--weights", text(&weights)];
+        let place =
+            ["--config", text(&config), "--store", text(store), "--run", text(run), "--weights", text(&weights)];
         String::from_utf8(sam_mix(&[&["train"], &place[..]].concat()).stderr).unwrap()
     };
     let said = train(&first, &at("a"));
@@ -102,9 +103,13 @@ fn slices_of_which_nothing_is_known_are_in_no_loss_no_metric_and_no_budget() {
     let known = training.presence.present + training.presence.absent;
     assert_eq!(record["label_budget"]["image_level_labels"]["count"], known - 2, "beside the two labelled ones");
 
-    let place = ["--run", text(&at("a")), "--store", text(&first), "--split", "test", "--json"];
+    let run = at("a");
+    let place = ["--run", text(&run), "--store", text(&first), "--split", "test", "--json"];
     let found: Value = serde_json::from_slice(&sam_mix(&[&["evaluate"], &place[..]].concat()).stdout).unwrap();
     let compared = test.presence.present + test.presence.absent;
-    assert_eq!((&found["counts"]["slices"], &found["counts"]["left_out"]), (&compared.into(), &test.presence.unknown.into()));
+    assert_eq!(
+        (&found["counts"]["slices"], &found["counts"]["left_out"]),
+        (&compared.into(), &test.presence.unknown.into())
+    );
     assert_eq!(found["counts"]["liver_slices"], test.presence.present);
 }

@@ -11,6 +11,7 @@ mod metaimage;
 mod nifti;
 mod nrrd;
 mod raster;
+mod segments;
 mod voxels;
 
 pub(crate) use nifti::{Forms, MaskTemplate, NiftiHeaderBytes};
@@ -25,6 +26,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use nifti::AffineChoice;
+pub use segments::SegmentLabels;
 
 /// A volume in the voxel order of its file: the first axis runs fastest.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct ReadOptions {
     pub affine: Option<AffineChoice>,
     /// The DICOM series where a folder has several: its instance UID, or its number.
     pub series: Option<String>,
+    /// What the segments of a 3D Slicer segmentation become; absent: its values are what they are.
+    pub segments: Option<SegmentLabels>,
     /// How far DICOM slices may be from the even grid that they make, in voxels.
     pub geometry_tolerance: GeometryTolerance,
 }

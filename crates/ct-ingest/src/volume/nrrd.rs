@@ -6,7 +6,7 @@
 use super::content::{LONGEST_TEXT_HEADER, Source};
 use super::raster::{self, Packing, Place, Problem, Raster, Skip};
 use super::voxels::{ByteOrder, Scalar};
-use super::{ReadOptions, Volume};
+use super::{ReadOptions, Volume, segments};
 use crate::geometry::Geometry;
 use crate::{AffineKind, IngestError};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ use std::path::Path;
 
 /// What every NRRD file begins with.
 const MAGIC: &[u8] = b"NRRD000";
+
+/// Layers of a segmentation, at most; more than any program makes.
+const MOST_LAYERS: u64 = 1 << 16;
 
 /// The format's name in messages.
 const FORMAT: &str = "NRRD";
@@ -26,8 +29,15 @@ pub(super) fn is_nrrd(head: &[u8]) -> bool {
 /// Reads a volume whose header is at the head of `source`.
 pub(super) fn read(path: &Path, source: Source<'_>, options: &ReadOptions) -> Result<Volume, IngestError> {
     let error = Problem { path, format: FORMAT };
-    let raster = Header::parse(error, source.head())?.raster()?;
-    raster.read(error, source, options)
+    let header = Header::parse(error, source.head())?;
+    match &options.segments {
+        Some(labels) if segments::are_there(&header.pairs) => {
+            let (raster, layers) = header.raster_of(true)?;
+            let volume = raster.read(error, source, options)?;
+            segments::relabelled(error, volume, layers, &header.pairs, labels)
+        }
+        _ => header.raster_of(false)?.0.read(error, source, options),
+    }
 }
 
 /// Where the voxels of the file with this head are.
@@ -40,6 +50,8 @@ struct Header<'a> {
     error: Problem<'a>,
     /// Values by the names of their fields, in small letters and without spaces, which are what spellings differ in.
     fields: BTreeMap<String, String>,
+    /// Its key/value pairs, which the format leaves to programs.
+    pairs: BTreeMap<String, String>,
     /// Where the line after the header begins; `None` if no empty line ends it.
     end: Option<usize>,
 }
@@ -55,7 +67,7 @@ struct Axis {
 
 impl<'a> Header<'a> {
     fn parse(error: Problem<'a>, head: &[u8]) -> Result<Self, IngestError> {
-        let mut header = Self { error, fields: BTreeMap::new(), end: None };
+        let mut header = Self { error, fields: BTreeMap::new(), pairs: BTreeMap::new(), end: None };
         let mut at = 0;
         for (number, line) in head.split_inclusive(|&byte| byte == b'\n').enumerate() {
             at += line.len();
@@ -90,8 +102,14 @@ impl<'a> Header<'a> {
         let key_value = text.find(":=");
         let field = text.find(": ").or_else(|| text.find(':'));
         let at = match (field, key_value) {
-            (Some(field), Some(key_value)) if field >= key_value => return Ok(()),
-            (None, Some(_)) => return Ok(()),
+            (Some(field), Some(pair)) if field >= pair => {
+                self.pair(text, pair);
+                return Ok(());
+            }
+            (None, Some(pair)) => {
+                self.pair(text, pair);
+                return Ok(());
+            }
             (Some(field), _) => field,
             (None, None) => {
                 let cut: String = text.chars().take(60).collect();
@@ -107,6 +125,10 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
+    fn pair(&mut self, text: &str, at: usize) {
+        self.pairs.insert(text[..at].trim().to_owned(), text[at + 2..].trim().to_owned());
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(&name.replace(' ', "")).map(String::as_str)
     }
@@ -115,17 +137,19 @@ impl<'a> Header<'a> {
         self.get(name).ok_or_else(|| self.error.missing(name))
     }
 
-    fn raster(&self) -> Result<Raster, IngestError> {
+    /// What it says of the voxels. Of `layered` ones, a first axis that is not in space may have several values of each voxel: then the
+    /// first axis of the result has all of them, and their number is given.
+    fn raster_of(&self, layered: bool) -> Result<(Raster, usize), IngestError> {
         let scalar = self.scalar()?;
-        let axes = self.axes()?;
-        let shape = raster::shape(self.error, [axes[0].length, axes[1].length, axes[2].length])?;
+        let (axes, layers) = self.axes(layered)?;
+        let shape = raster::shape(self.error, [axes[0].length * layers, axes[1].length, axes[2].length])?;
         let packing = self.packing()?;
         let order = self.order(scalar)?;
         let mut warnings = Vec::new();
         let geometry = self.geometry(&axes, &mut warnings)?;
         let place = self.place()?;
         let skip = self.skip(packing)?;
-        Ok(Raster { shape, scalar, order, packing, place, skip, geometry, warnings })
+        Ok((Raster { shape, scalar, order, packing, place, skip, geometry, warnings }, layers as usize))
     }
 
     /// All spellings of teem's `nrrdType`.
@@ -156,8 +180,8 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// The three axes of space; a fourth of length 1 in front or behind is dropped.
-    fn axes(&self) -> Result<[Axis; 3], IngestError> {
+    /// The three axes of space; a fourth of length 1 in front or behind is dropped, and one of layers in front, whose length is given.
+    fn axes(&self, layered: bool) -> Result<([Axis; 3], u64), IngestError> {
         let dimension = self.need("dimension")?;
         let sizes = self.need("sizes")?;
         let lengths: Vec<u64> = raster::numbers(sizes)
@@ -177,12 +201,16 @@ impl<'a> Header<'a> {
                 spacing: spacings.as_ref().and_then(|spacings| spacings[axis].parse().ok()),
             })
             .collect();
+        let mut layers = 1;
         if rank == 4 {
             let spare = |axis: &Axis| axis.length == 1;
             let nowhere = |axis: &Axis| spare(axis) && directions.is_some() && axis.direction.is_none();
             match (nowhere(&axes[0]), spare(&axes[3]), spare(&axes[0])) {
                 (true, ..) | (false, false, true) => drop(axes.remove(0)),
                 (false, true, _) => drop(axes.remove(3)),
+                (false, false, false) if layered && directions.is_some() && axes[0].direction.is_none() => {
+                    layers = axes.remove(0).length.min(MOST_LAYERS);
+                }
                 (false, false, false) => {}
             }
         }
@@ -197,7 +225,7 @@ impl<'a> Header<'a> {
                 return Err(self.error.unsupported(found, "three axes of space with one number per voxel"));
             }
         }
-        Ok([a, b, c])
+        Ok(([a, b, c], layers))
     }
 
     /// A field with one word for each axis.

@@ -1,6 +1,8 @@
 //! Voxel values as their file holds them; they become numbers where they are needed, so that no copy of a volume is made.
 
-use super::content::Bytes;
+use super::content::{Bytes, memory};
+use crate::IngestError;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The type of a voxel in its file.
@@ -121,6 +123,31 @@ impl Voxels {
     ) -> Self {
         assert!(content.len() >= at + count * scalar.bytes(), "{count} voxels of {scalar:?} from byte {at} on");
         Self { content, at, count, scalar, order, scaling }
+    }
+
+    /// These voxels among `count` others, which are 0: lines of so many voxels, each with where it begins here and there, and what a
+    /// step adds there. `None` where the header's scaling makes another number of 0.
+    pub(crate) fn spread(
+        &self,
+        path: &Path,
+        count: usize,
+        lines: &[(usize, i64)],
+        (length, step): (usize, i64),
+    ) -> Result<Option<Self>, IngestError> {
+        if self.scaling.inter != 0.0 {
+            return Ok(None);
+        }
+        let width = self.scalar.bytes();
+        let mut content = memory(path, (count * width) as u64)?;
+        for &(from, to) in lines {
+            let voxels = &self.content[self.at + from * width..][..length * width];
+            for (i, voxel) in voxels.chunks_exact(width).enumerate() {
+                let place = (to + i as i64 * step) as usize * width;
+                content[place..place + width].copy_from_slice(voxel);
+            }
+        }
+        let content = Arc::new(Bytes::Inflated(content));
+        Ok(Some(Self { content, at: 0, count, ..self.clone() }))
     }
 
     /// How many there are.
