@@ -178,7 +178,7 @@ fn weights_that_are_no_numbers_predict_nothing(run: &Path, store: &Path, input: 
     refused(&predict, "volume-3.nii.gz', slice 1 of 12, from below");
     assert!(!mask.exists());
     let results = std::fs::read(run.join("evaluation/test.json")).unwrap();
-    refused(&["evaluate", "--run", text(run), "--store", text(store), "--overwrite"], "slice '3/0000' of the store");
+    refused(&["evaluate", "--run", text(run), "--store", text(store)], "slice '3/0000' of the store");
     assert!(std::fs::read(run.join("evaluation/test.json")).unwrap() == results);
 }
 
