@@ -17,7 +17,7 @@ pub struct EventFile {
     path: PathBuf,
 }
 
-/// A picture for [`EventFile::image`].
+/// A picture of an event file.
 pub struct Picture<'a> {
     /// Encoded PNG.
     pub png: &'a [u8],
