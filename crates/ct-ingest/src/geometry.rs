@@ -47,11 +47,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry that an affine means.
+    /// The geometry that an affine means: voxel index to right, anterior, superior in mm.
     ///
     /// # Errors
     /// What is wrong with it, as the end of a sentence.
-    pub(crate) fn of_affine(affine: [[f64; 4]; 4], affine_kind: AffineKind) -> Result<Self, String> {
+    pub fn of_affine(affine: [[f64; 4]; 4], affine_kind: AffineKind) -> Result<Self, String> {
         let spacing_mm = std::array::from_fn(|voxel| column_norm(&affine, voxel));
         let finite = affine.iter().flatten().all(|value| value.is_finite());
         let sensible = spacing_mm.iter().all(|mm: &f64| (1e-4..1e4).contains(mm));
@@ -123,7 +123,7 @@ impl Geometry {
     }
 
     /// The voxel at a position in mm, as fractions of indices.
-    pub(crate) fn to_voxel(&self, mm: [f64; 3]) -> [f64; 3] {
+    pub fn to_voxel(&self, mm: [f64; 3]) -> [f64; 3] {
         let steps: [[f64; 3]; 3] = std::array::from_fn(|row| std::array::from_fn(|axis| self.affine[row][axis]));
         let cofactors = cofactors(&steps);
         let determinant: f64 = (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum();

@@ -37,8 +37,12 @@ pub use intensity::{Intensity, ParseIntensityError};
 pub use manifest::{Manifest, OneOrMore, PatientRule};
 pub use montage::{Tile, write_montage};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
+pub use part::Placement;
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
 pub use slice_store::StoreSettings;
 pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
-pub use volume::{AffineChoice, ReadOptions, Scalar, SegmentLabels, Volume, Voxels, read_grid, read_volume};
+pub use volume::{
+    AffineChoice, DicomPixels, DicomSeries, ReadOptions, Scalar, SegmentLabels, Volume, Voxels, open_dicom,
+    open_dicom_series, read_grid, read_volume, unpack_dicom_frame,
+};
 pub use write::{mask_doubt, write_mask};

@@ -25,6 +25,7 @@ use raster::Place;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use dicom::{DicomPixels, DicomSeries, open_dicom, open_dicom_series, unpack_dicom_frame};
 pub use nifti::AffineChoice;
 pub use segments::SegmentLabels;
 

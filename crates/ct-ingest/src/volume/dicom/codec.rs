@@ -4,20 +4,29 @@
 //! a panic in it is an error.
 
 use super::coding::Coding;
-use super::header::Plane;
 use jpeg2k::{DecodeParameters, Image};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// What a packed picture must unpack to.
+#[derive(Clone, Copy)]
+pub(super) struct Picture {
+    pub coding: Coding,
+    pub rows: usize,
+    pub columns: usize,
+    /// Of a pixel: 1 or 2.
+    pub bytes: usize,
+}
+
 /// The pixels of a compressed picture, row by row, of which the lower bits count; else what is wrong with it.
-pub(super) fn decode(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
-    let pixels = match plane.coding {
+pub(super) fn decode(picture: &Picture, packed: &[u8]) -> Result<Vec<u16>, String> {
+    let pixels = match picture.coding {
         Coding::Plain => return Err("has packed pixels, but a transfer syntax for plain ones".to_owned()),
-        Coding::Rle => rle(plane, packed),
-        Coding::JpegLossless => guarded("JPEG", || jpeg_lossless(plane, packed)),
-        Coding::JpegLs => guarded("JPEG-LS", || jpeg_ls(plane, packed)),
-        Coding::Jpeg2000 => guarded("JPEG 2000", || jpeg_2000(plane, packed)),
+        Coding::Rle => rle(picture, packed),
+        Coding::JpegLossless => guarded("JPEG", || jpeg_lossless(picture, packed)),
+        Coding::JpegLs => guarded("JPEG-LS", || jpeg_ls(picture, packed)),
+        Coding::Jpeg2000 => guarded("JPEG 2000", || jpeg_2000(picture, packed)),
     }?;
-    let expected = plane.rows * plane.columns;
+    let expected = picture.rows * picture.columns;
     if pixels.len() == expected {
         Ok(pixels)
     } else {
@@ -32,14 +41,14 @@ fn guarded(name: &str, decode: impl FnOnce() -> Result<Vec<u16>, String>) -> Res
     result.map_err(|problem| format!("can't be unpacked as {name}: {problem}"))
 }
 
-fn jpeg_lossless(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
+fn jpeg_lossless(picture: &Picture, packed: &[u8]) -> Result<Vec<u16>, String> {
     let segments = JpegSegments::read(packed, 0xc3)?;
-    segments.check(plane)?;
+    segments.check(picture)?;
     // The decoder doesn't start anew after an interval, and predicts shifted values wrongly: wrong HU without a word.
     if segments.restart_interval != 0 || segments.point_transform != 0 {
         return Err("it has restart intervals or a point transform, which its decoder doesn't know".to_owned());
     }
-    let pixels = plane.rows * plane.columns;
+    let pixels = picture.rows * picture.columns;
     let mut decoder = jpeg_decoder::Decoder::new(packed);
     decoder.set_max_decoding_buffer_size(pixels * 2);
     let bytes = decoder.decode().map_err(|error| error.to_string())?;
@@ -49,13 +58,13 @@ fn jpeg_lossless(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
     Ok(bytes.as_chunks().0.iter().map(|pixel| u16::from_ne_bytes(*pixel)).collect())
 }
 
-fn jpeg_ls(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
-    JpegSegments::read(packed, 0xf7)?.check(plane)?;
-    let (width, height) = (plane.columns as u32, plane.rows as u32);
+fn jpeg_ls(picture: &Picture, packed: &[u8]) -> Result<Vec<u16>, String> {
+    JpegSegments::read(packed, 0xf7)?.check(picture)?;
+    let (width, height) = (picture.columns as u32, picture.rows as u32);
     jpegls::decode(packed, width, height).map(|(pixels, ..)| pixels).map_err(|error| error.to_string())
 }
 
-fn jpeg_2000(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
+fn jpeg_2000(picture: &Picture, packed: &[u8]) -> Result<Vec<u16>, String> {
     // The SIZ segment, which comes first (ISO 15444-1, A.5.1).
     let number =
         |at: usize| packed.get(at..at + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap_or_default()));
@@ -64,22 +73,22 @@ fn jpeg_2000(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
     else {
         return Err("it does not begin as a JPEG 2000 codestream does".to_owned());
     };
-    same_size(plane, bottom.saturating_sub(top) as usize, right.saturating_sub(left) as usize)?;
+    same_size(picture, bottom.saturating_sub(top) as usize, right.saturating_sub(left) as usize)?;
     let parameters = DecodeParameters::new().strict(true);
     let image = Image::from_bytes_with(packed, parameters).map_err(|error| error.to_string())?;
     let [component] = image.components() else {
         return Err(format!("it has {} components, expected 1", image.components().len()));
     };
-    same_size(plane, component.height() as usize, component.width() as usize)?;
+    same_size(picture, component.height() as usize, component.width() as usize)?;
     // Two's complement, as in plain pixels, whether the codestream calls them signed or not.
     Ok(component.data().iter().map(|&value| value as u16).collect())
 }
 
-fn same_size(plane: &Plane, rows: usize, columns: usize) -> Result<(), String> {
-    if (rows, columns) == (plane.rows, plane.columns) {
+fn same_size(picture: &Picture, rows: usize, columns: usize) -> Result<(), String> {
+    if (rows, columns) == (picture.rows, picture.columns) {
         return Ok(());
     }
-    Err(format!("it has {rows} x {columns} pixels, its DICOM header says {} x {}", plane.rows, plane.columns))
+    Err(format!("it has {rows} x {columns} pixels, its DICOM header says {} x {}", picture.rows, picture.columns))
 }
 
 /// What stands before the first scan of a JPEG or JPEG-LS picture (ITU-T T.81, annex B).
@@ -133,25 +142,25 @@ impl JpegSegments {
         }
     }
 
-    fn check(&self, plane: &Plane) -> Result<(), String> {
+    fn check(&self, picture: &Picture) -> Result<(), String> {
         if self.components != 1 {
             return Err(format!("it has {} components, expected 1", self.components));
         }
-        same_size(plane, self.rows, self.columns)
+        same_size(picture, self.rows, self.columns)
     }
 }
 
 /// Segments of run lengths, one for each byte of a pixel, the highest first.
-fn rle(plane: &Plane, packed: &[u8]) -> Result<Vec<u16>, String> {
+fn rle(picture: &Picture, packed: &[u8]) -> Result<Vec<u16>, String> {
     let number = |place: usize| {
         let bytes = packed.get(4 * place..4 * place + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map(|bytes| u32::from_le_bytes(bytes) as usize).ok_or("has run lengths that end within their header")
     };
     let segments = number(0)?;
-    if segments != plane.stored.bytes() {
-        return Err(format!("has {segments} segments of run lengths, expected {}", plane.stored.bytes()));
+    if segments != picture.bytes {
+        return Err(format!("has {segments} segments of run lengths, expected {}", picture.bytes));
     }
-    let length = plane.rows * plane.columns;
+    let length = picture.rows * picture.columns;
     // Two bytes become 128 at most.
     if length > packed.len().saturating_mul(64) {
         return Err(format!("has run lengths too few for its {length} pixels"));

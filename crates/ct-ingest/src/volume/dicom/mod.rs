@@ -12,10 +12,13 @@ mod frame;
 mod header;
 mod kind;
 mod lengths;
+mod objects;
 mod pixels;
 mod place;
 mod scan;
 mod series;
+
+pub use objects::{DicomPixels, DicomSeries, open_dicom, open_dicom_series, unpack_dicom_frame};
 
 use super::{ReadOptions, Volume};
 use crate::names::Pseudonyms;

@@ -3,7 +3,7 @@
 //! Pixels outside of the scanned circle (PixelPaddingValue) keep the value that they have, often far below air; they are
 //! clipped like any other when slices are cut.
 
-use super::codec;
+use super::codec::{self, Picture};
 use super::coding::Coding;
 use super::entry::parse;
 use super::frame::Frame;
@@ -129,9 +129,11 @@ fn stored_pixels(plane: &Plane, file: &[u8]) -> Result<Vec<u16>, String> {
     let object = Frame::of(file).and_then(|file| parse(&file, true)).ok_or_else(ends)?;
     let value = object.get(tags::PIXEL_DATA).ok_or_else(ends)?.value();
     if let Some(fragments) = value.fragments() {
+        let Plane { coding, rows, columns, stored, .. } = *plane;
+        let picture = Picture { coding, rows, columns, bytes: stored.bytes() };
         return match fragments {
-            [one] => codec::decode(plane, one),
-            several => codec::decode(plane, &several.concat()),
+            [one] => codec::decode(&picture, one),
+            several => codec::decode(&picture, &several.concat()),
         };
     }
     if plane.coding != Coding::Plain {

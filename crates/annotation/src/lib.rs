@@ -1,0 +1,21 @@
+//! Segmentations as people have them: DICOM-SEG, RTSTRUCT and 3D Slicer's `.seg.nrrd`, read onto a CT's grid and written for one.
+//!
+//! Invariant: a segment is known by its name, a voxel by its place in the patient; numbers of segments and orders of frames say
+//! nothing.
+
+mod ct;
+mod error;
+mod header;
+mod names;
+mod read;
+mod seg;
+mod segment;
+mod slicer;
+mod source;
+
+pub use ct::{Ct, CtSeries};
+pub use error::AnnotationError;
+pub use read::{ReadSegment, Segmentation, read_segmentation};
+pub use seg::{DicomSegType, write_dicom_seg};
+pub use segment::{Algorithm, Code, Painted, Segment};
+pub use slicer::write_seg_nrrd;
