@@ -84,6 +84,7 @@ pub struct CtSeries {
     geometry: Geometry,
     series: Option<String>,
     frame_of_reference: Option<String>,
+    tolerance: GeometryTolerance,
     files: Vec<PathBuf>,
     /// Of the first slice, without pixels.
     pub(crate) header: InMemDicomObject,
@@ -129,6 +130,7 @@ impl CtSeries {
             geometry: series.geometry,
             series: header.uid(tags::SERIES_INSTANCE_UID),
             frame_of_reference: header.uid(tags::FRAME_OF_REFERENCE_UID),
+            tolerance: options.geometry_tolerance,
             files: series.files,
             header,
             slices,
@@ -140,12 +142,13 @@ impl CtSeries {
         Grid { path: &self.folder, shape: self.shape, geometry: &self.geometry }
     }
 
-    /// What segmentations must fit.
+    /// What segmentations must fit, within the tolerance that the series was opened with.
     pub fn ct(&self) -> Ct<'_> {
         Ct {
             series: self.series.as_deref(),
             frame_of_reference: self.frame_of_reference.as_deref(),
-            ..Ct::of_grid(self.grid())
+            tolerance: self.tolerance,
+            grid: self.grid(),
         }
     }
 
@@ -168,6 +171,19 @@ impl CtSeries {
         vec![format!(
             "its slices have no valid {names}: a DICOM segmentation of it can't be traced to it by other programs"
         )]
+    }
+
+    /// Where the pixels of a slice are, by its own header: columns and rows to left, posterior, superior in mm.
+    pub(crate) fn pixels_of(&self, slice: usize) -> Result<impl Fn([f64; 2]) -> [f64; 3] + use<>, AnnotationError> {
+        let directions = self.header.vector::<6>(tags::IMAGE_ORIENTATION_PATIENT);
+        let spacing = self.header.vector::<2>(tags::PIXEL_SPACING);
+        let (Some([a, b, c, d, e, f]), Some([between_rows, between_columns])) = (directions, spacing) else {
+            return Err(changed(&self.folder));
+        };
+        let (position, row, column) = (self.slices[slice].position, [a, b, c], [d, e, f]);
+        Ok(move |[x, y]: [f64; 2]| {
+            std::array::from_fn(|i| position[i] + x * between_columns * row[i] + y * between_rows * column[i])
+        })
     }
 
     /// The folder and all files of the series: nothing may be written over them.

@@ -2,7 +2,7 @@
 
 use crate::header::Header;
 use crate::names::{self, Named};
-use crate::{AnnotationError, Ct, seg, slicer};
+use crate::{AnnotationError, Ct, rtstruct, seg, slicer};
 use ct_ingest::{DicomPixels, IngestError, open_dicom};
 use dicom_dictionary_std::{tags, uids};
 use std::fs::File;
@@ -48,6 +48,7 @@ pub fn read_segmentation(path: &Path, names: &[&str], ct: &Ct<'_>) -> Result<Seg
     let class = object.uid(tags::SOP_CLASS_UID);
     match class.as_deref() {
         Some(uids::SEGMENTATION_STORAGE | uids::LABEL_MAP_SEGMENTATION_STORAGE) => seg::read(path, &object, names, ct),
+        Some(uids::RT_STRUCTURE_SET_STORAGE) => rtstruct::read(path, &object, names, ct),
         _ => {
             let modality = object.text(tags::MODALITY).filter(|text| text.bytes().all(|b| b.is_ascii_uppercase()));
             let modality = modality.map_or_else(String::new, |modality| format!(" of modality {modality}"));

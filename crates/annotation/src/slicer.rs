@@ -138,7 +138,7 @@ fn layers(segments: &[Painted<'_>]) -> Vec<usize> {
             let others = segments.iter().zip(&layers).filter(|(_, of)| **of == layer);
             others.into_iter().any(|(other, _)| other.mask.iter().zip(painted.mask).any(|(a, b)| *a != 0 && *b != 0))
         };
-        let free = (0..).find(|&layer| !overlaps(layer)).unwrap_or_default();
+        let free = (0..segments.len()).find(|&layer| !overlaps(layer)).unwrap_or_default();
         layers.push(free);
     }
     layers
@@ -209,8 +209,7 @@ fn extent(mask: &[u8], [columns, rows, _]: [usize; 3]) -> [i64; 6] {
     for (voxel, _) in mask.iter().enumerate().filter(|(_, value)| **value != 0) {
         let at = [voxel % columns, voxel / columns % rows, voxel / columns / rows];
         let none = ends[1] < ends[0];
-        for axis in 0..3 {
-            let index = at[axis] as i64;
+        for (axis, index) in at.into_iter().map(|index| index as i64).enumerate() {
             let [first, last] = [2 * axis, 2 * axis + 1];
             ends[first] = if none { index } else { ends[first].min(index) };
             ends[last] = if none { index } else { ends[last].max(index) };

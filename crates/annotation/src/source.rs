@@ -4,7 +4,7 @@ use crate::header::Header;
 use crate::{AnnotationError, Code, CtSeries};
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::tags;
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use std::io::Write;
 use std::path::Path;
@@ -119,17 +119,18 @@ pub(crate) fn object(
     object
 }
 
-/// Writes an object as a file, explicit little endian; the file is whole or not there.
+/// Writes an object as a file in that transfer syntax; the file is whole or not there.
 pub(crate) fn save(
     path: &Path,
     object: InMemDicomObject,
+    syntax: &str,
     ct: &CtSeries,
     existing: Existing,
 ) -> Result<(), AnnotationError> {
     check_place(path, &ct.inputs(), existing)?;
     let error = |reason: String| AnnotationError::write(path)(std::io::Error::other(reason));
     let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+        .transfer_syntax(syntax)
         .implementation_class_uid(IMPLEMENTATION)
         .implementation_version_name("SAM-MIX");
     let object = object.with_meta(meta).map_err(|reason| error(reason.to_string()))?;

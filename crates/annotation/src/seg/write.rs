@@ -72,7 +72,7 @@ pub fn write_dicom_seg(
         (VR::OB, PrimitiveValue::U8(pixels.into()))
     };
     seg.put(DataElement::new(tags::PIXEL_DATA, vr, pixels));
-    save(path, seg, ct, existing)
+    save(path, seg, uids::EXPLICIT_VR_LITTLE_ENDIAN, ct, existing)
 }
 
 /// The number of each voxel's segment, of one byte or two; 0 is the background.
