@@ -60,7 +60,7 @@ pub fn scattered(voxels: usize, seed: u64) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        u8::from(state % 3 == 0)
+        u8::from(state.is_multiple_of(3))
     };
     (0..voxels).map(|_| next()).collect()
 }

@@ -1,0 +1,199 @@
+//! What we write, read by other programs, and what they write, read by us: equal voxels in equal places, or a difference that is listed
+//! here. In the versions of `programs/requirements.txt`; with `--nocapture` the answers are shown as a table.
+
+mod common;
+
+use annotation::{Ct, CtSeries, DicomSegType, write_dicom_seg, write_rtstruct, write_seg_nrrd};
+use common::*;
+use ct_ingest::Grid;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use whole_file::Existing;
+
+/// Programs whose answers are others than "equal": what was written or read, the program, a part of the CT's name ("" for all), and how
+/// its answer begins. Why is in the crate's README.
+const OTHERS: [(&str, &str, &str, &str); 0] = [];
+
+/// A Python with the programs; `None`, and a line that says so, where there is none.
+fn python(test: &str) -> Option<PathBuf> {
+    let program = std::env::var_os("SAM_MIX_TEST_PROGRAMS").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let packages = "import dcmqi, highdicom, nrrd, pydicom, rt_utils, SimpleITK, slicerio";
+    let found = Command::new(&program).args(["-c", packages]).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Some(program);
+    }
+    println!(
+        "skipped: {test} needs a Python with the packages of tests/programs/requirements.txt (set SAM_MIX_TEST_PROGRAMS)"
+    );
+    None
+}
+
+fn ask(python: &Path, jobs: &[Value]) -> Vec<Map<String, Value>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/check.py");
+    let mut child = Command::new(python)
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("Python starts");
+    let mut stdin = child.stdin.take().unwrap();
+    let lines: String = jobs.iter().map(|job| format!("{job}\n")).collect();
+    let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "check.py failed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<Map<String, Value>> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), jobs.len());
+    answers
+}
+
+/// What is common to the jobs about a CT and a mask.
+fn job(grid: Grid<'_>, folder: Option<&Path>, mask: &[u8], file: &Path) -> Value {
+    fs::write(file, mask).unwrap();
+    let lps = |row: usize| grid.geometry.affine[row].map(|value| if row < 2 { -value } else { value });
+    json!({
+        "ct": folder, "mask": file, "shape": grid.shape,
+        "affine": [lps(0), lps(1), lps(2), [0.0, 0.0, 0.0, 1.0]],
+    })
+}
+
+fn with(mut job: Value, key: &str, value: &Path) -> Value {
+    job[key] = json!(value);
+    job
+}
+
+/// A liver of a kind: a disc with a hole, a finger of one pixel, and a pixel that touches it in a corner; on all slices but the ends.
+fn blob([columns, rows, slices]: [usize; 3]) -> Vec<u8> {
+    let (cx, cy) = (columns as f64 * 0.42, rows as f64 * 0.5);
+    let r = columns.min(rows) as f64 * 0.36;
+    let set = |place: usize| {
+        let (x, y, z) = (place % columns, place / columns % rows, place / columns / rows);
+        let d = (x as f64 - cx).hypot(y as f64 - cy);
+        let finger = y == rows / 2 && x as f64 > cx && x < columns - 2;
+        let corner = y == rows / 2 + 1 && x == columns - 2;
+        z > 0 && z + 1 < slices && ((d < r && d > r / 3.0) || finger || corner)
+    };
+    (0..columns * rows * slices).map(|place| u8::from(set(place))).collect()
+}
+
+/// All CTs that are DICOM series: made ones of every direction, and the test data's where they are.
+fn all_series(folder: &Path, test: &str) -> Vec<(String, CtSeries)> {
+    let mut all: Vec<(String, CtSeries)> =
+        series_of_every_kind(folder).into_iter().map(|(name, ct)| (name.to_owned(), ct)).collect();
+    all.push(("square pixels".to_owned(), series(&fixture("ct_square"))));
+    for (data, below) in [("dcmqi-ct-3slice", "ct-3slice"), ("totalsegmentator-example", "dicom")] {
+        all.extend(test_data(test, data).map(|found| (data.to_owned(), series(&found.join(below)))));
+    }
+    all
+}
+
+/// Compares answers with what is listed.
+struct Table(Vec<String>);
+
+impl Table {
+    fn check(&mut self, what: &str, ct: &str, program: &str, answer: &str) {
+        println!("{what:14} {program:18} {ct:26} {answer}");
+        let listed = OTHERS.iter().find(|(of, who, on, _)| *of == what && *who == program && ct.contains(on));
+        let expected = listed.map_or("equal", |(.., answer)| answer);
+        if !answer.starts_with(expected) {
+            self.0.push(format!("{what} {program} {ct}: {answer}, expected {expected}"));
+        }
+    }
+
+    fn finish(self) {
+        assert!(self.0.is_empty(), "{}", self.0.join("\n"));
+    }
+}
+
+#[test]
+fn other_programs_read_what_is_written_equal_in_voxels_and_place() {
+    let test = "other_programs_read_what_is_written_equal_in_voxels_and_place";
+    let Some(python) = python(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let liver = liver();
+    let (mut names, mut jobs) = (Vec::new(), Vec::new());
+    for (number, (name, ct)) in all_series(folder.path(), test).iter().enumerate() {
+        let grid = ct.grid();
+        let file = |ending: &str| folder.path().join(format!("{number}.{ending}"));
+        let voxels = grid.shape.iter().product();
+        let masks = [scattered(voxels, 9), blob(grid.shape)];
+        let jobs_of = [0, 1].map(|i| job(grid, Some(grid.path), &masks[i], &file(&format!("mask{i}"))));
+        let segments = masks.each_ref().map(|mask| painted(&liver, mask));
+        for (what, kind) in [("BINARY", DicomSegType::Binary), ("LABELMAP", DicomSegType::LabelMap)] {
+            write_dicom_seg(&file(what), ct, &segments[..1], kind, Existing::Kept).unwrap();
+            names.push((what, name.clone()));
+            let job = with(jobs_of[0].clone(), "path", &file(what));
+            jobs.push(with(job, "read", Path::new("seg")));
+        }
+        write_rtstruct(&file("rt.dcm"), ct, &segments[1..], Existing::Kept).unwrap();
+        names.push(("RTSTRUCT", name.clone()));
+        jobs.push(with(with(jobs_of[1].clone(), "path", &file("rt.dcm")), "read", Path::new("rtstruct")));
+    }
+    for (number, (axes, flipped)) in all_turns().into_iter().enumerate() {
+        let ct = ct();
+        let (made, _) = turned(ct.grid(), axes, flipped);
+        let file = |ending: &str| folder.path().join(format!("turned{number}.{ending}"));
+        let mask = scattered(693, 10 + number as u64);
+        let path = file("seg.nrrd");
+        write_seg_nrrd(&path, made.grid(), &[painted(&liver, &mask)], Existing::Kept).unwrap();
+        names.push((".seg.nrrd", made.geometry.orientation.to_string()));
+        jobs.push(with(with(job(made.grid(), None, &mask, &file("mask")), "path", &path), "read", Path::new("nrrd")));
+    }
+    let mut table = Table(Vec::new());
+    for ((what, name), answers) in names.iter().zip(ask(&python, &jobs)) {
+        for (program, answer) in answers {
+            table.check(what, name, &program, answer.as_str().unwrap());
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn what_other_programs_write_is_read_equal_in_voxels_and_place() {
+    let test = "what_other_programs_write_is_read_equal_in_voxels_and_place";
+    let Some(python) = python(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let all = all_series(folder.path(), test);
+    let turned: Vec<(String, Made)> = all_turns()
+        .into_iter()
+        .map(|(axes, flipped)| turned(ct().grid(), axes, flipped).0)
+        .map(|made| (made.geometry.orientation.to_string(), made))
+        .collect();
+    let of_series = all.iter().map(|(name, ct)| (name, ct.ct(), Some(ct.grid().path)));
+    let of_turned = turned.iter().map(|(name, made)| (name, Ct::of_grid(made.grid()), None));
+    let cts: Vec<(&String, Ct<'_>, Option<&Path>)> = of_series.chain(of_turned).collect();
+    let mut masks = Vec::new();
+    let mut jobs = Vec::new();
+    for (number, (_, ct, series)) in cts.iter().enumerate() {
+        let out = folder.path().join(format!("out{number}"));
+        fs::create_dir(&out).unwrap();
+        let mask = blob(ct.grid.shape);
+        jobs.push(with(job(ct.grid, *series, &mask, &out.join("mask")), "write", &out));
+        masks.push(mask);
+    }
+    let mut table = Table(Vec::new());
+    for (((name, ct, _), mask), answers) in cts.iter().zip(&masks).zip(ask(&python, &jobs)) {
+        for (program, answer) in answers {
+            let answer = answer.as_str().unwrap();
+            let found = if answer.starts_with("refused") {
+                answer.to_owned()
+            } else {
+                match annotation::read_segmentation(Path::new(answer), &["Liver"], ct) {
+                    Ok(found) if found.segments[0].mask == *mask => "equal".to_owned(),
+                    Ok(found) => {
+                        let wrong = found.segments[0].mask.iter().zip(mask).filter(|(a, b)| a != b).count();
+                        format!("{wrong} voxels differ")
+                    }
+                    Err(error) => error.to_string(),
+                }
+            };
+            table.check("written", name, &program, &found);
+        }
+    }
+    table.finish();
+}
