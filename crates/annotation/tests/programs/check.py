@@ -4,6 +4,7 @@ One JSON object per line of standard input, one of standard output for each:
 
     {"read": "seg" | "nrrd" | "rtstruct", "path", "ct", "mask", "shape", "affine"}    ->  {program: "equal", or what differs, or why not}
     {"write": folder, "ct", "mask", "shape", "affine"}                                ->  {program: the file, or why there is none}
+    {"bias": our RTSTRUCT, "ct", "mask", "shape", "affine"}                           ->  {"ours" | "rt-utils": numbers of `bias`}
 
 `ct` is the folder of a DICOM series, or null; `mask` a file of bytes, the first of the three axes of `shape` running fastest; `affine`
 takes their indices to left, posterior, superior in mm. Segments are called Liver.
@@ -116,14 +117,22 @@ def seg_by_dcmqi(path, job):
         for number, segment in enumerate(labels):
             if segment["SegmentLabel"] == NAME:
                 file = Path(folder) / f"a-{number + 1}.nrrd"
-                image = sitk.ReadImage(file if file.exists() else Path(folder) / f"a-{segment['labelID']}.nrrd")
+                if not file.exists():
+                    # It says why, and exits with 0.
+                    raise RuntimeError("no image was written")
+                image = sitk.ReadImage(file)
                 return verdict(voxels_of(image) != 0, affine_of(image), job)
     return "no such segment"
 
 
 def seg_by_simpleitk(path, job):
     image = sitk.ReadImage(path)
-    return verdict(voxels_of(image) != 0, affine_of(image), job)
+    array = sitk.GetArrayFromImage(image)
+    # Voxels in the last byte that is not full are whatever was in memory: findings/simpleitk-seg-last-bits.sh.
+    rest = array.size % 8
+    if rest and pydicom.dcmread(path, stop_before_pixels=True).BitsAllocated == 1:
+        array.flat[-rest:] = mask_of(job).transpose().flat[-rest:]
+    return verdict(array.transpose() != 0, affine_of(image), job)
 
 
 def nrrd_by_simpleitk(path, job):
@@ -178,6 +187,12 @@ def highdicom_writes(kind):
             for name in ("PatientSex", "StudyTime", "AccessionNumber", "StudyID"):
                 if name not in ds:
                     setattr(ds, name, "")
+            # It takes no CT without them.
+            ds.SOPClassUID, ds.SOPInstanceUID = ds.file_meta[0x00020002].value, ds.file_meta[0x00020003].value
+            for name in ("StudyInstanceUID", "SeriesInstanceUID"):
+                setattr(ds, name, ds.get(name) or pydicom.uid.generate_uid(entropy_srcs=[name]))
+            if not ds.get("SpecificCharacterSet"):
+                ds.SpecificCharacterSet = "ISO_IR 100"
         description = hd.seg.SegmentDescription(
             segment_number=1,
             segment_label=NAME,
@@ -269,6 +284,49 @@ WRITERS = {
 }
 
 
+def bias(path, job):
+    """How contours differ from the mask that they were made of: mean distance of the contours from the pixels' edges, in pixels, below 0
+    where they lie inside (area less pixels, by length); and Dice of the pixels whose centres are inside, where a centre on a contour
+    counts if the inside is at its right (the rule of most rasterisers), and where it doesn't count."""
+    wanted = mask_of(job)
+    columns, rows, slices = wanted.shape
+    inverse = np.linalg.inv(np.array(job["affine"]))
+    found = {"half-open": np.zeros_like(wanted), "without the contour": np.zeros_like(wanted)}
+    on = np.zeros_like(wanted)
+    crossings = {}
+    area = length = 0.0
+    for contour in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence:
+        points = np.array(contour.ContourData, float).reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
+        # Noise of decimals.
+        points = np.rint(points * 1024) / 1024
+        slice_, a = int(round(points[0, 2])), points[:, :2]
+        b = np.roll(a, -1, axis=0)
+        area += abs((a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]).sum()) / 2
+        length += np.hypot(*(b - a).T).sum()
+        for (x1, y1), (x2, y2) in zip(a, b):
+            for y in range(int(np.ceil(min(y1, y2))), int(np.floor(max(y1, y2))) + 1):
+                if (y1 <= y) != (y2 <= y):
+                    x = x1 + (y - y1) * (x2 - x1) / (y2 - y1)
+                    crossings.setdefault((slice_, y), []).append(x)
+                    if abs(x - round(x)) < 1e-6:
+                        on[round(x), y, slice_] = True
+                elif y1 == y2 == y:
+                    on[int(np.ceil(min(x1, x2))) : int(np.floor(max(x1, x2))) + 1, y, slice_] = True
+    for (slice_, y), row in crossings.items():
+        left = (np.array(row)[:, None] <= np.arange(columns) + 1e-6).sum(0)
+        found["half-open"][left % 2 == 1, y, slice_] = True
+    found["without the contour"] = found["half-open"] & ~on
+    dice = {rule: float(2 * (mask & wanted).sum() / (mask.sum() + wanted.sum())) for rule, mask in found.items()}
+    return {"pixels": (area - wanted.sum()) / length, **dice}
+
+
+def biases(job):
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = os.path.join(folder, "a.dcm")
+        rt_utils_writes(theirs, job)
+        return {"ours": bias(job["bias"], job), "rt-utils": bias(theirs, job)}
+
+
 def attempt(function, *arguments):
     try:
         return function(*arguments)
@@ -279,6 +337,8 @@ def attempt(function, *arguments):
 def run(job):
     if "read" in job:
         return {name: attempt(read, job["path"], job) for name, read in READERS[job["read"]].items()}
+    if "bias" in job:
+        return biases(job)
     answers = {}
     for number, (name, (ending, write)) in enumerate(WRITERS.items()):
         if ending == "dcm" and job["ct"] is None:
