@@ -110,7 +110,7 @@ impl CtSeries {
         let mut slices = Vec::with_capacity(series.files.len());
         for file in &series.files {
             // Their own names may be the patient's.
-            let object = open_dicom(file, DicomPixels::Left).map_err(|_| changed(folder))?;
+            let object = open_dicom(file, DicomPixels::Left).ok().flatten().ok_or_else(|| changed(folder))?;
             // Programs that anonymise empty the one and forget the other.
             let of_file = |text: &str| Some(text.trim_matches([' ', '\0']).to_owned()).filter(|text| is_uid(text));
             let class = of_file(object.meta().media_storage_sop_class_uid());

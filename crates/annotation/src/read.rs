@@ -39,12 +39,12 @@ pub fn read_segmentation(path: &Path, names: &[&str], ct: &Ct<'_>) -> Result<Seg
     if is_nrrd(path)? {
         return slicer::read(path, names, ct);
     }
-    let object = open_dicom(path, DicomPixels::Read).map_err(|error| match error {
-        IngestError::Dicom { path, problem } if problem.contains("no DICOM") => {
-            AnnotationError::NoSegmentation { path, found: problem }
-        }
-        error => error.into(),
-    })?;
+    let Some(object) = open_dicom(path, DicomPixels::Read)? else {
+        return Err(AnnotationError::NoSegmentation {
+            path: path.to_path_buf(),
+            found: "is no DICOM and no NRRD".to_owned(),
+        });
+    };
     let class = object.uid(tags::SOP_CLASS_UID);
     match class.as_deref() {
         Some(uids::SEGMENTATION_STORAGE | uids::LABEL_MAP_SEGMENTATION_STORAGE) => seg::read(path, &object, names, ct),

@@ -70,7 +70,7 @@ fn ask(python: &Path, jobs: &[Value]) -> Vec<Map<String, Value>> {
         .spawn()
         .expect("Python starts");
     let mut stdin = child.stdin.take().unwrap();
-    let lines: String = jobs.iter().map(|job| format!("{job}\n")).collect();
+    let lines = jobs.iter().fold(String::new(), |text, job| text + &format!("{job}\n"));
     let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();

@@ -67,6 +67,10 @@ impl Placement {
         if seen != [0, 1, 2] {
             return None;
         }
+        // Far beyond any grid, and far from what whole numbers can hold.
+        if origin.iter().any(|index| index.abs() > 1e9) {
+            return None;
+        }
         let signs: [i64; 3] = array::from_fn(|axis| if along[axis][axes[axis]] > 0.0 { 1 } else { -1 });
         let first: [i64; 3] = array::from_fn(|i| origin[i].round() as i64);
         // Every corner lies where whole steps lead, and inside.

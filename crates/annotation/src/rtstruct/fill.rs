@@ -16,30 +16,26 @@ pub(super) fn fill(polygons: &[Polygon], [columns, rows]: [usize; 2], mut set: i
     let edges = || {
         polygons.iter().flat_map(|polygon| (0..polygon.len()).map(|i| [polygon[i], polygon[(i + 1) % polygon.len()]]))
     };
-    // By row: where outlines cross it, and the stretches of them that lie on it.
-    let mut crossings: Vec<Vec<f64>> = vec![Vec::new(); rows];
-    let mut lying: Vec<Vec<[f64; 2]>> = vec![Vec::new(); rows];
-    let within = |low: f64, high: f64| {
-        let (first, last) = (low.ceil().max(0.0), high.floor().min(rows as f64 - 1.0));
-        if first <= last { first as usize..last as usize + 1 } else { 0..0 }
-    };
-    for [[x1, y1], [x2, y2]] in edges() {
-        for row in within(y1.min(y2), y1.max(y2)) {
-            let y = row as f64;
+    let heights = || polygons.iter().flatten().map(|point| point[1]);
+    let (top, bottom) = (heights().fold(f64::INFINITY, f64::min), heights().fold(f64::NEG_INFINITY, f64::max));
+    // One at a time: memory then is that of the outlines, whatever they are like.
+    let (mut crossings, mut lying) = (Vec::new(), Vec::new());
+    for row in (0..rows).filter(|&row| (top..=bottom).contains(&(row as f64))) {
+        let y = row as f64;
+        crossings.clear();
+        lying.clear();
+        for [[x1, y1], [x2, y2]] in edges() {
             if (y1 <= y) != (y2 <= y) {
-                crossings[row].push(x1 + (y - y1) * (x2 - x1) / (y2 - y1));
+                crossings.push(x1 + (y - y1) * (x2 - x1) / (y2 - y1));
             }
-            if y1 == y && y2 == y {
-                lying[row].push([x1.min(x2), x1.max(x2)]);
-            } else if y1 == y {
-                lying[row].push([x1, x1]);
+            // What lies on the row, and corners that only touch it.
+            if y1 == y {
+                let end = if y2 == y { x2 } else { x1 };
+                lying.push([x1.min(end), x1.max(end)]);
             }
         }
-    }
-    for row in 0..rows {
-        crossings[row].sort_by(f64::total_cmp);
-        let pairs = crossings[row].as_chunks::<2>().0;
-        for &[from, to] in pairs.iter().chain(&lying[row]) {
+        crossings.sort_by(f64::total_cmp);
+        for &[from, to] in crossings.as_chunks::<2>().0.iter().chain(&lying) {
             let (first, last) = ((from - FINEST).ceil().max(0.0), (to + FINEST).floor().min(columns as f64 - 1.0));
             if first <= last {
                 (first as usize..=last as usize).for_each(|column| set(column, row));

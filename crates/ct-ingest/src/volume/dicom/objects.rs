@@ -21,21 +21,21 @@ pub enum DicomPixels {
 }
 
 /// Reads a DICOM object of any kind: with preamble and file meta information, or without them. Nothing behind the pixel data is read.
+/// `None` if the file is no DICOM.
 ///
 /// # Errors
-/// The operating system's; a file that is no DICOM; one that is damaged, ends early or has an unknown transfer syntax. None quotes
-/// what the file says.
-pub fn open_dicom(path: &Path, pixels: DicomPixels) -> Result<DefaultDicomObject, IngestError> {
+/// The operating system's; a file that is damaged, ends early or has an unknown transfer syntax. None quotes what it says.
+pub fn open_dicom(path: &Path, pixels: DicomPixels) -> Result<Option<DefaultDicomObject>, IngestError> {
     let file = File::open(path).map_err(IngestError::io("read", path))?;
     // An empty file can't be mapped everywhere.
     let length = file.metadata().map_err(IngestError::io("read", path))?.len();
-    let no_dicom = || problem(path, "is no DICOM file".to_owned());
     if length == 0 {
-        return Err(no_dicom());
+        return Ok(None);
     }
     let bytes = slice_store::map_file(&file).map_err(IngestError::io("read", path))?;
-    let frame = Frame::of(&bytes).ok_or_else(no_dicom)?;
-    parse(&frame, pixels == DicomPixels::Read).ok_or_else(|| {
+    let Some(frame) = Frame::of(&bytes) else { return Ok(None) };
+    let object = parse(&frame, pixels == DicomPixels::Read);
+    object.map(Some).ok_or_else(|| {
         let rest = "is damaged, ends early or has an unknown transfer syntax: copy it again";
         problem(path, format!("is a DICOM object{} that {rest}", frame.kind()))
     })
