@@ -56,8 +56,8 @@ pub struct Segment {
     pub algorithm: Algorithm,
 }
 
-/// Organs with a code and a colour of their own (3D Slicer's anatomical colours).
-const ORGANS: [(&str, &str, &str, [u8; 3]); 8] = [
+/// What has a code and a colour of its own (3D Slicer's anatomical colours): name, value and meaning.
+const KNOWN: [(&str, &str, &str, [u8; 3]); 11] = [
     ("liver", "10200004", "Liver", [221, 130, 101]),
     ("spleen", "78961009", "Spleen", [157, 108, 162]),
     ("pancreas", "15776009", "Pancreas", [249, 180, 111]),
@@ -66,19 +66,32 @@ const ORGANS: [(&str, &str, &str, [u8; 3]); 8] = [
     ("gallbladder", "28231008", "Gallbladder", [139, 150, 98]),
     ("heart", "80891009", "Heart", [206, 110, 84]),
     ("lung", "39607008", "Lung", [197, 165, 145]),
+    ("lesion", "52988006", "Lesion", [253, 135, 192]),
+    ("tumor", "108369006", "Tumor", [144, 238, 144]),
+    ("tumour", "108369006", "Tumor", [144, 238, 144]),
 ];
 
+/// Of those, what is no organ.
+const ALTERED: [&str; 2] = ["Lesion", "Tumor"];
+
 impl Segment {
-    /// A segment with the code and colour of the organ that it is named after; of another name, `Tissue`, as 3D Slicer calls what is
-    /// not told.
+    /// A segment with the code and colour of the organ, the lesion or the tumour that it is named after; of another name, `Tissue`, as 3D
+    /// Slicer calls what is not told.
     pub fn named(name: &str, algorithm: Algorithm) -> Self {
-        let organ = ORGANS.iter().find(|(organ, ..)| organ.eq_ignore_ascii_case(name.trim()));
-        let tissue = || Code::snomed("85756007", "Tissue");
-        let (category, kind, colour) = match organ {
+        let known = KNOWN.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name.trim()));
+        let (category, kind, colour) = match known {
             Some((_, value, meaning, colour)) => {
-                (Code::snomed("123037004", "Anatomical Structure"), Code::snomed(value, meaning), *colour)
+                let category = if ALTERED.contains(meaning) {
+                    Code::snomed("49755003", "Morphologically Altered Structure")
+                } else {
+                    Code::snomed("123037004", "Anatomical Structure")
+                };
+                (category, Code::snomed(value, meaning), *colour)
             }
-            None => (tissue(), tissue(), [128, 174, 128]),
+            None => {
+                let tissue = Code::snomed("85756007", "Tissue");
+                (tissue.clone(), tissue, [128, 174, 128])
+            }
         };
         Self { name: name.to_owned(), description: String::new(), colour, category, kind, algorithm }
     }

@@ -108,19 +108,16 @@ pub fn write_seg_nrrd(
     }
     // Labels are counted in each layer from 1.
     let label = |place: usize| layers[..=place].iter().filter(|&&layer| layer == layers[place]).count();
-    let mut voxels = vec![0_u16; ct.shape.iter().product::<usize>() * number];
+    let wide = (0..segments.len()).any(|place| label(place) > usize::from(u8::MAX));
+    let width = if wide { 2 } else { 1 };
+    let mut bytes = vec![0; ct.shape.iter().product::<usize>() * number * width];
     for (place, painted) in segments.iter().enumerate() {
+        let label = (label(place) as u16).to_le_bytes();
         for (voxel, _) in painted.mask.iter().enumerate().filter(|(_, value)| **value != 0) {
-            voxels[voxel * number + layers[place]] = label(place) as u16;
+            bytes[(voxel * number + layers[place]) * width..][..width].copy_from_slice(&label[..width]);
         }
     }
-    let wide = (0..segments.len()).any(|place| label(place) > usize::from(u8::MAX));
     let header = header(ct, number, wide, segments, |place| (label(place), layers[place]));
-    let bytes: Vec<u8> = if wide {
-        voxels.iter().flat_map(|value| value.to_le_bytes()).collect()
-    } else {
-        voxels.iter().map(|&value| value as u8).collect()
-    };
     replace(path, |file| {
         file.write_all(header.as_bytes())?;
         let mut encoder = GzEncoder::new(file, Compression::default());

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use whole_file::{Existing, check_place, replace};
 
 /// Names this program in the files that it writes (PS3.10, 7.1): a UUID of our own.
-const IMPLEMENTATION: &str = "2.25.262487416023471962018497346281590147713";
+const IMPLEMENTATION: &str = "2.25.184366881372892135527164796967733671552";
 
 /// Also the Manufacturer and the ManufacturerModelName.
 const PROGRAM: &str = "SAM-Mix";
@@ -108,7 +108,9 @@ pub(crate) fn object(
     object.put_text(tags::SERIES_DESCRIPTION, VR::LO, description);
     object.put_text(tags::SERIES_DATE, VR::DA, &date);
     object.put_text(tags::SERIES_TIME, VR::TM, &time);
-    object.put_text(tags::SERIES_NUMBER, VR::IS, "1");
+    // Beside its CT in lists that are sorted by number.
+    let number = ct.header.whole(tags::SERIES_NUMBER).filter(|&number| number < 1_000_000).unwrap_or(0);
+    object.put_text(tags::SERIES_NUMBER, VR::IS, &(100 * number + 1).to_string());
     object.put_text(tags::INSTANCE_NUMBER, VR::IS, "1");
     object.put_text(tags::INSTANCE_CREATION_DATE, VR::DA, &date);
     object.put_text(tags::INSTANCE_CREATION_TIME, VR::TM, &time);

@@ -2,7 +2,9 @@
 
 mod common;
 
-use annotation::{AnnotationError, Ct, DicomSegType, Painted, Segment, read_segmentation, write_dicom_seg};
+use annotation::{
+    AnnotationError, Ct, DicomSegType, Painted, Segment, read_segmentation, write_dicom_seg, write_seg_nrrd,
+};
 use common::*;
 use ct_ingest::{ReadOptions, open_dicom, read_volume};
 use dicom_core::value::PixelFragmentSequence;
@@ -85,6 +87,24 @@ fn what_is_written_is_read_back_for_every_kind_of_series_and_type() {
             write_dicom_seg(&path, &ct, &segments, kind, Existing::Replaced).unwrap();
             let read = read_segmentation(&path, &["läsion 1", "liver"], &ct.ct()).unwrap();
             assert!(read.segments[0].mask == b && read.segments[1].mask == a, "{name} {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn more_segments_than_a_byte_can_number_are_written_with_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let ct = ct();
+    let segments: Vec<Segment> = (0..300).map(|i| Segment::named(&format!("segment {i}"), program())).collect();
+    let masks: Vec<Vec<u8>> = (0..300).map(|i| (0..VOXELS).map(|voxel| u8::from(voxel / 2 == i)).collect()).collect();
+    let all: Vec<Painted<'_>> = segments.iter().zip(&masks).map(|(segment, mask)| painted(segment, mask)).collect();
+    let [dcm, nrrd] = ["out.dcm", "out.seg.nrrd"].map(|name| folder.path().join(name));
+    write_dicom_seg(&dcm, &ct, &all, DicomSegType::LabelMap, Existing::Kept).unwrap();
+    write_seg_nrrd(&nrrd, ct.grid(), &all, Existing::Kept).unwrap();
+    for path in [dcm, nrrd] {
+        let read = read_segmentation(&path, &["segment 299", "segment 0", "segment 255"], &ct.ct()).unwrap();
+        for (segment, number) in read.segments.iter().zip([299, 0, 255]) {
+            assert!(segment.mask == masks[number], "{} {number}", path.display());
         }
     }
 }
@@ -188,6 +208,9 @@ fn what_cant_be_written_is_refused_before_a_file_is_there() {
     let long = Segment::named(&"x".repeat(65), program());
     assert!(refused(&[painted(&long, &mask)], binary).contains("expected at most 64 characters"));
     assert!(refused(&[], binary).contains("no segment is given"));
+    let nowhere = folder.path().join("none/out.dcm");
+    let error = write_dicom_seg(&nowhere, &ct, &[painted(&liver, &mask)], binary, Existing::Kept).unwrap_err();
+    assert!(matches!(error, AnnotationError::Write { .. }), "{error}");
 }
 
 #[test]

@@ -77,24 +77,22 @@ pub fn write_dicom_seg(
 
 /// The number of each voxel's segment, of one byte or two; 0 is the background.
 fn label_map(path: &Path, segments: &[Painted<'_>]) -> Result<Vec<u8>, AnnotationError> {
-    let mut labels = vec![0_u16; segments[0].mask.len()];
+    let width = if segments.len() > usize::from(u8::MAX) { 2 } else { 1 };
+    let mut bytes = vec![0; (segments[0].mask.len() * width).next_multiple_of(2)];
     for (place, painted) in segments.iter().enumerate() {
-        for (label, _) in labels.iter_mut().zip(painted.mask).filter(|(_, value)| **value != 0) {
-            if *label != 0 {
-                let [a, b] = [usize::from(*label) - 1, place].map(|place| segments[place].segment.name.escape_debug());
+        let label = (place as u16 + 1).to_le_bytes();
+        for (voxel, _) in painted.mask.iter().enumerate().filter(|(_, value)| **value != 0) {
+            let to = &mut bytes[voxel * width..][..width];
+            if to.iter().any(|&byte| byte != 0) {
+                let other = segments[..place].iter().find(|other| other.mask[voxel] != 0).unwrap_or(painted);
+                let [a, b] = [other, painted].map(|painted| painted.segment.name.escape_debug());
                 let problem =
                     format!("its segments '{a}' and '{b}' overlap, which a label map can't hold: write it as BINARY");
                 return Err(AnnotationError::Masks { path: path.to_path_buf(), problem });
             }
-            *label = place as u16 + 1;
+            to.copy_from_slice(&label[..width]);
         }
     }
-    let mut bytes: Vec<u8> = if segments.len() > usize::from(u8::MAX) {
-        labels.iter().flat_map(|label| label.to_le_bytes()).collect()
-    } else {
-        labels.iter().map(|&label| label as u8).collect()
-    };
-    bytes.resize(bytes.len().next_multiple_of(2), 0);
     Ok(bytes)
 }
 
