@@ -79,20 +79,18 @@ impl Segment {
     /// Slicer calls what is not told.
     pub fn named(name: &str, algorithm: Algorithm) -> Self {
         let known = KNOWN.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name.trim()));
-        let (category, kind, colour) = match known {
-            Some((_, value, meaning, colour)) => {
+        let tissue = || Code::snomed("85756007", "Tissue");
+        let (category, kind, colour) = known.map_or_else(
+            || (tissue(), tissue(), [128, 174, 128]),
+            |(_, value, meaning, colour)| {
                 let category = if ALTERED.contains(meaning) {
                     Code::snomed("49755003", "Morphologically Altered Structure")
                 } else {
                     Code::snomed("123037004", "Anatomical Structure")
                 };
                 (category, Code::snomed(value, meaning), *colour)
-            }
-            None => {
-                let tissue = Code::snomed("85756007", "Tissue");
-                (tissue.clone(), tissue, [128, 174, 128])
-            }
-        };
+            },
+        );
         Self { name: name.to_owned(), description: String::new(), colour, category, kind, algorithm }
     }
 }
