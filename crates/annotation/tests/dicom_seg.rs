@@ -375,8 +375,15 @@ fn deflated_frames_begin_with_a_byte_of_their_own() {
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new_fragments(fragments)));
     let path = folder.path().join("deflated.dcm");
     let meta = FileMetaTableBuilder::new().transfer_syntax("1.2.840.10008.1.2.8.1");
-    object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
+    object.clone().with_meta(meta).unwrap().write_to_file(&path).unwrap();
     assert_eq!(read(&path, "Liver", &ct().ct()), expected("Liver", VOXELS));
+    let meta = FileMetaTableBuilder::new().transfer_syntax("1.2.840.10008.1.2.5");
+    object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
+    let error = refusal(&path, "Liver", &ct().ct()).to_string();
+    assert!(
+        error.contains("packed one-bit pixels of the transfer syntax 1.2.840.10008.1.2.5; decompress it"),
+        "{error}"
+    );
 }
 
 #[test]

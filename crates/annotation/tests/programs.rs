@@ -3,7 +3,7 @@
 
 mod common;
 
-use annotation::{Ct, CtSeries, DicomSegType, write_dicom_seg, write_rtstruct, write_seg_nrrd};
+use annotation::{Ct, CtSeries, DicomSegType, Segment, write_dicom_seg, write_rtstruct, write_seg_nrrd};
 use common::*;
 use ct_ingest::Grid;
 use dicom_core::{DataElement, PrimitiveValue, VR};
@@ -16,9 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use whole_file::Existing;
 
-/// Programs whose answers are others than "equal": what was written or read, the program, a part of the CT's name ("" for all), and how
+/// Programs whose answers are others than "equal": the beginning of what was written or read, the program, a part of the CT's name ("" for all), and how
 /// its answer begins. Why is in the crate's README.
-const OTHERS: [(&str, &str, &str, &str); 20] = [
+const OTHERS: [(&str, &str, &str, &str); 22] = [
+    // It makes one stack of all frames, whatever their segment.
+    ("BINARY of two", "SimpleITK", "tilted", "0.497 voxels off"),
+    ("BINARY of two", "SimpleITK", "", "reaches from voxel"),
     // ITK's reader doesn't know the class.
     ("LABELMAP", "SimpleITK", "", "refused: RuntimeError: Exception thrown in SimpleITK ImageFileReader_Execute"),
     // They make volumes with right angles, or none.
@@ -127,7 +130,7 @@ struct Table(Vec<String>);
 impl Table {
     fn check(&mut self, what: &str, ct: &str, program: &str, answer: &str) {
         println!("{what:14} {program:18} {ct:26} {answer}");
-        let listed = OTHERS.iter().find(|(of, who, on, _)| *of == what && *who == program && ct.contains(on));
+        let listed = OTHERS.iter().find(|(of, who, on, _)| what.starts_with(of) && *who == program && ct.contains(on));
         let expected = listed.map_or("equal", |(.., answer)| answer);
         if !answer.starts_with(expected) {
             self.0.push(format!("{what} {program} {ct}: {answer}, expected {expected}"));
@@ -153,8 +156,15 @@ fn other_programs_read_what_is_written_equal_in_voxels_and_place() {
         let masks = [scattered(voxels, 9), blob(grid.shape)];
         let jobs_of = [0, 1].map(|i| job(grid, Some(grid.path), &masks[i], &file(&format!("mask{i}"))));
         let segments = masks.each_ref().map(|mask| painted(&liver, mask));
-        for (what, kind) in [("BINARY", DicomSegType::Binary), ("LABELMAP", DicomSegType::LabelMap)] {
-            write_dicom_seg(&file(what), ct, &segments[..1], kind, Existing::Kept).unwrap();
+        // Overlapping.
+        let other = Segment::named("Spleen", program());
+        let two = [painted(&other, &masks[1]), segments[0]];
+        for (what, kind, segments) in [
+            ("BINARY", DicomSegType::Binary, &segments[..1]),
+            ("BINARY of two", DicomSegType::Binary, &two),
+            ("LABELMAP", DicomSegType::LabelMap, &segments[..1]),
+        ] {
+            write_dicom_seg(&file(what), ct, segments, kind, Existing::Kept).unwrap();
             names.push((what, name.clone()));
             let job = with(jobs_of[0].clone(), "path", &file(what));
             jobs.push(with(job, "read", Path::new("seg")));
