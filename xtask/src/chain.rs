@@ -49,7 +49,8 @@ impl<'a> Chain<'a> {
     pub fn program<S: AsRef<OsStr>>(&mut self, name: &'static str, binary: &Binary, arguments: &[S]) -> Result<()> {
         let resumed_by = self.resumed_by.clone();
         let mut command = Command::new(self.workspace.program(binary.name));
-        command.current_dir(self.workspace.root()).args(arguments);
+        // It leaves to us to say how to go on.
+        command.current_dir(self.workspace.root()).args(arguments).env("SAM_MIX_IN_CHAIN", "1");
         self.part(name, || {
             let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
             eprintln!("\n> {} {}", binary.name, shown.join(" "));

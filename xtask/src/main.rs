@@ -95,9 +95,13 @@ fn main() -> ExitCode {
         Verb::Fuzz(args) => fuzz::run(&workspace, &args),
     });
     outcome.unwrap_or_else(|error| {
+        if chain::interrupted() {
+            eprintln!("{error:#}");
+            // Ended by Ctrl-C, as shells have it.
+            return ExitCode::from(130);
+        }
         eprintln!("error: {error:#}");
-        // 130: ended by Ctrl-C, as shells have it.
-        if chain::interrupted() { ExitCode::from(130) } else { ExitCode::FAILURE }
+        ExitCode::FAILURE
     })
 }
 

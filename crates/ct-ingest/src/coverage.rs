@@ -51,6 +51,12 @@ pub(crate) struct CaseSlices<'a> {
     pub numbers: &'a [usize],
 }
 
+impl CaseSlices<'_> {
+    fn error(&self, problem: String) -> IngestError {
+        IngestError::Case { case: self.case.to_owned(), problem }
+    }
+}
+
 impl MaskCoverage {
     /// What is known of a case's slices, from its masks (`None` if it has none) and from a list (`None` where it says nothing of
     /// a slice; whether it shows the target).
@@ -63,7 +69,6 @@ impl MaskCoverage {
         masks: Option<CaseMasks>,
         listed: &[Option<bool>],
     ) -> Result<Annotations, IngestError> {
-        let error = |problem: String| IngestError::Case { case: slices.case.to_owned(), problem };
         let by_list = |listed: &Option<bool>| match listed {
             Some(true) => SliceLabel::ListPresent,
             Some(false) => SliceLabel::ListAbsent,
@@ -83,7 +88,7 @@ impl MaskCoverage {
             let shows = painted[slice].target;
             if let Some(listed) = listed.filter(|listed| *listed != shows) {
                 let say = |present: bool| if present { "present" } else { "absent" };
-                return Err(error(format!(
+                return Err(slices.error(format!(
                     "slice {} of its file is '{}' by the presence list, but its mask says '{}': correct whichever is wrong",
                     slices.numbers[slice],
                     say(listed),
@@ -100,20 +105,19 @@ impl MaskCoverage {
 
     /// Which slices have a mask.
     fn covered(&self, slices: &CaseSlices, painted: &[Painted]) -> Result<Vec<bool>, IngestError> {
-        let error = |problem: String| IngestError::Case { case: slices.case.to_owned(), problem };
         match self {
             Self::All => Ok(vec![true; painted.len()]),
             Self::Painted => Ok(painted.iter().map(|painted| painted.any).collect()),
             Self::Slices(cases) => {
                 let listed = cases.get(slices.case).ok_or_else(|| {
-                    error(
+                    slices.error(
                         "it has a mask, but `mask_coverage.slices` of the manifest doesn't list which of its slices were \
                          annotated; add the case there"
                             .to_owned(),
                     )
                 })?;
                 if let Some(beyond) = listed.iter().find(|&&number| number as usize >= painted.len()) {
-                    return Err(error(format!(
+                    return Err(slices.error(format!(
                         "`mask_coverage.slices` of the manifest lists slice {beyond} of it, but it has {} slices, counted from 0",
                         painted.len()
                     )));
@@ -122,7 +126,7 @@ impl MaskCoverage {
                     slices.numbers.iter().map(|&number| listed.contains(&(number as u32))).collect();
                 let stray = painted.iter().zip(&covered).position(|(painted, covered)| painted.any && !covered);
                 if let Some(slice) = stray {
-                    return Err(error(format!(
+                    return Err(slices.error(format!(
                         "its mask is painted in slice {} of its file, which `mask_coverage.slices` of the manifest doesn't list; \
                          add it there, or clear the slice",
                         slices.numbers[slice]

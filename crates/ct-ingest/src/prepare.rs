@@ -7,7 +7,7 @@ use crate::names::Names;
 use crate::presence::PresenceList;
 use crate::source::Stamp;
 use crate::volume::read_grid_of;
-use crate::{CaseFiles, Discovery, IngestError, Manifest, SlicePlan, workers};
+use crate::{CaseFiles, Discovery, IngestError, Manifest, MaskCoverage, SlicePlan, workers};
 use slice_store::{FORMAT_VERSION, LabelCounts, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -219,36 +219,44 @@ fn one_case(
 /// The data set's list of image-level labels; empty where there is none.
 ///
 /// # Errors
-/// It can't be read, names a case or a slice that the data set doesn't have, or contradicts itself.
+/// It can't be read, contradicts itself, or names a case or a slice that the data set doesn't have, as the manifest's
+/// `mask_coverage` may.
 pub(crate) fn presence_list(
     names: &Names<'_>,
     options: &PrepareOptions,
     found: &Discovery,
 ) -> Result<PresenceList, IngestError> {
-    let Some(path) = &options.manifest.presence else { return Ok(PresenceList::default()) };
+    let manifest = &options.manifest;
+    let found_names = found.cases.iter().map(|files| &files.case).chain(found.unusable.iter().map(|(case, _)| case));
+    let found_names: HashSet<&str> = found_names.map(String::as_str).collect();
+    let absent = |case: &str| {
+        format!("'{}' has no case '{}' by the manifest's '{}'", options.data.display(), names.case(case), manifest.image)
+    };
+    if let Some(MaskCoverage::Slices(cases)) = &manifest.mask_coverage
+        && let Some(case) = cases.keys().find(|case| !found_names.contains(case.as_str()))
+    {
+        let problem = format!("`mask_coverage.slices` of the manifest lists it, but {}", absent(case));
+        return Err(IngestError::Case { case: names.case(case), problem });
+    }
+    let Some(path) = &manifest.presence else { return Ok(PresenceList::default()) };
     let list = PresenceList::read(&options.data.join(path))?;
-    let known: HashSet<&str> = found.cases.iter().map(|files| files.case.as_str()).collect();
-    let known = |case: &str| known.contains(case) || found.unusable.iter().any(|(unusable, _)| unusable == case);
-    if let Some((case, line)) = list.cases().find(|(case, _)| !known(case)) {
-        let problem = format!(
-            "it names case '{}', which '{}' doesn't have by the manifest's '{}'",
-            names.case(case),
-            options.data.display(),
-            options.manifest.image
-        );
+    if let Some((case, line)) = list.cases().find(|(case, _)| !found_names.contains(case)) {
+        let problem = format!("it names a case that isn't there: {}", absent(case));
         return Err(IngestError::PresenceList { path: list.path().to_path_buf(), line, problem });
     }
     // Before anything is written. What can't be read is found again, and reported, when the case is prepared.
-    for files in found.cases.iter().filter(|files| !list.rows(&files.case).is_empty()) {
-        let (case, manifest) = (files.case.as_str(), &options.manifest);
+    let agrees = |files: &CaseFiles| {
+        let case = files.case.as_str();
         let grid = read_grid_of(&files.image, &manifest.image_options(case), names.pseudonyms());
-        if let Ok((shape, geometry)) = grid {
-            let stated = manifest.orientation.get(case);
-            let geometry = stated.map_or_else(|| geometry.clone(), |stated| geometry.with_orientation(*stated));
-            let plan = SlicePlan::new(&geometry, shape, 1);
-            list.of_case(case, &plan.numbers(), plan.positions())?;
+        let Ok((shape, mut geometry)) = grid else { return Ok(()) };
+        if let Some(stated) = manifest.orientation.get(case) {
+            geometry = geometry.with_orientation(*stated);
         }
-    }
+        let plan = SlicePlan::new(&geometry, shape, 1);
+        list.of_case(case, &plan.numbers(), plan.positions()).map(drop)
+    };
+    let listed = found.cases.iter().filter(|files| !list.rows(&files.case).is_empty()).collect();
+    workers::each(options.jobs, listed, agrees).into_iter().collect::<Result<(), IngestError>>()?;
     Ok(list)
 }
 

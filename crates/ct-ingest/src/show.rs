@@ -2,7 +2,7 @@
 
 use ct_ingest::{Check, PrepareOptions, StoreSummary, Summary, Verified, Would};
 use serde_json::json;
-use slice_store::{LabelCounts, WindowAt};
+use slice_store::{LabelCounts, WindowAt, counted};
 
 /// What became of a preparation.
 pub fn prepare(options: &PrepareOptions, summary: &Summary) {
@@ -35,11 +35,15 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
         (prepared, failed) => {
             let of = |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
             let (failed, left) = (of(failed, "failed"), of(summary.left.len(), "left out"));
-            let noun = if prepared == 1 { "case" } else { "cases" };
-            println!("{prepared} {noun} prepared, {} unchanged{failed}{left}", summary.unchanged);
+            println!("{} prepared, {} unchanged{failed}{left}", counted(prepared, "case"), summary.unchanged);
         }
     }
-    println!("'{store}': {cases} cases of {patients} patients, {}", labels.words(&options.manifest.target));
+    println!(
+        "'{store}': {} of {}, {}",
+        counted(cases, "case"),
+        counted(patients, "patient"),
+        labels.words(&options.manifest.target)
+    );
 }
 
 fn why_it_leaves(has_failed: bool) -> &'static str {
@@ -141,9 +145,9 @@ pub fn summary(summary: &StoreSummary, verified: Option<&Verified>) {
         }
     }
     println!(
-        "content       {} cases of {} patients, {}",
-        summary.cases.len(),
-        summary.patients,
+        "content       {} of {}, {}",
+        counted(summary.cases.len(), "case"),
+        counted(summary.patients, "patient"),
         summary.labels.words(target)
     );
     if let Some(Verified { arrays: 1.., changed }) = verified {

@@ -98,6 +98,10 @@ fn an_annotated_slice_that_is_empty_is_said_by_a_list_of_slices() {
     let refused = scratch.prepare("store", &["--manifest", &path]);
     let message = text(&refused.stderr);
     assert!(message.contains("case '0': its mask is painted in slice 4 of its file"), "{message}");
+    let path = manifest(json!({ "0": [3, 4], "O2": [0], "2": [0, 1, 2, 3, 4, 5] }));
+    let refused = scratch.prepare("store", &["--manifest", &path]);
+    let message = text(&refused.stderr);
+    assert!(message.contains("case 'O2': `mask_coverage.slices` of the manifest lists it, but"), "{message}");
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn lists_that_contradict_masks_or_name_what_is_not_there_change_nothing() {
     assert!(painted("1,0,1,absent\n").status.success());
     let before = content(&scratch.store("store"));
     for (rows, expected) in [
-        ("9,0,1,absent\n", "line 2: it names case '9'"),
+        ("9,0,1,absent\n", "line 2: it names a case that isn't there"),
         ("1,0,6,absent\n", "line 2: it names slice 6, but the case has 6 slices"),
         ("1,0,1,absent\n1,0,1,liver\n", "line 3: `presence` is 'liver'"),
         ("1,0,3,absent\n1,2,5,present\n", "line 3: it says 'present' of slices of which line 2 says 'absent'"),

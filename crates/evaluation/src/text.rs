@@ -13,10 +13,13 @@ fn left_out(count: usize) -> String {
 /// The table for people.
 pub fn table(e: &Evaluation) -> String {
     let cell = |v: Option<f64>, digits: usize| v.map_or_else(|| "n/a".into(), |v| format!("{v:.digits$}"));
+    // A segmenter without prompts has none.
+    let has_boxes = e.oracle_box.is_some();
+    let boxes = if has_boxes { "  box IoU" } else { "" };
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} of {}: {} slices, {} with the target{}\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "{} of {}: {} slices, {} with the target{}\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{boxes}",
         e.split,
         e.dataset,
         e.counts.slices,
@@ -30,22 +33,21 @@ pub fn table(e: &Evaluation) -> String {
         "HD px",
         "HD95 px",
         "HD95 mm",
-        "box IoU"
     );
     let oracle = format!("oracle box +{} px (not what counts)", e.oracle_margin_px);
-    let prediction = if e.oracle_box.is_some() { "CAM box" } else { "prediction" };
+    let prediction = if has_boxes { "CAM box" } else { "prediction" };
     let rows = [Some((prediction, &e.cam_box)), e.oracle_box.as_ref().map(|row| (oracle.as_str(), row))];
     for (name, r) in rows.into_iter().flatten() {
         let _ = writeln!(
             text,
-            "{name:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+            "{name:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{}",
             cell(r.dice_all, 4),
             cell(r.dice_liver, 4),
             cell(r.dice_volume, 4),
             cell(r.hd_px, 2),
             cell(r.hd95_px, 2),
             cell(r.hd95_mm, 2),
-            cell(r.box_iou, 3)
+            if has_boxes { format!("{:>9}", cell(r.box_iou, 3)) } else { String::new() }
         );
     }
     for (name, blind) in [

@@ -40,6 +40,6 @@ impl NotANumber {
     }
 }
 
-fn is_finite(tensor: &Tensor) -> bool {
+pub(crate) fn is_finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) == 1
 }

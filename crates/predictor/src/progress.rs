@@ -137,6 +137,9 @@ impl TimeLeft {
 
     /// `5 minutes left`, or `more than …` where a kind that none was done of is to come.
     fn text(&self) -> String {
+        if self.kinds.iter().all(|kind| kind.left == 0) {
+            return "done".into();
+        }
         let is_known = self.kinds.iter().all(|kind| kind.left == 0 || kind.done > 0);
         let left = HumanDuration(Duration::from_secs_f64(self.seconds()));
         match (is_known, self.seconds() >= 1.0) {

@@ -1,7 +1,7 @@
 //! A whole volume: each slice by itself first, then with its neighbours, as `[prediction.volume]` says.
 
 use crate::encoded::EncodedSlice;
-use crate::not_a_number::NotANumber;
+use crate::not_a_number::{NotANumber, is_finite};
 use crate::predictor::{Classification, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
 use crate::rules::{
     Taper, agreement, best_candidate, directions, keep_largest_component, lies_in, mean_inside, meet, surest,
@@ -174,10 +174,17 @@ impl Predictor<'_> {
             let (tensors, seen) = (self.segmenter.tensors(), &encoded.adapted().tensor);
             return Err(NotANumber::new(0, "the segmenter's mask", &tensors, seen));
         }
-        let embedding = self.prediction.volume.propagate.then(|| {
+        let embedding = if self.prediction.volume.propagate {
             let embedding = encoded.adapted();
-            Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size)
-        });
+            // Of a slice that is called empty nothing was decoded yet; its neighbour's mask may lead to it.
+            if !is_finite(&embedding.tensor) {
+                let (tensors, seen) = (self.segmenter.tensors(), encoded.input(ClassifierInput::Slices));
+                return Err(NotANumber::new(0, "the encoder's embedding", &tensors, seen));
+            }
+            Some(Embedding::new(embedding.tensor.to_kind(Kind::Half), embedding.slice_size))
+        } else {
+            None
+        };
         steps.keeping_seconds += took();
         Ok(Own { classification, found, embedding })
     }

@@ -1,7 +1,7 @@
 //! The label budget: what annotators had to say so that a run could be trained, one annotation at a time.
 
 use serde::{Deserialize, Serialize};
-use slice_store::SliceId;
+use slice_store::{SliceId, counted};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -24,14 +24,14 @@ pub enum Annotation {
 impl Annotation {
     /// `count` of them, in words.
     fn words(self, count: usize) -> String {
-        let (one, many, of) = match self {
-            Self::Masks => ("mask", "masks", ""),
-            Self::ValidationMasks => ("validation mask", "validation masks", ""),
-            Self::CropLabels => ("crop label", "crop labels", ""),
-            Self::ImageLevelLabels => ("image-level label", "image-level labels", ""),
-            Self::SelectionLabels => ("image-level label", "image-level labels", " to choose the labelled slices by"),
+        let (noun, of) = match self {
+            Self::Masks => ("mask", ""),
+            Self::ValidationMasks => ("validation mask", ""),
+            Self::CropLabels => ("crop label", ""),
+            Self::ImageLevelLabels => ("image-level label", ""),
+            Self::SelectionLabels => ("image-level label", " to choose the labelled slices by"),
         };
-        format!("{count} {}{of}", if count == 1 { one } else { many })
+        format!("{}{of}", counted(count, noun))
     }
 }
 

@@ -37,7 +37,9 @@ pub use files::replace_file;
 pub use handles::{AnnotationsRead, Crop, EvaluationSlices, TrainingSlices};
 pub use mmap::map_file;
 pub use natural::natural_order;
-pub use record::{LabelCounts, Presence, PresenceCounts, PresenceSource, SliceId, SliceLabel, SliceRecord};
+pub use record::{
+    LabelCounts, Presence, PresenceCounts, PresenceSource, SliceId, SliceLabel, SliceRecord, counted,
+};
 pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
 pub use store::{SliceStore, Slices, StoredArray};
 pub use writer::{CaseData, KnownCase, StoreWriter, cases_in, settings_of};

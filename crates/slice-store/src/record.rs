@@ -237,12 +237,17 @@ impl LabelCounts {
     /// For people: `112 slices, 42 with liver`; and where not every slice has a mask, `31 of unknown presence, 50 with a mask`.
     pub fn words(&self, target: &str) -> String {
         let Self { slices, presence, masks } = self;
-        let known = format!("{slices} slices, {} with {target}", presence.present);
+        let known = format!("{}, {} with {target}", counted(*slices, "slice"), presence.present);
         if masks == slices {
             return known;
         }
         format!("{known}, {} without, {} of unknown presence; {masks} have a mask", presence.absent, presence.unknown)
     }
+}
+
+/// `1 case`, `2 cases`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

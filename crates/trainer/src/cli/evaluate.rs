@@ -90,7 +90,12 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
         (Split::Test, true) => ("test", rows_of(&store, &selection.test)?),
         (Split::Validation, true) => ("validation", rows_of(&store, &selection.validation)?),
     };
-    ensure!(!rows.is_empty(), "the {split} split has no slices");
+    ensure!(
+        !rows.is_empty(),
+        "the {split} split of '{}' has no slices: train a run whose `sampling` gives it some, or evaluate on another store with \
+         --split all",
+        arguments.run.display()
+    );
     let store = store.for_evaluation();
     ensure!(
         rows.iter().any(|&row| store.truth(row).is_some()),

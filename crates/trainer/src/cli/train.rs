@@ -10,7 +10,7 @@ use predictor::device;
 use run_record::{RunRecord, Status, write_whole};
 use slice_sampling::Selection;
 use slice_sampling::for_training;
-use slice_store::{LabelCounts, SliceStore, Slices};
+use slice_store::{LabelCounts, SliceStore, Slices, counted};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tch::Device;
@@ -121,15 +121,16 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         record.save(run)?;
     }
     eprintln!(
-        "{}: {} training slices of {} patients, {} labelled; validation {} slices; test {} slices of {} patients; {} with {threads} threads",
+        "{}: {} of {}, {} labelled; validation {}; test {} of {}; {} with {}",
         run.display(),
-        selection.train.len(),
-        selection.split.train.len(),
+        counted(selection.train.len(), "training slice"),
+        counted(selection.split.train.len(), "patient"),
         selection.labelled.len(),
-        selection.validation.len(),
-        selection.test.len(),
-        selection.split.test.len(),
+        counted(selection.validation.len(), "slice"),
+        counted(selection.test.len(), "slice"),
+        counted(selection.split.test.len(), "patient"),
         device_name(device),
+        counted(threads as usize, "thread"),
     );
     eprintln!("label budget: {}", record.label_budget);
     let labels = LabelCounts::of(selection.train.iter().filter_map(|id| store.records().get(store.position(id)?)));
@@ -141,7 +142,9 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         );
     }
     let outcome = training.run(&mut record)?;
-    eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
+    if record.slices_per_second > 0.0 {
+        eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
+    }
     if arguments.profile {
         eprint!("{}", record.times);
         if let Some(bytes) = device::memory_in_use(device) {
@@ -213,6 +216,9 @@ fn begun_before(run: &Path, store: &Slices, device: Device, threads: i32) -> Res
     Ok(record)
 }
 
+/// Set by a program that started this one as a part of more, and says itself how all of it goes on.
+const IN_CHAIN: &str = "SAM_MIX_IN_CHAIN";
+
 /// Says how it ended.
 fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
     let run = arguments.run.as_path();
@@ -221,11 +227,12 @@ fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
             for phase in &record.phases {
                 let dice =
                     phase.validation_dice.map_or("no segmentation".into(), |d| format!("validation Dice {d:.4}"));
-                let epochs = phase.epochs.map_or_else(String::new, |n| format!(", {n} epochs"));
+                let epochs = phase.epochs.map_or_else(String::new, |n| format!(", {}", counted(n, "epoch")));
                 eprintln!("phase {}: {dice}{epochs}, {:.0} s", phase.name, phase.seconds);
             }
             if record.skipped_updates > 0 {
-                eprintln!("{} updates were left out: their loss or gradient was not finite", record.skipped_updates);
+                let left_out = counted(record.skipped_updates, "update");
+                eprintln!("{left_out} left out: the loss or its gradient was not finite");
             }
             println!("trained in {:.0} s: '{}'", record.seconds, run.display());
         }
@@ -234,6 +241,9 @@ fn report(record: &RunRecord, outcome: Outcome, arguments: &TrainArgs) {
             let embeddings = arguments.embeddings.as_ref();
             let embeddings =
                 embeddings.map_or_else(String::new, |folder| format!(" --embeddings {}", folder.display()));
+            if std::env::var_os(IN_CHAIN).is_some() {
+                return println!("stopped{saved}");
+            }
             println!(
                 "stopped{saved}. To go on:\n  {} train --resume --run {} --store {}{embeddings}",
                 program(),

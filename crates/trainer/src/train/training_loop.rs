@@ -16,6 +16,7 @@ use predictor::{Model, Ticker};
 use run_record::{MetricsLog, Part, PhaseResult, StepRow};
 use slice_sampling::Rows;
 use slice_sampling::stream_seed;
+use slice_store::counted;
 use stage_api::{ClassifierInput, Embedding, NamedTensor};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -274,11 +275,11 @@ impl<'a> TrainingLoop<'a> {
         let over = phase.patience > 0 && self.state.progress.epochs_since_best >= phase.patience;
         if over {
             self.ticker.line(&format!(
-                "{} ends after epoch {}/{}: no better validation Dice in {} epochs",
+                "{} ends after epoch {}/{}: no better validation Dice in {}",
                 phase.name,
                 last.epoch + 1,
                 phase.epochs,
-                phase.patience
+                counted(phase.patience, "epoch")
             ));
         }
         over
