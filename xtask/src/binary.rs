@@ -17,6 +17,7 @@ pub struct Binary {
 
 pub const PHANTOM: Binary = Binary { name: "sam-mix-phantom", first_build_minutes: 1, links_libtorch: false };
 pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 8, links_libtorch: false };
+pub const LABELS: Binary = Binary { name: "sam-mix-labels", first_build_minutes: 8, links_libtorch: false };
 pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 12, links_libtorch: true };
 pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 1, links_libtorch: false };
 pub const STUDY: Binary = Binary { name: "sam-mix-study", first_build_minutes: 1, links_libtorch: false };

@@ -55,6 +55,10 @@ enum Verb {
     Train(Forwarded),
     #[command(about = pass::EVALUATE.about, after_help = pass::EVALUATE.examples, disable_help_flag = true)]
     Evaluate(Forwarded),
+    #[command(about = pass::CHOOSE.about, after_help = pass::CHOOSE.examples, disable_help_flag = true)]
+    Choose(Forwarded),
+    #[command(about = pass::IMPORT_LABELS.about, after_help = pass::IMPORT_LABELS.examples, disable_help_flag = true)]
+    ImportLabels(Forwarded),
     #[command(about = pass::PREDICT.about, after_help = pass::PREDICT.examples, disable_help_flag = true)]
     Predict(Forwarded),
     #[command(about = pass::EXPORT.about, after_help = pass::EXPORT.examples, disable_help_flag = true)]
@@ -84,6 +88,8 @@ fn main() -> ExitCode {
         Verb::Inspect(forwarded) => pass::INSPECT.run(&workspace, &forwarded),
         Verb::Train(forwarded) => train::run(&workspace, &forwarded),
         Verb::Evaluate(forwarded) => pass::EVALUATE.run(&workspace, &forwarded),
+        Verb::Choose(forwarded) => pass::CHOOSE.run(&workspace, &forwarded),
+        Verb::ImportLabels(forwarded) => pass::IMPORT_LABELS.run(&workspace, &forwarded),
         Verb::Predict(forwarded) => pass::PREDICT.run(&workspace, &forwarded),
         Verb::Export(forwarded) => pass::EXPORT.run(&workspace, &forwarded),
         Verb::Report(forwarded) => pass::REPORT_OF_RUN.run(&workspace, &forwarded),

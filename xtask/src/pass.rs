@@ -3,7 +3,7 @@
 use anyhow::Result;
 use std::process::ExitCode;
 
-use crate::binary::{self, Binary, DATA, Forwarded, REPORT, SAM_MIX, STUDY};
+use crate::binary::{self, Binary, DATA, Forwarded, LABELS, REPORT, SAM_MIX, STUDY};
 use crate::workspace::Workspace;
 
 /// A verb and what it becomes.
@@ -42,6 +42,35 @@ Examples:
   cargo xtask evaluate --run runs/quickstart --store stores/phantom --split test",
     binary: &SAM_MIX,
     subcommand: &["evaluate"],
+    starts: &[],
+};
+
+pub const CHOOSE: Pass = Pass {
+    verb: "choose",
+    about: "Choose the slices that are to be drawn next",
+    examples: "\
+Starts `sam-mix choose` with the given arguments.
+
+Examples:
+  cargo xtask choose --store stores/ours --config configs/lits-mini.toml --budget 50 --output worklist \\
+    --set 'sampling.split={fractions={train=0.7,validation=0.1,test=0.2}}'",
+    binary: &SAM_MIX,
+    subcommand: &["choose"],
+    starts: &[],
+};
+
+pub const IMPORT_LABELS: Pass = Pass {
+    verb: "import-labels",
+    about: "Import masks that annotators drew into a slice store",
+    examples: "\
+Starts `sam-mix-labels import` with the given arguments.
+
+Examples:
+  cargo xtask import-labels --store stores/ours --from drawn/ --worklist worklist/worklist.csv
+  cargo xtask import-labels --store stores/ours --from liver.seg.nrrd --case volume-3
+  cargo xtask import-labels --store stores/ours --undo volume-3",
+    binary: &LABELS,
+    subcommand: &["import"],
     starts: &[],
 };
 

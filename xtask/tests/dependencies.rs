@@ -7,7 +7,7 @@ use std::process::Command;
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
 const MAY_USE: [(&str, &[&str]); 19] = [
-    ("annotation", &["ct-ingest", "whole-file"]),
+    ("annotation", &["ct-ingest", "slice-store", "whole-file"]),
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store", "whole-file"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),

@@ -7,7 +7,7 @@ use std::path::Path;
 const EVERY_MASK: [&str; 3] = ["SliceStore", "EvaluationSlices", "for_evaluation"];
 
 /// Files that open stores.
-const OPEN: [&str; 2] = ["cli/evaluate.rs", "cli/train.rs"];
+const OPEN: [&str; 3] = ["cli/choose.rs", "cli/evaluate.rs", "cli/train.rs"];
 
 #[test]
 fn what_trains_can_get_no_mask_that_is_not_paid_for() {
@@ -16,6 +16,11 @@ fn what_trains_can_get_no_mask_that_is_not_paid_for() {
     collect(&source, &source, &mut found);
     found.sort();
     assert_eq!(found, OPEN, "what trains reads masks through `slice_store::TrainingSlices`");
+    let choose = fs::read_to_string(source.join("cli/choose.rs")).unwrap();
+    assert!(
+        ["for_evaluation", "for_training"].iter().all(|handle| !choose.contains(handle)),
+        "who chooses what to draw asks the store for no handle that gives masks"
+    );
 }
 
 fn collect(source: &Path, place: &Path, found: &mut Vec<String>) {

@@ -6,6 +6,7 @@
 mod ct;
 mod error;
 mod header;
+mod import;
 mod names;
 mod read;
 mod rtstruct;
@@ -16,6 +17,7 @@ mod source;
 
 pub use ct::{Ct, CtSeries};
 pub use error::AnnotationError;
+pub use import::{ImportCoverage, ImportError, ImportOptions, Imported, ImportedCase, import_labels, undo_import};
 pub use read::{ReadSegment, Segmentation, read_segmentation};
 pub use rtstruct::write_rtstruct;
 pub use seg::{DicomSegType, write_dicom_seg};

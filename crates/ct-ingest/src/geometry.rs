@@ -145,6 +145,10 @@ fn position(affine: &[[f64; 4]; 4], voxel: [f64; 3]) -> [f64; 3] {
 }
 
 impl AffineKind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Sform, Self::Qform, Self::VoxelSizes, Self::Dicom, Self::Directions, Self::Stated];
+
     /// The header's own word for it.
     pub fn name(self) -> &'static str {
         match self {

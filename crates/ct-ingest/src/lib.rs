@@ -22,6 +22,7 @@ mod presence;
 mod resample;
 mod slices;
 mod source;
+mod stored;
 mod volume;
 mod workers;
 mod write;
@@ -35,14 +36,16 @@ pub use geometry::{AffineKind, Geometry, GeometryTolerance, Grid, check_same_geo
 pub use inspect::{CaseSummary, StoreSummary, Verified, summarise, verify};
 pub use intensity::{Intensity, ParseIntensityError};
 pub use manifest::{Manifest, OneOrMore, PatientRule};
-pub use montage::{Tile, write_montage};
+pub use montage::{Tile, write_montage, write_sheet};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
 pub use part::Placement;
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
 pub use slice_store::StoreSettings;
 pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
+pub use source::sha256_of as sha256_of_file;
+pub use stored::{CutMask, StoredCt};
 pub use volume::{
-    AffineChoice, DicomPixels, DicomSeries, ReadOptions, Scalar, SegmentLabels, Volume, Voxels, open_dicom,
-    open_dicom_series, read_grid, read_volume, unpack_dicom_frame,
+    AffineChoice, DicomPixels, DicomSeries, ReadOptions, Scalar, SegmentLabels, Volume, Voxels, is_dicom_file,
+    open_dicom, open_dicom_series, read_grid, read_volume, unpack_dicom_frame,
 };
 pub use write::{mask_doubt, write_mask};

@@ -30,9 +30,24 @@ pub struct Tile {
 /// which they are.
 pub fn write_montage(store: &SliceStore, path: &Path) -> Result<Vec<Tile>, IngestError> {
     let (rows, masks) = (chosen_rows(store), store.for_evaluation());
+    write(store, &rows, COLUMNS, &|row| masks.mask(row), path)
+}
+
+/// Writes a PNG of these rows' slices, without any mask, `columns` side by side, and says which is where.
+pub fn write_sheet(store: &Slices, rows: &[usize], columns: usize, path: &Path) -> Result<Vec<Tile>, IngestError> {
+    write(store, rows, columns, &|_| None, path)
+}
+
+fn write<'m>(
+    store: &Slices,
+    rows: &[usize],
+    columns: usize,
+    mask: &dyn Fn(usize) -> Option<&'m [u8]>,
+    path: &Path,
+) -> Result<Vec<Tile>, IngestError> {
     let step = store.slice_size().div_ceil(LARGEST_TILE);
     let side = store.slice_size().div_ceil(step);
-    let across = rows.len().clamp(1, COLUMNS);
+    let across = rows.len().clamp(1, columns);
     let (width, height) = (across * side, rows.len().div_ceil(across).max(1) * side);
     let mut sheet = vec![0; 3 * width * height];
     for (tile, &row) in rows.iter().enumerate() {
@@ -40,7 +55,7 @@ pub fn write_montage(store: &SliceStore, path: &Path) -> Result<Vec<Tile>, Inges
         for y in 0..side {
             for x in 0..side {
                 let at = 3 * ((top + y) * width + left + x);
-                sheet[at..at + 3].copy_from_slice(&colour(store, masks.mask(row), row, [y * step, x * step], step));
+                sheet[at..at + 3].copy_from_slice(&colour(store, mask(row), row, [y * step, x * step], step));
             }
         }
     }

@@ -167,8 +167,12 @@ pub fn prepare(
             Outcome::Unchanged => summary.unchanged += 1,
             Outcome::Interrupted => summary.remaining += 1,
             Outcome::Failed(reason) => {
-                summary.failed.push((case, reason));
-                continue;
+                // What people drew stays: only its list or its files differ now.
+                let stays = writer.has_imports(&case);
+                summary.failed.push((case.clone(), reason));
+                if !stays {
+                    continue;
+                }
             }
         }
         whole.insert(case);
@@ -230,7 +234,12 @@ pub(crate) fn presence_list(
     let found_names = found.cases.iter().map(|files| &files.case).chain(found.unusable.iter().map(|(case, _)| case));
     let found_names: HashSet<&str> = found_names.map(String::as_str).collect();
     let absent = |case: &str| {
-        format!("'{}' has no case '{}' by the manifest's '{}'", options.data.display(), names.case(case), manifest.image)
+        format!(
+            "'{}' has no case '{}' by the manifest's '{}'",
+            options.data.display(),
+            names.case(case),
+            manifest.image
+        )
     };
     if let Some(MaskCoverage::Slices(cases)) = &manifest.mask_coverage
         && let Some(case) = cases.keys().find(|case| !found_names.contains(case.as_str()))

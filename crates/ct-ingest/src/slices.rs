@@ -8,6 +8,7 @@ use crate::volume::{PlaneWalk, Scaling};
 use crate::{Geometry, IngestError, Volume};
 use fast_image_resize::pixels::F32;
 use slice_store::{MaskResize, Scale, StoreSettings, WindowAt};
+use std::path::Path;
 
 /// The way from a volume to its slices and exactly back: axis order and directions, scale, padding.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,10 +189,7 @@ pub(crate) fn painted_slices(
         if !painted[slice].target {
             continue;
         }
-        let plane = resize_mask(&plane, native, plan.scaled, plan.mask_resize);
-        for (to, from) in stored.chunks_exact_mut(size).zip(plane.chunks_exact(plan.scaled[1])) {
-            to[..from.len()].copy_from_slice(from);
-        }
+        plan.store_plane(&plane, stored);
     }
     Ok((slices, painted))
 }
@@ -202,18 +200,28 @@ impl SlicePlan {
     /// # Errors
     /// A slice larger than a store that doesn't scale.
     pub fn for_volume(volume: &Volume, settings: &StoreSettings) -> Result<Self, IngestError> {
-        let mut plan = Self::new(&volume.geometry, volume.shape, settings.slice_size);
+        Self::for_grid(&volume.path, &volume.geometry, volume.shape, settings)
+    }
+
+    /// The plan for a volume of that geometry and shape.
+    pub(crate) fn for_grid(
+        path: &Path,
+        geometry: &Geometry,
+        shape: [usize; 3],
+        settings: &StoreSettings,
+    ) -> Result<Self, IngestError> {
+        let mut plan = Self::new(geometry, shape, settings.slice_size);
         plan.mask_resize = settings.mask_resize;
         if settings.scale == Scale::Native {
             plan.scaled = plan.native_size();
             if plan.scaled.iter().any(|&length| length > settings.slice_size) {
                 return Err(IngestError::SliceTooLarge {
-                    path: volume.path.clone(),
+                    path: path.to_path_buf(),
                     slice: plan.scaled,
                     size: settings.slice_size,
                 });
             }
-            plan.positions = plan.positions_in(&volume.geometry);
+            plan.positions = plan.positions_in(geometry);
         }
         Ok(plan)
     }
@@ -272,6 +280,31 @@ impl SlicePlan {
         shape
     }
 
+    /// Cuts a mask of the volume's own voxels, where anything but 0 is the target, into the stored slices, resized as the settings say:
+    /// `[slices, size, size]`, and by slice whether anything is painted in it. [`Self::restore_mask`] is the way back. Panics if the
+    /// mask has another number of voxels.
+    pub(crate) fn cut_mask(&self, mask: &[u8]) -> (Vec<u8>, Vec<bool>) {
+        assert_eq!(mask.len(), self.shape().iter().product::<usize>(), "a mask of {:?} voxels", self.shape());
+        let mut slices = vec![0; self.slices.length * self.size * self.size];
+        let mut painted = Vec::with_capacity(self.slices.length);
+        for (slice, stored) in slices.chunks_exact_mut(self.size * self.size).enumerate() {
+            let plane: Vec<u8> = self.plane(slice).map(|index| u8::from(mask[index] != 0)).collect();
+            painted.push(plane.contains(&1));
+            if painted[slice] {
+                self.store_plane(&plane, stored);
+            }
+        }
+        (slices, painted)
+    }
+
+    /// Resizes a slice's mask into the stored one.
+    fn store_plane(&self, plane: &[u8], stored: &mut [u8]) {
+        let plane = resize_mask(plane, self.native_size(), self.scaled, self.mask_resize);
+        for (to, from) in stored.chunks_exact_mut(self.size).zip(plane.chunks_exact(self.scaled[1])) {
+            to[..from.len()].copy_from_slice(from);
+        }
+    }
+
     /// Takes masks of the stored slices (`[slices, size, size]`, anything but 0 is the target) back to the volume's own
     /// shape and voxel order, as zeros and ones: the padding falls away, and a voxel is 1 if more than half of its area
     /// is. Exact where a slice is stored at its own size. Panics if `slices` has another length.
@@ -305,19 +338,20 @@ impl SlicePlan {
         }
     }
 
+    /// The middle of a stored slice in mm.
+    pub(crate) fn centre(&self, geometry: &Geometry, slice: usize) -> [f64; 3] {
+        let mut voxel = self.shape().map(|length| (length as f64 - 1.0) / 2.0);
+        let flipped = self.slices.stride < 0;
+        voxel[self.slices.axis] = if flipped { self.slices.length - 1 - slice } else { slice } as f64;
+        geometry.to_mm(voxel)
+    }
+
     fn positions_in(&self, geometry: &Geometry) -> Vec<SlicePosition> {
-        let shape = self.shape();
-        let centre = |slice: usize| {
-            let mut voxel = shape.map(|length| (length as f64 - 1.0) / 2.0);
-            let flipped = self.slices.stride < 0;
-            voxel[self.slices.axis] = if flipped { self.slices.length - 1 - slice } else { slice } as f64;
-            geometry.to_mm(voxel)
-        };
         let normal = self.normal(geometry);
         let column = |axis: usize| std::array::from_fn(|world| geometry.affine[world][axis]);
         let along = |walk: Walk, scaled: usize| geometry.spacing_mm[walk.axis] * walk.length as f64 / scaled as f64;
         let position = |slice: usize| SlicePosition {
-            position_mm: dot(centre(slice), normal) as f32,
+            position_mm: dot(self.centre(geometry, slice), normal) as f32,
             row_spacing_mm: along(self.rows, self.scaled[0]) as f32,
             column_spacing_mm: along(self.columns, self.scaled[1]) as f32,
             slice_spacing_mm: dot(column(self.slices.axis), normal).abs() as f32,

@@ -13,7 +13,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
 }
 
 /// SHA-256 (hexadecimal) of a source as its volume has it: of a file, its own; of several, of the lines of theirs.
-pub(crate) fn sha256_of(path: &Path) -> Result<String, IngestError> {
+pub fn sha256_of(path: &Path) -> Result<String, IngestError> {
     let sums = files_of(path)?.iter().map(|file| sha256_of_file(file)).collect::<Result<Vec<_>, _>>()?;
     Ok(combined(sums.iter().map(String::as_str)))
 }

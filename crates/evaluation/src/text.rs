@@ -19,13 +19,14 @@ pub fn table(e: &Evaluation) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} of {}: {} slices, {} with the target{}\ntrained with: {}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{boxes}",
+        "{} of {}: {} slices, {} with the target{}\ntrained with: {}{}\n{:<34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{boxes}",
         e.split,
         e.dataset,
         e.counts.slices,
         e.counts.liver_slices,
         left_out(e.counts.left_out),
         e.label_budget,
+        e.label_budget.time(),
         "",
         "Dice all",
         "liver",

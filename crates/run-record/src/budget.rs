@@ -35,6 +35,34 @@ impl Annotation {
     }
 }
 
+/// What one annotation takes an annotator, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelSeconds {
+    /// The mask of a slice, of training or of validation.
+    pub mask: f64,
+    /// Whether a crop shows the target.
+    pub crop: f64,
+    /// Whether a slice shows the target.
+    pub image_level: f64,
+}
+
+impl Default for LabelSeconds {
+    fn default() -> Self {
+        Self { mask: 120.0, crop: 2.0, image_level: 2.0 }
+    }
+}
+
+impl LabelSeconds {
+    fn of(self, kind: Annotation) -> f64 {
+        match kind {
+            Annotation::Masks | Annotation::ValidationMasks => self.mask,
+            Annotation::CropLabels => self.crop,
+            Annotation::ImageLevelLabels | Annotation::SelectionLabels => self.image_level,
+        }
+    }
+}
+
 /// The annotations of a kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,25 +78,32 @@ pub struct Labels {
 /// not counted again: a mask says whether its slice, or a crop of it, shows the target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Known")]
-pub struct LabelBudget(BTreeMap<Annotation, Labels>);
+pub struct LabelBudget {
+    #[serde(flatten)]
+    by_kind: BTreeMap<Annotation, Labels>,
+    /// What all of it takes an annotator, as the configuration has it for one of each kind; absent in records of older programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+}
 
 /// As this program writes it, or as older ones did.
 #[derive(Deserialize)]
 struct Known {
     labelled_slices: Option<usize>,
     validation_slices: Option<usize>,
+    seconds: Option<f64>,
     #[serde(flatten)]
     by_kind: BTreeMap<Annotation, Labels>,
 }
 
 impl From<Known> for LabelBudget {
     fn from(known: Known) -> Self {
-        let mut budget = Self(known.by_kind);
+        let mut budget = Self { by_kind: known.by_kind, seconds: known.seconds };
         let counts =
             [(Annotation::Masks, known.labelled_slices), (Annotation::ValidationMasks, known.validation_slices)];
         for (kind, count) in counts {
             if let Some(count) = count.filter(|count| *count > 0) {
-                budget.0.entry(kind).or_insert(Labels { count, slices: Vec::new() });
+                budget.by_kind.entry(kind).or_insert(Labels { count, slices: Vec::new() });
             }
         }
         budget
@@ -79,33 +114,51 @@ impl LabelBudget {
     /// In the place of what was said of that kind.
     pub fn set(&mut self, kind: Annotation, slices: Vec<SliceId>) {
         if slices.is_empty() {
-            self.0.remove(&kind);
+            self.by_kind.remove(&kind);
         } else {
-            self.0.insert(kind, Labels { count: slices.len(), slices });
+            self.by_kind.insert(kind, Labels { count: slices.len(), slices });
         }
     }
 
     /// How many of a kind.
     pub fn count(&self, kind: Annotation) -> usize {
-        self.0.get(&kind).map_or(0, |labels| labels.count)
+        self.by_kind.get(&kind).map_or(0, |labels| labels.count)
     }
 
     /// The slices of a kind, where they are known.
     pub fn slices(&self, kind: Annotation) -> &[SliceId] {
-        self.0.get(&kind).map_or(&[], |labels| &labels.slices)
+        self.by_kind.get(&kind).map_or(&[], |labels| &labels.slices)
     }
 
     /// The numbers alone, to stand beside a result.
     #[must_use]
     pub fn counts(&self) -> Self {
-        Self(self.0.iter().map(|(kind, of)| (*kind, Labels { count: of.count, slices: Vec::new() })).collect())
+        let counts = self.by_kind.iter().map(|(kind, of)| (*kind, Labels { count: of.count, slices: Vec::new() }));
+        Self { by_kind: counts.collect(), seconds: self.seconds }
+    }
+
+    /// Says what it takes an annotator, if one of each kind takes so long.
+    pub fn set_seconds(&mut self, one: LabelSeconds) {
+        self.seconds = Some(self.by_kind.iter().map(|(kind, of)| of.count as f64 * one.of(*kind)).sum());
+    }
+
+    /// What it takes an annotator, in words: `, about 2 h 48 min of an annotator's time`; empty where that isn't known.
+    pub fn time(&self) -> String {
+        self.seconds.filter(|seconds| *seconds > 0.0).map_or_else(String::new, |seconds| {
+            let minutes = (seconds / 60.0).round() as u64;
+            let time = match minutes {
+                0..60 => format!("{} min", minutes.max(1)),
+                _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+            };
+            format!(", about {time} of an annotator's time")
+        })
     }
 }
 
 /// `5 masks, 32 validation masks, 700 crop labels`.
 impl fmt::Display for LabelBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts: Vec<String> = self.0.iter().map(|(kind, of)| kind.words(of.count)).collect();
+        let parts: Vec<String> = self.by_kind.iter().map(|(kind, of)| kind.words(of.count)).collect();
         f.write_str(if parts.is_empty() { "none" } else { "" })?;
         f.write_str(&parts.join(", "))
     }
@@ -132,6 +185,23 @@ mod tests {
             serde_json::to_string(&budget.counts()).unwrap(),
             r#"{"masks":{"count":1},"crop_labels":{"count":2}}"#
         );
+    }
+
+    #[test]
+    fn what_a_budget_takes_is_the_sum_of_its_annotations() {
+        let ids = |count| (0..count).map(|i| format!("a/{i:04}").parse().unwrap()).collect();
+        let mut budget = LabelBudget::default();
+        budget.set(Annotation::Masks, ids(50));
+        budget.set(Annotation::ValidationMasks, ids(32));
+        budget.set(Annotation::CropLabels, ids(120));
+        assert_eq!(budget.time(), "");
+        budget.set_seconds(LabelSeconds::default());
+        assert_eq!(budget.time(), ", about 2 h 48 min of an annotator's time");
+        let text = serde_json::to_string(&budget.counts()).unwrap();
+        assert!(text.ends_with(r#""crop_labels":{"count":120},"seconds":10080.0}"#), "{text}");
+        assert_eq!(serde_json::from_str::<LabelBudget>(&text).unwrap(), budget.counts());
+        budget.set_seconds(LabelSeconds { mask: 0.0, ..LabelSeconds::default() });
+        assert_eq!(budget.time(), ", about 4 min of an annotator's time");
     }
 
     #[test]

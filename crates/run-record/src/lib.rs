@@ -15,7 +15,7 @@ mod run;
 mod tensorboard;
 mod times;
 
-pub use budget::{Annotation, LabelBudget, Labels};
+pub use budget::{Annotation, LabelBudget, LabelSeconds, Labels};
 pub use date::utc;
 pub use evaluation::{
     BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,

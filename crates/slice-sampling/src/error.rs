@@ -53,6 +53,19 @@ pub enum SamplingError {
         /// Slices with the target, which have a mask.
         found: usize,
     },
+    /// More slices are to be drawn than there are.
+    #[error(
+        "{asked} slices are to be drawn beside the {drawn} that have a mask, but there are {found} candidates: slices without a mask that \
+         are not known to be without the target; ask for fewer, or add patients"
+    )]
+    TooFewCandidates {
+        /// How many.
+        asked: usize,
+        /// Candidates.
+        found: usize,
+        /// Slices that have a mask already.
+        drawn: usize,
+    },
     /// A setting out of its range.
     #[error("sampling.{key} is {found}, expected {expected}")]
     Setting {

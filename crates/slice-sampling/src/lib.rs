@@ -10,6 +10,7 @@ mod rows;
 mod select;
 mod split;
 mod subset;
+mod worklist;
 
 pub use error::SamplingError;
 pub use random::stream_seed;
@@ -17,3 +18,4 @@ pub use rows::{Rows, for_training, rows_of};
 pub use select::{SamplingSettings, Selection, select};
 pub use split::{Split, SplitRule, split_patients};
 pub use subset::{SubsetStrategy, UniformSubset, keep_middle};
+pub use worklist::{Purpose, Wanted, Worklist, WorklistOrder, worklist};

@@ -29,6 +29,24 @@ pub struct SamplingSettings {
     pub strategy: String,
 }
 
+impl SamplingSettings {
+    /// Whether each is in its range.
+    pub(crate) fn check(&self) -> Result<(), SamplingError> {
+        let refuse =
+            |key, found: String, expected: &str| Err(SamplingError::Setting { key, found, expected: expected.into() });
+        if !(self.keep_rate > 0.0 && self.keep_rate <= 1.0) {
+            return refuse("keep_rate", self.keep_rate.to_string(), "more than 0, at most 1");
+        }
+        if self.labelled == 0 {
+            return refuse("labelled", "0".into(), "at least 1");
+        }
+        if self.validation_slices > MOST_VALIDATION_SLICES {
+            return refuse("validation_slices", self.validation_slices.to_string(), "at most 32");
+        }
+        Ok(())
+    }
+}
+
 fn all() -> f64 {
     1.0
 }
@@ -69,17 +87,7 @@ pub fn select(
     strategy: &dyn SubsetStrategy,
     seed: u64,
 ) -> Result<Selection, SamplingError> {
-    let refuse =
-        |key, found: String, expected: &str| Err(SamplingError::Setting { key, found, expected: expected.into() });
-    if !(settings.keep_rate > 0.0 && settings.keep_rate <= 1.0) {
-        return refuse("keep_rate", settings.keep_rate.to_string(), "more than 0, at most 1");
-    }
-    if settings.labelled == 0 {
-        return refuse("labelled", "0".into(), "at least 1");
-    }
-    if settings.validation_slices > MOST_VALIDATION_SLICES {
-        return refuse("validation_slices", settings.validation_slices.to_string(), "at most 32");
-    }
+    settings.check()?;
     let split = split_patients(records, &settings.split, seed)?;
     let of = |patients: &[String]| -> Vec<&SliceRecord> {
         records.iter().filter(|r| patients.contains(&r.patient)).collect()

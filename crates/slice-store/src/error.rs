@@ -25,7 +25,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The index or its checksum is missing: the preparation was interrupted.
-    #[error("the slice store '{}' is unfinished: it has no {missing}; run `cargo xtask prepare` again to finish it", path.display())]
+    #[error("the slice store '{}' is unfinished: it has no {missing}; run `cargo xtask prepare`, or `import-labels` if that was under way, again to finish it", path.display())]
     Unfinished {
         /// The store.
         path: PathBuf,

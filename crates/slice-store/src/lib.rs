@@ -8,6 +8,7 @@
 //! | `images/<case>.npy` | int16 HU, `[slices, size, size]` |
 //! | `masks/<case>.npy` | uint8, 0 or 1, `[slices with a mask, size, size]`; absent where the case has none |
 //! | `cases/<case>.json` | the case's records, the slices of its masks, digests and provenance; written last: its presence means that the case is whole |
+//! | `labels/<case>/before-NNNN.npy` | masks that imported ones took the place of |
 //! | `index.sha256` | the SHA-256 of the next |
 //! | `index.parquet` | a row for each slice ([`SliceRecord`]); its presence means that the store is whole |
 //!
@@ -22,6 +23,7 @@ mod error;
 mod files;
 mod format1;
 mod handles;
+mod import;
 mod index;
 mod mmap;
 mod natural;
@@ -35,11 +37,10 @@ mod writer;
 pub use error::StoreError;
 pub use files::replace_file;
 pub use handles::{AnnotationsRead, Crop, EvaluationSlices, TrainingSlices};
+pub use import::{Import, Relabelled};
 pub use mmap::map_file;
 pub use natural::natural_order;
-pub use record::{
-    LabelCounts, Presence, PresenceCounts, PresenceSource, SliceId, SliceLabel, SliceRecord, counted,
-};
+pub use record::{LabelCounts, Presence, PresenceCounts, PresenceSource, SliceId, SliceLabel, SliceRecord, counted};
 pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
 pub use store::{SliceStore, Slices, StoredArray};
 pub use writer::{CaseData, KnownCase, StoreWriter, cases_in, settings_of};

@@ -2,6 +2,7 @@
 //!
 //! Invariant: `cases/<case>.json` exists only while its case is whole, `index.parquet` only while the store is.
 
+use crate::import::Import;
 use crate::index::{Digests, Row};
 use crate::place::{self, Place, whole_cases};
 use crate::store::{array_path, check_case_name, read_info};
@@ -44,22 +45,25 @@ pub struct KnownCase {
 /// `cases/<case>.json`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CaseFile {
-    case: String,
+pub(crate) struct CaseFile {
+    pub case: String,
     patient: String,
     source_sha256: String,
     /// Of `images/<case>.npy`.
     images_sha256: String,
     /// Of `masks/<case>.npy`; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    masks_sha256: Option<String>,
+    pub masks_sha256: Option<String>,
     /// The slices of `masks/<case>.npy`, in its order.
-    mask_slices: Vec<u32>,
+    pub mask_slices: Vec<u32>,
     /// Pixels of the target in each of them.
-    target_pixels: Vec<u32>,
+    pub target_pixels: Vec<u32>,
     manifest: Value,
     provenance: Value,
-    records: Vec<SliceRecord>,
+    pub records: Vec<SliceRecord>,
+    /// What came in after the case was prepared, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<Import>,
 }
 
 /// What was found out about a case's data before they are written.
@@ -99,7 +103,9 @@ impl StoreWriter {
         for directory in ["images", "masks", "cases"].map(|name| path.join(name)) {
             fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         }
-        Ok(Self { path: path.to_path_buf(), info, before, _lock: lock })
+        let writer = Self { path: path.to_path_buf(), info, before, _lock: lock };
+        writer.recover()?;
+        Ok(writer)
     }
 
     /// Makes a store in the place of whatever store is there: all of its cases are removed first.
@@ -113,6 +119,11 @@ impl StoreWriter {
             remove_if_there(&path.join("index.parquet"))?;
             for (directory, extension) in [("cases", "json"), ("images", "npy"), ("masks", "npy")] {
                 files::remove_files(&path.join(directory), extension)?;
+            }
+            remove_if_there(&path.join("commit.json"))?;
+            let labels = path.join("labels");
+            if labels.is_dir() {
+                fs::remove_dir_all(&labels).map_err(StoreError::io("remove", &labels))?;
             }
         }
         Self::create(path, info)
@@ -147,6 +158,11 @@ impl StoreWriter {
         place::of(path).map(drop)
     }
 
+    /// The store's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the store is made of and how.
     pub fn info(&self) -> &StoreInfo {
         &self.info
@@ -162,10 +178,20 @@ impl StoreWriter {
         &self.before
     }
 
-    /// Writes a case whole or not at all; an older one of the same name is replaced. Until [`Self::finish`] the store
-    /// has no index.
+    /// Whether masks were imported into a case.
+    pub fn has_imports(&self, case: &str) -> bool {
+        self.case(case).is_ok_and(|(_, imports)| !imports.is_empty())
+    }
+
+    /// Writes a case whole or not at all; an older one of the same name is replaced, unless masks were imported into it, which would
+    /// be lost. Until [`Self::finish`] the store has no index.
     pub fn write_case(&self, data: CaseData<'_>) -> Result<(), StoreError> {
         let counted = self.check_case(&data)?;
+        if self.has_imports(data.case) {
+            let problem = "masks were imported into it, which preparing it anew would lose; prepare another store and import them there, \
+                           or --redo, which begins all of this one anew";
+            return Err(StoreError::CaseData { case: data.case.to_owned(), problem: problem.to_owned() });
+        }
         remove_if_there(&self.path.join("index.parquet"))?;
         let case_path = case_path(&self.path, data.case);
         remove_if_there(&case_path)?;
@@ -195,6 +221,7 @@ impl StoreWriter {
                 manifest,
                 provenance,
                 records,
+                imports: Vec::new(),
             };
             files::replace_json(&case_path, &file)
         })();
@@ -321,7 +348,7 @@ impl CaseFile {
     }
 }
 
-fn case_path(store: &Path, case: &str) -> PathBuf {
+pub(crate) fn case_path(store: &Path, case: &str) -> PathBuf {
     store.join("cases").join(format!("{case}.json"))
 }
 
@@ -338,7 +365,7 @@ pub fn settings_of(path: &Path) -> Result<Option<StoreSettings>, StoreError> {
     if path.join("store.json").exists() { read_info(path).map(|(info, _)| Some(info.settings)) } else { Ok(None) }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
         _ => Ok(()),

@@ -536,3 +536,103 @@ fn a_directory_that_is_neither_empty_nor_a_store_is_left_alone() {
     StoreWriter::create(killed.path(), info()).unwrap();
     assert!(killed.path().join(".editor.tmp").exists() && !killed.path().join("images/.sam-mix-part-0-v.npy").exists());
 }
+
+#[test]
+fn an_imported_mask_counts_and_what_it_took_the_place_of_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = StoreWriter::create(directory.path(), info()).unwrap();
+    write_case(&writer, "a", 0, 3).unwrap();
+    let mut unmasked = records("b", 3);
+    for (record, label) in unmasked.iter_mut().zip([SliceLabel::ListAbsent, SliceLabel::Unknown, SliceLabel::Unknown]) {
+        record.label = label;
+    }
+    writer.write_case(case_data("b", &[0; 3 * SIZE * SIZE], &[], unmasked)).unwrap();
+    writer.finish(["a", "b"]).unwrap();
+    drop(writer);
+    let known = |case: &str, index| SliceId { case: case.to_owned(), index };
+    let look = || {
+        let store = SliceStore::open(directory.path()).unwrap();
+        let labels: Vec<SliceLabel> = store.records().iter().map(|record| record.label).collect();
+        let (all, row) = (store.for_evaluation(), |id| store.position(&id).unwrap());
+        let pixels = [known("a", 1), known("a", 2), known("b", 2)].map(|id| all.target_pixels(row(id)));
+        for array in store.arrays() {
+            array.verify().unwrap();
+        }
+        (store.checksum().to_owned(), labels, pixels, store.image(row(known("b", 2))).to_vec())
+    };
+    let before = look();
+    assert_eq!(before.2, [Some(2), Some(0), None]);
+
+    let open = || StoreWriter::open(directory.path()).unwrap();
+    let mask = |count: usize| [vec![1; count], vec![0; SIZE * SIZE - count]].concat();
+    let import = |writer: &StoreWriter, case: &str, masks: &[(u32, usize)]| {
+        let masks = masks.iter().map(|(slice, count)| (*slice, mask(*count))).collect();
+        writer.import(case, &masks, json!({ "by": "N" })).unwrap()
+    };
+    let first = |writer: &StoreWriter| [import(writer, "a", &[(1, 0), (2, 5)]), import(writer, "b", &[(0, 0), (2, 9)])];
+    // Ended before all files were whole: as if nothing had been.
+    let writer = open();
+    let [of_a, of_b] = first(&writer).map(|relabelled| relabelled.import);
+    assert_eq!((of_a.number, of_b.number), (1, 1));
+    assert_eq!(of_b.before, [(0, SliceLabel::ListAbsent), (2, SliceLabel::Unknown)].into());
+    assert_eq!(look(), before, "nothing is in its place yet");
+    drop(writer);
+    let writer = open();
+    assert!(
+        !directory.path().join("cases/a.json.next").exists() && !directory.path().join("masks/a.npy.next").exists()
+    );
+    assert_eq!(look(), before);
+    // Ended among the renames: finished by whoever comes next.
+    first(&writer);
+    let file = |name: &str| directory.path().join(name);
+    fs::write(file("commit.json"), r#"{ "cases": ["a", "b"] }"#).unwrap();
+    fs::remove_file(file("index.parquet")).unwrap();
+    fs::rename(file("masks/a.npy.next"), file("masks/a.npy")).unwrap();
+    drop(writer);
+    let writer = open();
+    assert_eq!((look().2, file("commit.json").exists()), ([Some(0), Some(5), Some(9)], false));
+
+    let commit = |relabelled| writer.commit(vec![relabelled]).unwrap();
+    let second = import(&writer, "a", &[(1, 7)]);
+    assert_eq!(second.import.number, 2);
+    commit(second);
+    let after = look();
+    let [absent, present] = [SliceLabel::MaskAbsent, SliceLabel::MaskPresent];
+    assert_eq!(after.1, [absent, present, present, absent, SliceLabel::Unknown, present]);
+    assert_eq!((after.2, &after.3), ([Some(7), Some(5), Some(9)], &before.3));
+    assert_ne!(after.0, before.0);
+
+    // One after the other, the last first.
+    let undo = |case: &str, number| {
+        let undone = writer.undo_import(case).unwrap().unwrap();
+        assert_eq!(undone.import.number, number);
+        commit(undone);
+    };
+    undo("a", 2);
+    assert_eq!(look().2, [Some(0), Some(5), Some(9)]);
+    undo("a", 1);
+    undo("b", 1);
+    assert!(writer.undo_import("b").unwrap().is_none());
+    assert_eq!(look(), before);
+    assert!(!directory.path().join("masks/b.npy").exists());
+}
+
+#[test]
+fn imports_that_fit_no_slice_change_nothing_and_preparing_anew_loses_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let before = finished(path).checksum().to_owned();
+    assert!(StoreWriter::open(&path.join("none")).err().unwrap().to_string().contains("is not a slice store"));
+    let writer = StoreWriter::open(path).unwrap();
+    let import = |case: &str, slice, mask: Vec<u8>| writer.import(case, &[(slice, mask)].into(), json!(0));
+    let refused = |case: &str, slice, mask: Vec<u8>| import(case, slice, mask).err().unwrap().to_string();
+    assert!(refused("v2", 3, vec![0; SIZE * SIZE]).contains("a mask of slice 3, but it has 3 slices"));
+    assert!(refused("v2", 0, vec![0; 3]).contains("its mask of slice 0 is not 64 pixels of 0 or 1"));
+    assert!(refused("v2", 0, vec![2; SIZE * SIZE]).contains("its mask of slice 0 is not 64 pixels of 0 or 1"));
+    assert!(refused("v3", 0, vec![0; SIZE * SIZE]).contains("v3.json"));
+    assert_eq!(SliceStore::open(path).unwrap().checksum(), before);
+    writer.commit(vec![import("v2", 0, vec![1; SIZE * SIZE]).unwrap()]).unwrap();
+    let problem = write_case(&writer, "v2", 0, 3).unwrap_err().to_string();
+    assert!(problem.contains("cannot store case 'v2': masks were imported into it"), "{problem}");
+    assert_eq!(SliceStore::open(path).unwrap().records()[0].label, SliceLabel::MaskPresent);
+}

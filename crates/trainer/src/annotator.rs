@@ -60,14 +60,16 @@ pub fn budget(config: &Config, store: &Slices, selection: &Selection) -> Result<
         budget.set(Annotation::ImageLevelLabels, taught);
     }
     budget.set(Annotation::SelectionLabels, chosen_among);
+    budget.set_seconds(config.label_seconds);
     Ok(budget)
 }
 
 /// In the place of what was expected of crops, what was read, once some was.
-pub fn count_crops(budget: &mut LabelBudget, store: &TrainingSlices) {
+pub fn count_crops(budget: &mut LabelBudget, config: &Config, store: &TrainingSlices) {
     let crops = store.annotations_read().crops;
     if !crops.is_empty() {
         let slices = crops.into_iter().flat_map(|(id, count)| std::iter::repeat_n(id, count));
         budget.set(Annotation::CropLabels, slices.collect());
+        budget.set_seconds(config.label_seconds);
     }
 }

@@ -1,13 +1,16 @@
 //! The command line of `sam-mix`. An experiment with its own stages calls [`main`] with its own registry.
 
+mod choose;
 mod evaluate;
 mod export;
+mod outputs;
 mod predict;
 mod train;
 
 use crate::config::Config;
 use crate::registry::Registry;
 use anyhow::{Context, Result, bail, ensure};
+use choose::{ChooseArgs, choose};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use evaluate::{EvaluateArgs, evaluate};
 use export::{ExportArgs, export};
@@ -46,9 +49,14 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predict masks of CT volumes, in their own geometry, without any ground truth
     #[command(
-        after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/\n  cargo xtask predict --run runs/lits-mini --input dicom-series/ --output mask.nii.gz"
+        after_help = "Example:\n  cargo xtask predict --run runs/lits-mini --input ct.nii.gz --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input volumes/ --output masks/\n  cargo xtask predict --run runs/lits-mini --input dicom-series/ --output mask.nii.gz\n  cargo xtask predict --run runs/lits-mini --input dicom-series/ --format dicom-seg,rtstruct,seg-nrrd --output masks/"
     )]
     Predict(PredictArgs),
+    /// Choose the slices that are to be drawn next, without looking at any mask
+    #[command(
+        after_help = "Example:\n  cargo xtask choose --store stores/ours --config configs/lits-mini.toml --budget 50 --validation 16 --output worklist \\\n    --set 'sampling.split={fractions={train=0.7,validation=0.1,test=0.2}}'\n\nThe same split and seed belong into the training that follows. A larger budget asks for the same slices and more."
+    )]
+    Choose(ChooseArgs),
     /// Write a run's segmenter, or pretrained weights, in formats that other programs read
     #[command(
         after_help = "Examples:\n  cargo xtask export --run runs/lits-mini --to safetensors\n  cargo xtask export --run runs/lits-mini --to torchscript --output exported/\n  cargo xtask export --weights sam_vit_b_01ec64.pth --to torchscript --output sam-vit-b/\n  cargo xtask export --weights medsam.pth --family medsam --adapters adapters.safetensors --to safetensors --output merged.safetensors\n\nA SAM checkpoint has no place for the learned vector of the CAM's mask: safetensors leave it out, torchscript keeps it.\nFiles that are there are replaced with --overwrite, and in the run's own folder."
@@ -85,6 +93,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Command::Train(arguments) => train(registry, arguments, &stop),
         Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),
         Command::Predict(arguments) => predict(registry, arguments, &stop),
+        Command::Choose(arguments) => choose(arguments),
         Command::Export(arguments) => export(registry, arguments, &stop),
     };
     match result {

@@ -9,6 +9,7 @@ mod ranges;
 use cam_classifier::PromptSettings;
 use evaluation::EvaluationConfig;
 use predictor::{ClassifierChoice, IntensityConfig, ModelConfig, PredictionConfig, SegmenterConfig};
+use run_record::LabelSeconds;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use slice_augment::Augmentation;
@@ -57,6 +58,9 @@ pub struct Config {
     /// The loader.
     #[serde(default)]
     pub loader: LoaderConfig,
+    /// What one annotation takes an annotator, in seconds: what the label budget says of its cost.
+    #[serde(default)]
+    pub label_seconds: LabelSeconds,
     /// The phases of training, in their order.
     #[serde(rename = "phase")]
     pub phases: Vec<PhaseConfig>,

@@ -169,7 +169,7 @@ impl Training<'_> {
             Outcome::Interrupted => Status::Interrupted,
         };
         record.finish(&state.progress);
-        annotator::count_crops(&mut record.label_budget, self.store);
+        annotator::count_crops(&mut record.label_budget, self.config, self.store);
         record.save(self.run)?;
         Ok(outcome)
     }

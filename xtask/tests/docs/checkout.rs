@@ -20,7 +20,15 @@ fn programs() -> &'static Path {
 
 /// The programs that are not there, which are built by the tests of the whole workspace.
 pub fn missing_programs() -> Vec<&'static str> {
-    let names = ["sam-mix", "sam-mix-data", "sam-mix-phantom", "sam-mix-report", "sam-mix-study", "sam-mix-example"];
+    let names = [
+        "sam-mix",
+        "sam-mix-data",
+        "sam-mix-labels",
+        "sam-mix-phantom",
+        "sam-mix-report",
+        "sam-mix-study",
+        "sam-mix-example",
+    ];
     names.into_iter().filter(|name| !programs().join(name).is_file()).collect()
 }
 

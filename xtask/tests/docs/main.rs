@@ -18,15 +18,17 @@ mod trial;
 use check::Checker;
 use checkout::Patients;
 use page::{Fault, Kind};
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use trial::Trial;
+use trial::{Trial, changed_mask};
 
 /// Pages whose commands are run, in this order; the pages of one list in one checkout.
-const TRIALS: [&[&str]; 5] = [
+const TRIALS: [&[&str]; 6] = [
     &["README.md"],
     &["docs/tutorial.md"],
     &["docs/how-to/own-data.md", "docs/how-to/export.md"],
+    &["docs/how-to/label-50-slices.md"],
     &["docs/how-to/swap-a-stage.md", "crates/study/README.md", "crates/report/README.md"],
     &["crates/ct-ingest/README.md", "crates/phantom/README.md"],
 ];
@@ -164,6 +166,69 @@ fn own_data_are_prepared_trained_on_predicted_and_exported() {
     trial.has(&["mine.png", "runs/mine/report.html", "masks/patient.nii.gz"]);
     trial.page(export);
     trial.has(&["runs/mine/export/weights.safetensors", "runs/mine/export/torchscript/decoder.pt"]);
+}
+
+#[test]
+fn fifty_slices_are_chosen_drawn_and_trained_on() {
+    if !can_train("fifty_slices_are_chosen_drawn_and_trained_on") {
+        return;
+    }
+    let trial = Trial::new();
+    // What the annotator sees, and nobody else has.
+    trial.patients("truth", Patients::Eleven);
+    let mask = |case: usize| trial.path(format!("truth/segmentation-{case}.nii.gz"));
+    fs::create_dir_all(trial.path("home/ours")).unwrap();
+    let mut presence = String::from("case,first,last,presence\n");
+    for case in 0..11 {
+        fs::rename(
+            trial.path(format!("truth/volume-{case}.nii.gz")),
+            trial.path(format!("home/ours/volume-{case}.nii.gz")),
+        )
+        .unwrap();
+        let liver = changed_mask(&mask(case), &trial.path("whole.nii.gz"), |_, label| label);
+        let (first, last) = (liver.first().unwrap(), liver.last().unwrap());
+        let _ = writeln!(presence, "{case},,,absent\n{case},{first},{last},present");
+    }
+    fs::write(trial.path("home/ours/presence.csv"), presence).unwrap();
+    trial.volume("ct.nii.gz");
+    fs::create_dir(trial.path("drawn")).unwrap();
+    let validation = std::cell::Cell::new(0);
+    let draw = || {
+        let list = fs::read_to_string(trial.path("worklist/worklist.csv")).unwrap();
+        let mut slices: std::collections::BTreeMap<&str, Vec<usize>> = std::collections::BTreeMap::new();
+        let lines: Vec<Vec<&str>> = list.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        for fields in &lines {
+            slices.entry(fields[1]).or_default().push(fields[3].parse().unwrap());
+        }
+        validation.set(lines.iter().filter(|fields| fields[2] == "validation").count() as u64);
+        assert_eq!((lines.len() as u64 - validation.get(), validation.get() > 4), (50, true), "{list}");
+        for (case, slices) in slices {
+            let to = trial.path(format!("drawn/{case}.nii.gz"));
+            changed_mask(
+                &mask(case.parse().unwrap()),
+                &to,
+                |slice, label| {
+                    if slices.contains(&slice) { label.min(1) } else { 0 }
+                },
+            );
+        }
+    };
+    trial.page_with("docs/how-to/label-50-slices.md", |command| {
+        if command.starts_with("cargo xtask import-labels") {
+            draw();
+        }
+    });
+    trial.has(&["worklist/sheet.png", "worklist/how-to-draw.md", "masks/ct.nii.gz", "masks/ct.seg.nrrd"]);
+    let run = fs::read_to_string(trial.path("runs/ours/run.json")).unwrap();
+    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+    let count = |kind: &str| run["label_budget"][kind]["count"].as_u64();
+    // The trial's configuration takes ten of the fifty.
+    assert_eq!(
+        (count("masks"), count("validation_masks")),
+        (Some(10), Some(validation.get())),
+        "{}",
+        run["label_budget"]
+    );
 }
 
 #[test]

@@ -63,22 +63,24 @@ impl Trial {
             let subject = self.path(folder).join(format!("s000{number}"));
             fs::create_dir_all(subject.join("segmentations")).unwrap();
             copy(&self.path(format!("two/volume-{number}.nii.gz")), &subject.join("ct.nii.gz"));
-            let mut mask = Vec::new();
-            let file = fs::File::open(self.path(format!("two/segmentation-{number}.nii.gz"))).unwrap();
-            GzDecoder::new(file).read_to_end(&mut mask).unwrap();
-            // Voxels of a byte each, behind the header.
-            mask.iter_mut().skip(352).for_each(|label| *label = (*label).min(1));
-            let file = fs::File::create(subject.join("segmentations/liver.nii.gz")).unwrap();
-            let mut writer = GzEncoder::new(file, Compression::fast());
-            writer.write_all(&mask).unwrap();
-            writer.finish().unwrap();
+            changed_mask(
+                &self.path(format!("two/segmentation-{number}.nii.gz")),
+                &subject.join("segmentations/liver.nii.gz"),
+                |_, label| label.min(1),
+            );
         }
     }
 
     /// Runs what a page shows.
     pub fn page(&self, page: &str) {
+        self.page_with(page, |_| ());
+    }
+
+    /// The same, where the reader does something by hand before a command.
+    pub fn page_with(&self, page: &str, by_hand: impl Fn(&str)) {
         for command in page::read(&text_of(Path::new(page))).commands.iter().filter(|command| command.kind == Kind::Run)
         {
+            by_hand(&command.text);
             let start = Instant::now();
             let output = self.0.shell(&command.text);
             assert!(output.status.success(), "{page}:{}: {}", command.line, told(&command.text, &output));
@@ -98,6 +100,28 @@ impl Trial {
             assert!(self.path(path).exists(), "'{path}' was not made");
         }
     }
+}
+
+/// Writes a mask of the phantom with other labels, which are given by slice and label; gives the slices that had any.
+pub fn changed_mask(from: &Path, to: &Path, label: impl Fn(usize, u8) -> u8) -> Vec<usize> {
+    let mut mask = Vec::new();
+    GzDecoder::new(fs::File::open(from).unwrap()).read_to_end(&mut mask).unwrap();
+    // Voxels of a byte each, behind the header, which has the number of rows and columns.
+    let (header, voxels) = mask.split_at_mut(352);
+    let side = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+    let mut painted = Vec::new();
+    for (slice, voxels) in voxels.chunks_exact_mut(side(42) * side(44)).enumerate() {
+        if voxels.iter().any(|&label| label != 0) {
+            painted.push(slice);
+        }
+        for voxel in voxels {
+            *voxel = label(slice, *voxel);
+        }
+    }
+    let mut writer = GzEncoder::new(fs::File::create(to).unwrap(), Compression::fast());
+    writer.write_all(&mask).unwrap();
+    writer.finish().unwrap();
+    painted
 }
 
 fn told(line: &str, Output { status, stdout, stderr }: &Output) -> String {

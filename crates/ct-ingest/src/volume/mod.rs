@@ -195,6 +195,11 @@ pub(crate) fn content_of(path: &Path) -> Content {
     }
 }
 
+/// Whether a file is DICOM, by its first bytes.
+pub fn is_dicom_file(path: &Path) -> bool {
+    content_of(path) == Content::Dicom
+}
+
 fn read_any(path: &Path, options: &ReadOptions, hidden: Option<&Pseudonyms>) -> Result<Volume, IngestError> {
     if path.is_dir() {
         return dicom::read(path, options, hidden);

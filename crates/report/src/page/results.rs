@@ -30,7 +30,7 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
             @if results.split == "validation" {
                 p class="warning" { "These slices chose the checkpoint: development data, and no result." }
             }
-            p { "Labels that training read: " b { (run.record.label_budget) } "." }
+            p { "Labels that training read: " b { (run.record.label_budget) } (run.record.label_budget.time()) "." }
             (verdict(run, evaluation))
             (table(run, evaluation))
             (steps(run, evaluation))

@@ -1,5 +1,6 @@
 //! `sam-mix predict`.
 
+use super::outputs::{Job, MaskFormat, jobs};
 use super::{Compute, open, open_run};
 use crate::registry::Registry;
 use anyhow::{Result, bail};
@@ -7,6 +8,7 @@ use clap::Args;
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
 use predictor::Model;
 use run_record::checkpoint::Which;
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use whole_file::Existing;
@@ -19,12 +21,18 @@ pub(super) struct PredictArgs {
     /// CT volume (NIfTI, NRRD, MetaImage, the folder of a DICOM series), or a folder of volumes
     #[arg(long)]
     input: PathBuf,
-    /// Mask to write (.nii, .nii.gz), or a folder
+    /// Mask to write (.nii, .nii.gz, .seg.nrrd, .dcm), or a folder
     #[arg(long)]
     output: PathBuf,
+    /// What masks are written as, several separated by commas [default: by the output's ending; NIfTI in a folder]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    format: Vec<MaskFormat>,
     /// Replace masks that are there
     #[arg(long)]
     overwrite: bool,
+    /// Print what was written, with slices and millilitres, as JSON
+    #[arg(long)]
+    json: bool,
     /// What the voxels' values mean: hu, offset:1024, rescale:SLOPE:INTERCEPT, or grey8:, unit: or signed-unit:LEVEL:WIDTH of a
     /// window
     #[arg(long)]
@@ -45,8 +53,8 @@ pub(super) struct PredictArgs {
 /// `false` if it was stopped.
 pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
-    let pairs =
-        predictor::predict::pairs(&arguments.input, &arguments.output, Existing::by_switch(arguments.overwrite))?;
+    let existing = Existing::by_switch(arguments.overwrite);
+    let jobs = jobs(&arguments.input, &arguments.output, &arguments.format, existing)?;
     let (device, _) = open(&arguments.compute)?;
     let model = Model::from_run(&arguments.run, Which::Best, &config.model(), &registry.models, device)?;
     let options = ReadOptions {
@@ -58,28 +66,53 @@ pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &Atomi
         series: arguments.series.clone(),
         ..ReadOptions::default()
     };
-    let mut failed = Vec::new();
-    for (input, output) in &pairs {
-        match predictor::predict::volume(
-            &model,
-            &config.model(),
-            &record.store.settings,
-            device,
-            (input, &options),
-            output,
-            stop,
-        ) {
-            Ok(true) => {}
-            Ok(false) => {
-                eprintln!("stopped; '{}' was not written", output.display());
+    let target = &record.store.target;
+    let description = format!("Predicted by SAM-Mix. Labels that training read: {}", record.label_budget);
+    let model_config = config.model();
+    let one = |job: &Job| -> Result<Option<serde_json::Value>> {
+        let series = job.begin(&options)?;
+        let input = (job.input.as_path(), &options);
+        let settings = &record.store.settings;
+        let Some(predicted) = predictor::predict::volume(&model, &model_config, settings, device, input, stop)? else {
+            return Ok(None);
+        };
+        job.write(&predicted, series.as_ref(), (target, &description), existing)?;
+        let (voxels, slices, millilitres) = (predicted.voxels(), predicted.slices, predicted.millilitres());
+        let outputs: Vec<&PathBuf> = job.outputs.iter().map(|(_, output)| output).collect();
+        let named: Vec<String> = outputs.iter().map(|output| format!("'{}'", output.display())).collect();
+        let volume = millilitres.map_or_else(String::new, |ml| format!(", {ml:.1} ml"));
+        eprintln!(
+            "'{}': {target} in {} of {slices} slices, {voxels} voxels{volume} → {}",
+            job.input.display(),
+            predicted.slices_with_target,
+            named.join(", ")
+        );
+        Ok(Some(json!({
+            "input": job.input,
+            "outputs": outputs,
+            "slices": slices,
+            "slices_with_target": predicted.slices_with_target,
+            "voxels": voxels,
+            "millilitres": millilitres,
+        })))
+    };
+    let (mut written, mut failed) = (Vec::new(), Vec::new());
+    for job in &jobs {
+        match one(job) {
+            Ok(Some(line)) => written.push(line),
+            Ok(None) => {
+                eprintln!("stopped; nothing was written of '{}'", job.input.display());
                 return Ok(false);
             }
-            Err(error) if pairs.len() > 1 => failed.push(format!("'{}': {error:#}", input.display())),
+            Err(error) if jobs.len() > 1 => failed.push(format!("'{}': {error:#}", job.input.display())),
             Err(error) => return Err(error),
         }
     }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&written)?);
+    }
     if !failed.is_empty() {
-        bail!("{} of {} volumes failed:\n  {}", failed.len(), pairs.len(), failed.join("\n  "));
+        bail!("{} of {} volumes failed:\n  {}", failed.len(), jobs.len(), failed.join("\n  "));
     }
     Ok(true)
 }

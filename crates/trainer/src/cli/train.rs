@@ -132,7 +132,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         device_name(device),
         counted(threads as usize, "thread"),
     );
-    eprintln!("label budget: {}", record.label_budget);
+    eprintln!("label budget: {}{}", record.label_budget, record.label_budget.time());
     let labels = LabelCounts::of(selection.train.iter().filter_map(|id| store.records().get(store.position(id)?)));
     if labels.presence.unknown > 0 {
         eprintln!(
@@ -143,7 +143,11 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     }
     let outcome = training.run(&mut record)?;
     if record.slices_per_second > 0.0 {
-        eprintln!("{:.1} slices/s, {:.0} % waiting for the loader", record.slices_per_second, 100.0 * record.wait_share);
+        eprintln!(
+            "{:.1} slices/s, {:.0} % waiting for the loader",
+            record.slices_per_second,
+            100.0 * record.wait_share
+        );
     }
     if arguments.profile {
         eprint!("{}", record.times);
