@@ -77,8 +77,8 @@ pub enum ImportError {
     /// What was to be imported can't be found.
     #[error("{0}")]
     From(String),
-    /// Files that don't fit.
-    #[error("nothing was imported, since {}:\n  {}", if problems.len() == 1 { "a file doesn't fit" } else { "files don't fit" }, problems.join("\n  "))]
+    /// Files that don't fit, or can't be taken in.
+    #[error("nothing was imported:\n  {}", problems.join("\n  "))]
     Files {
         /// One for each.
         problems: Vec<String>,
