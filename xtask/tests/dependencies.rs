@@ -6,12 +6,13 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 19] = [
-    ("annotation", &["ct-ingest", "slice-store", "whole-file"]),
+const MAY_USE: [(&str, &[&str]); 20] = [
+    ("annotation", &["ct-ingest", "slice-sampling", "slice-store", "whole-file"]),
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store", "whole-file"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),
     ("evaluation", &["predictor", "run-record", "seg-metrics", "slice-store", "stage-api"]),
+    ("losses", &["seg-metrics", "stage-api"]),
     ("phantom", &["whole-file"]),
     (
         "predictor",
@@ -45,8 +46,8 @@ const MAY_USE: [(&str, &[&str]); 19] = [
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 7] =
-    ["cam-classifier", "evaluation", "predictor", "sam-segmenter", "stage-api", "stage-trial", "trainer"];
+const MAY_KNOW_TORCH: [&str; 8] =
+    ["cam-classifier", "evaluation", "losses", "predictor", "sam-segmenter", "stage-api", "stage-trial", "trainer"];
 
 /// Builds for minutes, and is not what starts the others.
 const NOT_FOR_XTASK: [&str; 3] = ["tch", "torch-sys", "polars"];

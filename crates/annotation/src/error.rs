@@ -23,6 +23,9 @@ pub enum AnnotationError {
         /// Why.
         reason: io::Error,
     },
+    /// What is to be written, and where, doesn't fit together.
+    #[error("{0}")]
+    Outputs(String),
     /// It is no segmentation of a kind that is read.
     #[error(
         "'{}' {found}, expected a segmentation whose segments have names: DICOM-SEG, RTSTRUCT, or .seg.nrrd of 3D Slicer",

@@ -2,12 +2,13 @@
 //!
 //! Invariant: every file is read and checked, and what comes of it written beside the store's files, before any of these changes.
 
+use crate::worklist::read_worklist;
 use crate::{AnnotationError, Ct, read_segmentation};
 use chrono::{DateTime, Utc};
-use ct_ingest::{CutMask, IngestError, Manifest, StoredCt, is_dicom_file, sha256_of_file};
-use serde::{Deserialize, Serialize};
+use ct_ingest::{CutMask, Manifest, StoredCt, is_dicom_file, sha256_of_file, volume_name};
+use serde::Serialize;
 use serde_json::json;
-use slice_store::{KnownCase, Presence, PresenceSource, SliceId, StoreError, StoreWriter};
+use slice_store::{KnownCase, Presence, PresenceSource, StoreError, StoreWriter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ pub enum ImportError {
 pub fn import_labels(options: &ImportOptions) -> Result<Imported, ImportError> {
     let writer = StoreWriter::open(&options.store)?;
     let files = files(options, writer.cases_before())?;
-    let asked = options.worklist.as_deref().map(|path| asked_for(path, writer.cases_before())).transpose()?;
+    let asked = options.worklist.as_deref().map(|path| read_worklist(path, writer.cases_before())).transpose()?;
     let manifest = manifest(&writer)?;
     let (mut imported, mut relabelled, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for (case, path) in &files {
@@ -171,7 +172,7 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
         if !from.exists() {
             return from_error(format!("'{}' is not there", from.display()));
         }
-        let case = case.clone().unwrap_or_else(|| stem(from));
+        let case = case.clone().unwrap_or_else(|| volume_name(from));
         if !cases.contains(&case) {
             return from_error(format!(
                 "'{}' is of no case of the store: there is no case '{case}' ({}); name the case with --case",
@@ -194,7 +195,7 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
         if name.starts_with('.') || is_data {
             continue;
         }
-        let case = stem(&path);
+        let case = volume_name(&path);
         if !cases.contains(&case) {
             strays.push(name);
         } else if let Some(other) = found.insert(case.clone(), path.clone()) {
@@ -219,34 +220,6 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
         return from_error(format!("'{}' has no files", from.display()));
     }
     Ok(found)
-}
-
-/// A file's name without the endings of volumes.
-fn stem(path: &Path) -> String {
-    const ENDINGS: [&str; 9] = [".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".nrrd.gz"];
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let end = ENDINGS.iter().find(|ending| name.to_lowercase().ends_with(*ending)).map_or(0, |ending| ending.len());
-    name[..name.len() - end].to_owned()
-}
-
-/// The slices of a worklist, by case.
-fn asked_for(path: &Path, cases: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<u32>>, ImportError> {
-    #[derive(Deserialize)]
-    struct Line {
-        slice: String,
-    }
-    let error = |problem: String| ImportError::From(format!("worklist '{}': {problem}", path.display()));
-    let mut reader = csv::Reader::from_path(path).map_err(|problem| error(problem.to_string()))?;
-    let mut asked: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
-    for (row, line) in reader.deserialize::<Line>().enumerate() {
-        let line = line.map_err(|problem| error(problem.to_string()))?;
-        let slice: SliceId = line.slice.parse().map_err(|problem| error(format!("line {}: {problem}", row + 2)))?;
-        if !cases.contains(&slice.case) {
-            return Err(error(format!("line {}: the store has no case '{}'", row + 2, slice.case)));
-        }
-        asked.entry(slice.case).or_default().insert(slice.index);
-    }
-    Ok(asked)
 }
 
 /// The store's manifest.
@@ -344,8 +317,8 @@ fn chosen(
     Ok(masks)
 }
 
-impl From<IngestError> for ImportError {
-    fn from(error: IngestError) -> Self {
+impl From<AnnotationError> for ImportError {
+    fn from(error: AnnotationError) -> Self {
         Self::From(error.to_string())
     }
 }

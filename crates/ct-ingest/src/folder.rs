@@ -8,6 +8,25 @@ use std::path::{Path, PathBuf};
 /// How volumes' files are called: one of these is a volume, or a damaged one, whatever is in it.
 const ENDINGS: [&str; 8] = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".hdr.gz"];
 
+/// How segmentations' files are called beside that.
+const OF_SEGMENTATIONS: [&str; 3] = [".seg.nrrd", ".nrrd.gz", ".dcm"];
+
+/// The name of a volume's or a segmentation's file, or of a series' folder, without ending.
+pub fn volume_name(path: &Path) -> String {
+    // `.` and `..` have none of their own.
+    let whole = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
+    let name = whole.as_deref().unwrap_or(path).file_name().unwrap_or_default().to_string_lossy();
+    without(&name, OF_SEGMENTATIONS.iter().chain(&ENDINGS)).unwrap_or(&name).to_owned()
+}
+
+/// A name without the first of these endings that it has, in whatever case.
+fn without(name: &str, endings: impl IntoIterator<Item = &'static &'static str>) -> Option<&str> {
+    endings.into_iter().find_map(|ending| {
+        let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+        end.eq_ignore_ascii_case(ending).then_some(stem)
+    })
+}
+
 /// The volumes of a folder, each with its name without ending: files that a reader knows by their content, files that are
 /// called as volumes (what is wrong with them is said when they are read), and folders with DICOM files anywhere below them.
 /// Of a folder that holds DICOM slices itself, none: it is a volume.
@@ -29,12 +48,11 @@ pub fn volumes_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, IngestError> 
             }
             continue;
         }
-        let lower = name.to_lowercase();
-        let stem = ENDINGS.iter().find_map(|end| lower.strip_suffix(end)).filter(|stem| !stem.is_empty());
+        let stem = without(name, &ENDINGS).filter(|stem| !stem.is_empty());
         match (content_of(&path), stem) {
             (Content::Dicom, None) => slices += 1,
             (Content::Other, None) => {}
-            (_, Some(stem)) => files.push((name[..stem.len()].to_owned(), path)),
+            (_, Some(stem)) => files.push((stem.to_owned(), path)),
             (Content::Volume, None) => files.push((name.to_owned(), path)),
         }
     }
@@ -59,6 +77,22 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         volumes_in(folder).unwrap().into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_name_ends_before_what_files_of_volumes_and_segmentations_end_in() {
+        for (path, name) in [
+            ("a/b.NII.gz", "b"),
+            ("İ.Nii", "İ"),
+            ("é.seg.nrrd", "é"),
+            ("c.d.rtstruct.dcm", "c.d.rtstruct"),
+            ("series", "series"),
+            ("z", "z"),
+        ] {
+            assert_eq!(volume_name(Path::new(path)), name);
+        }
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(volume_name(Path::new(".")), here.file_name().unwrap().to_str().unwrap());
     }
 
     #[test]

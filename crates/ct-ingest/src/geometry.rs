@@ -93,9 +93,7 @@ impl Geometry {
     /// The largest distance of a corner of the volume from where the affine `other` puts it, in voxels along the axis that it
     /// differs most on. An axis of one voxel counts as two, so that its spacing counts too.
     pub(crate) fn largest_distance_voxels(&self, other: &[[f64; 4]; 4], shape: [usize; 3]) -> f64 {
-        let steps: [[f64; 3]; 3] = std::array::from_fn(|row| std::array::from_fn(|axis| self.affine[row][axis]));
-        let cofactors = cofactors(&steps);
-        let determinant: f64 = (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum();
+        let (cofactors, determinant) = self.cofactors();
         let corner = |corner: usize| {
             let last = |axis: usize| (shape[axis] - 1).max(1) as f64;
             let index = std::array::from_fn(|axis| if corner >> axis & 1 == 1 { last(axis) } else { 0.0 });
@@ -122,11 +120,21 @@ impl Geometry {
         }
     }
 
-    /// The voxel at a position in mm, as fractions of indices.
-    pub fn to_voxel(&self, mm: [f64; 3]) -> [f64; 3] {
+    /// The cofactors and the determinant of the affine's steps.
+    fn cofactors(&self) -> ([[f64; 3]; 3], f64) {
         let steps: [[f64; 3]; 3] = std::array::from_fn(|row| std::array::from_fn(|axis| self.affine[row][axis]));
         let cofactors = cofactors(&steps);
-        let determinant: f64 = (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum();
+        (cofactors, (0..3).map(|axis| steps[0][axis] * cofactors[0][axis]).sum())
+    }
+
+    /// The volume of a voxel in mm³; `None` where millimetres are not to be trusted.
+    pub fn voxel_mm3(&self) -> Option<f64> {
+        self.spacing_valid.then(|| self.cofactors().1.abs())
+    }
+
+    /// The voxel at a position in mm, as fractions of indices.
+    pub fn to_voxel(&self, mm: [f64; 3]) -> [f64; 3] {
+        let (cofactors, determinant) = self.cofactors();
         std::array::from_fn(|axis| {
             let along: f64 = (0..3).map(|row| cofactors[row][axis] * (mm[row] - self.affine[row][3])).sum();
             along / determinant

@@ -31,7 +31,7 @@ pub use check::{Check, CheckedCase, Found, Would, check};
 pub use coverage::MaskCoverage;
 pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
-pub use folder::volumes_in;
+pub use folder::{volume_name, volumes_in};
 pub use geometry::{AffineKind, Geometry, GeometryTolerance, Grid, check_same_geometry};
 pub use inspect::{CaseSummary, StoreSummary, Verified, summarise, verify};
 pub use intensity::{Intensity, ParseIntensityError};

@@ -34,12 +34,7 @@ impl PredictedVolume {
 
     /// The mask's volume in ml; `None` where the file's millimetres are not to be trusted.
     pub fn millilitres(&self) -> Option<f64> {
-        let geometry = &self.volume.geometry;
-        let a = &geometry.affine;
-        let determinant = a[0][0] * (a[1][1] * a[2][2] - a[1][2] * a[2][1])
-            - a[0][1] * (a[1][0] * a[2][2] - a[1][2] * a[2][0])
-            + a[0][2] * (a[1][0] * a[2][1] - a[1][1] * a[2][0]);
-        geometry.spacing_valid.then(|| self.voxels() as f64 * determinant.abs() / 1e3)
+        self.volume.geometry.voxel_mm3().map(|mm3| self.voxels() as f64 * mm3 / 1e3)
     }
 }
 

@@ -12,6 +12,7 @@ mod metrics;
 mod metrics_log;
 mod progress;
 mod run;
+mod settings;
 mod tensorboard;
 mod times;
 
@@ -26,5 +27,6 @@ pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
 pub use metrics_log::MetricsLog;
 pub use progress::{Best, PhaseResult, Progress};
 pub use run::{RunRecord, Status, StoreRecord};
+pub use settings::{SettingsError, differing_settings, read_settings};
 pub use tensorboard::Picture;
 pub use times::{Part, Times};

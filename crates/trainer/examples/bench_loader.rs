@@ -4,8 +4,8 @@
 //! `cargo xtask bench loader --python PYTHON` makes the store and starts it.
 
 use anyhow::{Context, Result, ensure};
-use cam_classifier::focal_loss;
 use clap::Parser;
+use losses::focal_loss;
 use slice_augment::Augmentation;
 use slice_store::{SliceStore, TrainingSlices};
 use stage_api::{Mode, PresenceClassifier};

@@ -3,7 +3,6 @@
 mod choose;
 mod evaluate;
 mod export;
-mod outputs;
 mod predict;
 mod train;
 

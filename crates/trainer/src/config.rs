@@ -1,7 +1,6 @@
 //! The configuration: a TOML file, overridden by `--set a.b=c`, resolved into [`Config`]. Unknown keys are errors.
 
 mod check;
-mod difference;
 mod load;
 mod optimizer;
 mod ranges;
@@ -16,7 +15,6 @@ use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
 use std::collections::BTreeMap;
 
-pub use difference::difference;
 pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
 
 /// Everything that decides a run, but for the store, the device and the number of threads.

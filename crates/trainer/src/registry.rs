@@ -1,7 +1,7 @@
 //! Everything that a configuration can name, in one place: classifiers, segmenters, strategies that choose the labelled slices,
 //! and parts of the segmentation loss. A crate of one's own adds to it and hands it to [`crate::cli::main`].
 
-use crate::losses;
+use losses::MASK_LOSSES;
 use predictor::{ClassifierFactory, ModelRegistry, SegmenterFactory};
 use slice_sampling::{SubsetStrategy, UniformSubset};
 use stage_api::MaskLoss;
@@ -21,7 +21,7 @@ impl Default for Registry {
     /// The stages of this workspace.
     fn default() -> Self {
         let empty = Self { models: ModelRegistry::default(), strategies: BTreeMap::new(), losses: BTreeMap::new() };
-        losses::PARTS
+        MASK_LOSSES
             .into_iter()
             .fold(empty, |registry, (name, loss)| registry.with_loss(name, loss))
             .with_strategy("uniform", UniformSubset)

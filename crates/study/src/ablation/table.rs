@@ -1,6 +1,7 @@
 //! The table of experiments: a TOML file with a base configuration and rows of overrides.
 
 use anyhow::{Context, Result, bail, ensure};
+use run_record::read_settings;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ impl Table {
     }
 
     fn parse(text: &str, picked: &[String]) -> Result<Self> {
-        let mut table: Self = toml::from_str(text)?;
+        let mut table: Self = read_settings(text, &[])?;
         ensure!(!table.rows.is_empty(), "it has no `[[row]]`");
         for (index, row) in table.rows.iter().enumerate() {
             row.check().with_context(|| format!("row {}", index + 1))?;

@@ -1,8 +1,8 @@
 //! `sam-mix predict`.
 
-use super::outputs::{Job, MaskFormat, jobs};
 use super::{Compute, open, open_run};
 use crate::registry::Registry;
+use annotation::{MaskFormat, MaskJob, mask_jobs};
 use anyhow::{Result, bail};
 use clap::Args;
 use ct_ingest::{AffineChoice, Intensity, ReadOptions};
@@ -54,7 +54,7 @@ pub(super) struct PredictArgs {
 pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &AtomicBool) -> Result<bool> {
     let (config, record) = open_run(&arguments.run, &arguments.set)?;
     let existing = Existing::by_switch(arguments.overwrite);
-    let jobs = jobs(&arguments.input, &arguments.output, &arguments.format, existing)?;
+    let jobs = mask_jobs(&arguments.input, &arguments.output, &arguments.format, existing)?;
     let (device, _) = open(&arguments.compute)?;
     let model = Model::from_run(&arguments.run, Which::Best, &config.model(), &registry.models, device)?;
     let options = ReadOptions {
@@ -69,14 +69,14 @@ pub(super) fn predict(registry: &Registry, arguments: &PredictArgs, stop: &Atomi
     let target = &record.store.target;
     let description = format!("Predicted by SAM-Mix. Labels that training read: {}", record.label_budget);
     let model_config = config.model();
-    let one = |job: &Job| -> Result<Option<serde_json::Value>> {
+    let one = |job: &MaskJob| -> Result<Option<serde_json::Value>> {
         let series = job.begin(&options)?;
         let input = (job.input.as_path(), &options);
         let settings = &record.store.settings;
         let Some(predicted) = predictor::predict::volume(&model, &model_config, settings, device, input, stop)? else {
             return Ok(None);
         };
-        job.write(&predicted, series.as_ref(), (target, &description), existing)?;
+        job.write((&predicted.volume, &predicted.mask), series.as_ref(), (target, &description), existing)?;
         let (voxels, slices, millilitres) = (predicted.voxels(), predicted.slices, predicted.millilitres());
         let outputs: Vec<&PathBuf> = job.outputs.iter().map(|(_, output)| output).collect();
         let named: Vec<String> = outputs.iter().map(|output| format!("'{}'", output.display())).collect();

@@ -1,13 +1,13 @@
 //! `sam-mix train`.
 
 use super::{Compute, device_name, find_weights, open, program};
-use crate::config::{Config, difference};
+use crate::config::Config;
 use crate::registry::Registry;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use predictor::device;
-use run_record::{RunRecord, Status, write_whole};
+use run_record::{RunRecord, Status, differing_settings, write_whole};
 use slice_sampling::Selection;
 use slice_sampling::for_training;
 use slice_store::{LabelCounts, SliceStore, Slices, counted};
@@ -187,7 +187,7 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
         let mut asked =
             arguments.config.as_ref().map_or_else(|| Ok(config.clone()), |path| Config::load(path, &arguments.set))?;
         asked.segmenter.weights.clone_from(&config.segmenter.weights);
-        let difference = difference(&own, &asked)?;
+        let difference = differing_settings(&own, &asked)?;
         ensure!(
             difference.is_empty(),
             "'{}' was begun with another configuration:\n  {}\nA run keeps its configuration; start a new one with another --run",

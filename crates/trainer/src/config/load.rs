@@ -1,7 +1,8 @@
-//! From a TOML file and overrides to a [`Config`]; errors name the place and the nearest known key.
+//! From a TOML file and overrides to a [`Config`].
 
 use super::Config;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use run_record::{SettingsError, read_settings};
 use sam_segmenter::SegmenterSettings;
 use std::path::Path;
 
@@ -15,15 +16,8 @@ impl Config {
 
     /// As [`Self::load`], from a text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table = text.parse().context("this is not TOML")?;
-        for item in overrides {
-            set(&mut table, item)?;
-        }
-        // Through text again, so that an error can show the place.
-        let merged = if overrides.is_empty() { text.to_owned() } else { toml::to_string(&table)? };
-        let explained = |e: toml::de::Error| anyhow::anyhow!("{}{}", e.to_string().trim_end(), suggestion(e.message()));
-        let mut config: Self = toml::from_str(&merged).map_err(explained)?;
-        config.resolve().map_err(explained)?;
+        let mut config: Self = read_settings(text, overrides)?;
+        config.resolve().map_err(SettingsError::from)?;
         config.check()?;
         Ok(config)
     }
@@ -43,46 +37,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// Applies `a.b=c` to a table.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let (path, value) =
-        item.split_once('=').with_context(|| format!("--set {item}: expected KEY=VALUE, for example --set seed=1"))?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.into()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().filter(|k| !k.is_empty()).with_context(|| format!("--set {item}: the key is empty"))?;
-    let mut at = table;
-    for key in keys {
-        at = match at.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
-            toml::Value::Table(inner) => inner,
-            other => bail!("--set {item}: `{key}` is a {}, not a table", other.type_str()),
-        };
-    }
-    at.insert(last.into(), value);
-    Ok(())
-}
-
-/// For "unknown field `x`, expected one of `a`, `b`" (serde) and "unexpected keys in table: x, available keys: a, b"
-/// (toml): the known name that is nearest.
-fn suggestion(message: &str) -> String {
-    let names: Vec<&str> = if message.starts_with("unknown field") || message.starts_with("unknown variant") {
-        message.split('`').skip(1).step_by(2).collect()
-    } else if let Some(names) = message.strip_prefix("unexpected keys in table: ") {
-        names.split(", ").map(|name| name.trim_start_matches("available keys: ")).collect()
-    } else {
-        return String::new();
-    };
-    let Some((unknown, known)) = names.split_first() else { return String::new() };
-    known
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))
-        .filter(|known| strsim::jaro_winkler(known, unknown) > 0.7)
-        .map_or_else(String::new, |known| format!("\ndid you mean `{known}`?"))
 }
 
 #[cfg(test)]

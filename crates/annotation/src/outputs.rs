@@ -1,18 +1,17 @@
 //! Where the masks of volumes go, and in which formats.
 
-use annotation::{
-    Algorithm, CtSeries, DicomSegType, Painted, Segment, write_dicom_seg, write_rtstruct, write_seg_nrrd,
+use crate::{
+    Algorithm, AnnotationError, CtSeries, DicomSegType, Painted, Segment, write_dicom_seg, write_rtstruct,
+    write_seg_nrrd,
 };
-use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use ct_ingest::ReadOptions;
-use predictor::predict::PredictedVolume;
+use ct_ingest::{ReadOptions, Volume, volume_name};
 use std::path::{Path, PathBuf};
 use whole_file::Existing;
 
 /// What a mask is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum MaskFormat {
+pub enum MaskFormat {
     /// A mask with the CT's header, 0 and 1
     Nifti,
     /// 3D Slicer's segmentation, with the segment's name and colour
@@ -35,6 +34,11 @@ impl MaskFormat {
             Self::DicomLabelmap => &[".dcm", ".labelmap.dcm"],
             Self::Rtstruct => &[".dcm", ".rtstruct.dcm"],
         }
+    }
+
+    /// As `--format` has it.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// Whether it refers to the slices of a DICOM series.
@@ -60,8 +64,11 @@ fn has_ending(path: &Path, end: &str) -> bool {
 }
 
 /// A volume, and what is to be written of it.
-pub(super) struct Job {
+#[derive(Clone, Debug)]
+pub struct MaskJob {
+    /// The volume.
     pub input: PathBuf,
+    /// Formats and files.
     pub outputs: Vec<(MaskFormat, PathBuf)>,
 }
 
@@ -71,12 +78,20 @@ pub(super) struct Job {
 /// # Errors
 /// A mask would be written over a volume that is read, or over a file that is there and is to be kept; or the output's name doesn't
 /// fit.
-pub(super) fn jobs(input: &Path, output: &Path, formats: &[MaskFormat], existing: Existing) -> Result<Vec<Job>> {
-    ensure!(input.exists(), "--input '{}' does not exist", input.display());
+pub fn mask_jobs(
+    input: &Path,
+    output: &Path,
+    formats: &[MaskFormat],
+    existing: Existing,
+) -> Result<Vec<MaskJob>, AnnotationError> {
+    let problem = |text: String| Err(AnnotationError::Outputs(text));
+    if !input.exists() {
+        return problem(format!("--input '{}' does not exist", input.display()));
+    }
     if let Some(twice) =
         formats.iter().enumerate().find_map(|(i, format)| formats[..i].contains(format).then_some(format))
     {
-        bail!("--format names {twice:?} twice, expected each once");
+        return problem(format!("--format names {} twice, expected each once", twice.name()));
     }
     let is_file = MaskFormat::of_ending(output).is_some() && !output.is_dir();
     let volumes = if input.is_dir() { volumes_in(input, is_file)? } else { Vec::new() };
@@ -88,29 +103,32 @@ pub(super) fn jobs(input: &Path, output: &Path, formats: &[MaskFormat], existing
                 [format] => format.endings().to_vec(),
                 _ => vec![".nii", ".nii.gz", ".seg.nrrd", ".dcm"],
             };
-            bail!(
+            return problem(format!(
                 "--output '{}' must be a file that ends in {}, because --input is {}",
                 output.display(),
                 expected.join(" or "),
                 if input.is_dir() { "a folder without volumes: a DICOM series" } else { "a file" }
-            );
+            ));
         };
-        vec![Job { input: input.to_owned(), outputs: vec![(format, output.to_owned())] }]
+        vec![MaskJob { input: input.to_owned(), outputs: vec![(format, output.to_owned())] }]
     } else {
         let why = if volumes.is_empty() { "there are several formats" } else { "--input is a folder" };
-        ensure!(!output.is_file() && !is_file, "--output '{}' is a file, but {why}: name a folder", output.display());
-        ensure!(
-            !whole_file::is_same(input, output),
-            "--output '{}' is the folder that --input names: masks there would have the names of its volumes",
-            output.display()
-        );
-        let volumes = if volumes.is_empty() { vec![(name_of(input), input.to_owned())] } else { volumes };
+        if output.is_file() || is_file {
+            return problem(format!("--output '{}' is a file, but {why}: name a folder", output.display()));
+        }
+        if whole_file::is_same(input, output) {
+            return problem(format!(
+                "--output '{}' is the folder that --input names: masks there would have the names of its volumes",
+                output.display()
+            ));
+        }
+        let volumes = if volumes.is_empty() { vec![(volume_name(input), input.to_owned())] } else { volumes };
         let formats = if formats.is_empty() { &[MaskFormat::Nifti] } else { formats };
         let place = |name: &str, format: MaskFormat| {
             let ending = format.endings().last().copied().unwrap_or_default();
             (format, output.join(format!("{name}{ending}")))
         };
-        let job = |(name, input): (String, PathBuf)| Job {
+        let job = |(name, input): (String, PathBuf)| MaskJob {
             input,
             outputs: formats.iter().map(|&format| place(&name, format)).collect(),
         };
@@ -125,50 +143,41 @@ pub(super) fn jobs(input: &Path, output: &Path, formats: &[MaskFormat], existing
 
 /// Volumes of a folder, recognised by content, with the names of their masks. Where one mask is asked for and only folders of
 /// DICOM files are there, they are parts of one series.
-fn volumes_in(folder: &Path, one_is_asked: bool) -> Result<Vec<(String, PathBuf)>> {
+fn volumes_in(folder: &Path, one_is_asked: bool) -> Result<Vec<(String, PathBuf)>, AnnotationError> {
     let volumes = ct_ingest::volumes_in(folder)?;
     if one_is_asked && volumes.iter().all(|(_, path)| path.is_dir()) {
         return Ok(Vec::new());
     }
     if let Some(pair) = volumes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        bail!(
+        return Err(AnnotationError::Outputs(format!(
             "'{}' and '{}' would have the same mask: move one of them away",
             pair[0].1.display(),
             pair[1].1.display()
-        );
+        )));
     }
     Ok(volumes)
 }
 
-/// A volume's name without ending.
-fn name_of(input: &Path) -> String {
-    let whole = input.canonicalize();
-    let name = whole.as_deref().unwrap_or(input).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let endings = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr.gz", ".hdr"];
-    let end = endings.iter().find(|end| name.to_lowercase().ends_with(*end)).map_or(0, |end| end.len());
-    name[..name.len() - end].to_owned()
-}
-
-impl Job {
+impl MaskJob {
     /// Before the work: makes the folders, and reads what DICOM formats refer to.
     ///
     /// # Errors
     /// A place that can't be written; a DICOM format for a volume that is no DICOM series.
-    pub fn begin(&self, options: &ReadOptions) -> Result<Option<CtSeries>> {
+    pub fn begin(&self, options: &ReadOptions) -> Result<Option<CtSeries>, AnnotationError> {
         for (_, output) in &self.outputs {
             if let Some(folder) = output.parent() {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot make the folder of '{}'", output.display()))?;
+                std::fs::create_dir_all(folder).map_err(AnnotationError::write(output))?;
             }
         }
         if !self.outputs.iter().any(|(format, _)| format.is_dicom()) {
             return Ok(None);
         }
-        ensure!(
-            self.input.is_dir(),
-            "'{}' is no DICOM series, to whose slices a DICOM-SEG or an RTSTRUCT refers; --format nifti and seg-nrrd are for any CT",
-            self.input.display()
-        );
+        if !self.input.is_dir() {
+            return Err(AnnotationError::Outputs(format!(
+                "'{}' is no DICOM series, to whose slices a DICOM-SEG or an RTSTRUCT refers; --format nifti and seg-nrrd are for any CT",
+                self.input.display()
+            )));
+        }
         let series = CtSeries::open(&self.input, options)?;
         for doubt in series.doubts() {
             eprintln!("warning: '{}': {doubt}", self.input.display());
@@ -176,23 +185,24 @@ impl Job {
         Ok(Some(series))
     }
 
-    /// Writes the mask in every format; `target` names its segment, of which `description` tells people more.
+    /// Writes a mask of the volume's voxels, 0 or 1 in its file's order, in every format; `target` names its segment, of which
+    /// `description` tells people more.
     ///
     /// # Errors
     /// As the operating system has them; what was written before is whole.
     pub fn write(
         &self,
-        predicted: &PredictedVolume,
+        (volume, mask): (&Volume, &[u8]),
         series: Option<&CtSeries>,
         (target, description): (&str, &str),
         existing: Existing,
-    ) -> Result<()> {
+    ) -> Result<(), AnnotationError> {
         let program = Algorithm::Automatic { name: "SAM-Mix".into(), version: env!("CARGO_PKG_VERSION").into() };
         let segment = Segment { description: description.to_owned(), ..Segment::named(target, program) };
-        let painted = [Painted { segment: &segment, mask: &predicted.mask }];
+        let painted = [Painted { segment: &segment, mask }];
         for (format, output) in &self.outputs {
             match (format, series) {
-                (MaskFormat::SegNrrd, _) => write_seg_nrrd(output, predicted.volume.grid(), &painted, existing)?,
+                (MaskFormat::SegNrrd, _) => write_seg_nrrd(output, volume.grid(), &painted, existing)?,
                 (MaskFormat::DicomSeg, Some(ct)) => {
                     write_dicom_seg(output, ct, &painted, DicomSegType::Binary, existing)?;
                 }
@@ -201,10 +211,10 @@ impl Job {
                 }
                 (MaskFormat::Rtstruct, Some(ct)) => write_rtstruct(output, ct, &painted, existing)?,
                 _ => {
-                    if let Some(doubt) = ct_ingest::mask_doubt(&predicted.volume) {
+                    if let Some(doubt) = ct_ingest::mask_doubt(volume) {
                         eprintln!("warning: '{}': {doubt}", self.input.display());
                     }
-                    ct_ingest::write_mask(output, &predicted.mask, &predicted.volume)?;
+                    ct_ingest::write_mask(output, mask, volume)?;
                 }
             }
         }
@@ -219,7 +229,7 @@ mod tests {
 
     /// Formats and names, or what is wrong.
     fn found(input: &Path, output: &str, formats: &[MaskFormat]) -> Result<Vec<(MaskFormat, String)>, String> {
-        let jobs = jobs(input, Path::new(output), formats, Existing::Kept).map_err(|error| error.to_string())?;
+        let jobs = mask_jobs(input, Path::new(output), formats, Existing::Kept).map_err(|error| error.to_string())?;
         let name = |(format, path): &(MaskFormat, PathBuf)| (*format, path.display().to_string());
         Ok(jobs.iter().flat_map(|job| &job.outputs).map(name).collect())
     }
@@ -260,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("ct.nii.gz");
         std::fs::write(&input, "").unwrap();
-        let jobs = jobs(&input, &folder.path().join("m.dcm"), &[], Existing::Kept).unwrap();
+        let jobs = mask_jobs(&input, &folder.path().join("m.dcm"), &[], Existing::Kept).unwrap();
         let problem = jobs[0].begin(&ReadOptions::default()).err().unwrap().to_string();
         assert!(
             problem.contains("is no DICOM series") && problem.contains("nifti and seg-nrrd are for any CT"),
