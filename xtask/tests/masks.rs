@@ -7,7 +7,7 @@ use std::path::Path;
 const EVERY_MASK: [&str; 3] = ["SliceStore", "EvaluationSlices", "for_evaluation"];
 
 /// Files that open stores.
-const OPEN: [&str; 3] = ["cli/choose.rs", "cli/evaluate.rs", "cli/train.rs"];
+const OPEN: [&str; 4] = ["cli/choose.rs", "cli/crops.rs", "cli/evaluate.rs", "cli/train.rs"];
 
 #[test]
 fn what_trains_can_get_no_mask_that_is_not_paid_for() {

@@ -4,6 +4,7 @@ use crate::AnnotationError;
 use crate::header::{Header, is_uid};
 use ct_ingest::{
     DicomPixels, Geometry, GeometryTolerance, Grid, IngestError, Placement, ReadOptions, open_dicom, open_dicom_series,
+    sha256_of_bytes,
 };
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
@@ -16,6 +17,8 @@ pub struct Ct<'a> {
     pub grid: Grid<'a>,
     /// SeriesInstanceUID, where the CT is DICOM: what refers to another series is refused.
     pub series: Option<&'a str>,
+    /// SHA-256 (hexadecimal) of it, where a store remembers no more.
+    pub series_sha256: Option<&'a str>,
     /// FrameOfReferenceUID, where the CT is DICOM: what has another one is refused.
     pub frame_of_reference: Option<&'a str>,
     /// How far from the CT's voxels those of the segmentation may be.
@@ -25,7 +28,13 @@ pub struct Ct<'a> {
 impl<'a> Ct<'a> {
     /// A CT of which nothing but its grid is known.
     pub fn of_grid(grid: Grid<'a>) -> Self {
-        Self { grid, series: None, frame_of_reference: None, tolerance: GeometryTolerance::default() }
+        Self {
+            grid,
+            series: None,
+            series_sha256: None,
+            frame_of_reference: None,
+            tolerance: GeometryTolerance::default(),
+        }
     }
 
     pub(crate) fn voxels(&self) -> usize {
@@ -34,13 +43,17 @@ impl<'a> Ct<'a> {
 
     /// Whether one of the series that a file refers to is the CT's; a file that refers to none may be anyone's.
     pub(crate) fn check_series(&self, path: &Path, found: &[String]) -> Result<(), AnnotationError> {
-        match self.series {
-            Some(expected) if !found.is_empty() && !found.iter().any(|uid| uid == expected) => {
-                let (path, ct) = (path.to_path_buf(), self.grid.path.to_path_buf());
-                Err(AnnotationError::OtherSeries { path, ct, found: found.join(", "), expected: expected.to_owned() })
-            }
-            _ => Ok(()),
+        let is_its = |uid: &String| match (self.series, self.series_sha256) {
+            (Some(expected), _) => uid == expected,
+            (None, Some(expected)) => sha256_of_bytes(uid.as_bytes()) == expected,
+            (None, None) => true,
+        };
+        if found.is_empty() || found.iter().any(is_its) {
+            return Ok(());
         }
+        let expected = self.series.map_or_else(|| "another one".to_owned(), |uid| format!("the series {uid}"));
+        let (path, ct) = (path.to_path_buf(), self.grid.path.to_path_buf());
+        Err(AnnotationError::OtherSeries { path, ct, found: found.join(", "), expected })
     }
 
     pub(crate) fn check_frame_of_reference(&self, path: &Path, found: Option<&str>) -> Result<(), AnnotationError> {
@@ -146,6 +159,7 @@ impl CtSeries {
     pub fn ct(&self) -> Ct<'_> {
         Ct {
             series: self.series.as_deref(),
+            series_sha256: None,
             frame_of_reference: self.frame_of_reference.as_deref(),
             tolerance: self.tolerance,
             grid: self.grid(),

@@ -75,7 +75,7 @@ pub enum AnnotationError {
     },
     /// It was made of another series than the CT's.
     #[error(
-        "'{}' was made of the series {found}, but the CT '{}' is the series {expected}: take the segmentation of this series",
+        "'{}' was made of the series {found}, but the CT '{}' is {expected}: take the segmentation of this series",
         path.display(), ct.display()
     )]
     OtherSeries {
@@ -85,7 +85,7 @@ pub enum AnnotationError {
         ct: PathBuf,
         /// The UIDs that it refers to.
         found: String,
-        /// The CT's UID.
+        /// What the CT is.
         expected: String,
     },
     /// Its positions are counted from another origin than the CT's.

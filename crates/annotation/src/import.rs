@@ -2,13 +2,14 @@
 //!
 //! Invariant: every file is read and checked, and what comes of it written beside the store's files, before any of these changes.
 
-use crate::worklist::read_worklist;
+use crate::folder::{FirstPicture, mask_of_folder};
+use crate::worklist::{PROPOSALS, is_as_proposed, read_worklist};
 use crate::{AnnotationError, Ct, read_segmentation};
 use chrono::{DateTime, Utc};
 use ct_ingest::{CutMask, Manifest, StoredCt, is_dicom_file, sha256_of_file, volume_name};
 use serde::Serialize;
 use serde_json::json;
-use slice_store::{KnownCase, Presence, PresenceSource, StoreError, StoreWriter};
+use slice_store::{KnownCase, Presence, PresenceSource, SliceLabel, StoreError, StoreWriter, counted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,9 @@ use std::time::SystemTime;
 pub struct ImportOptions {
     /// The store.
     pub store: PathBuf,
-    /// A file, or a folder of files that are named as the cases are.
+    /// A file, or a folder of files that are named as the cases are; likewise folders of pictures or of DICOM slices.
     pub from: PathBuf,
-    /// The case of a file that is not named so.
+    /// The case of a file or a folder of slices that is not named so.
     pub case: Option<String>,
     /// The segment's name; absent: the names that the store's manifest has for the target.
     pub segment: Option<String>,
@@ -31,6 +32,10 @@ pub struct ImportOptions {
     pub coverage: ImportCoverage,
     /// Who drew it, as the store shall know it.
     pub annotator: Option<String>,
+    /// Masks on another grid are put onto the CT's, each of its voxels getting the nearest one's label; else they are refused.
+    pub resample: bool,
+    /// Which slice the first of a folder of pictures is; without it they are refused.
+    pub first_picture: Option<FirstPicture>,
 }
 
 /// Which slices a mask speaks of.
@@ -103,8 +108,9 @@ pub fn import_labels(options: &ImportOptions) -> Result<Imported, ImportError> {
             let known = KnownCase::read(writer.path(), writer.info(), case)
                 .ok_or_else(|| format!("the store has lost case '{case}'; prepare it again"))?;
             let ct = StoredCt::of(writer.info(), case, &known)?;
-            let (cut, warnings) = cut(path, &ct, &manifest, options.segment.as_deref())?;
+            let (cut, mut warnings) = cut(path, &ct, &manifest, options)?;
             let masks = chosen(&writer, case, &ct, &cut, options.coverage, asked)?;
+            warnings.extend(as_proposed(options.worklist.as_deref(), case, &ct, &masks, &writer.info().target)?);
             let origin = json!({
                 "sha256": sha256_of_file(path)?,
                 "annotator": options.annotator,
@@ -168,7 +174,8 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
         format!("the store has {}{}", names.join(", "), if cases.len() > 5 { ", …" } else { "" })
     };
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
-    if !from.is_dir() {
+    // The pictures or the DICOM slices of one case.
+    if !from.is_dir() || case.is_some() {
         if !from.exists() {
             return from_error(format!("'{}' is not there", from.display()));
         }
@@ -181,9 +188,6 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
             ));
         }
         return Ok([(case, from.clone())].into());
-    }
-    if case.is_some() {
-        return from_error(format!("'{}' is a folder, and --case names the case of one file", from.display()));
     }
     let io = |reason: std::io::Error| ImportError::From(format!("cannot list '{}': {reason}", from.display()));
     let mut strays = Vec::new();
@@ -211,7 +215,7 @@ fn files(options: &ImportOptions, cases: &BTreeSet<String>) -> Result<BTreeMap<S
         let more = if strays.len() > 1 { format!(" (and {} more)", strays.len() - 1) } else { String::new() };
         return from_error(format!(
             "'{stray}'{more} in '{}' is named as no case of the store ({}): name files as their cases, CASE.seg.nrrd for example, and leave \
-             nothing else there",
+             nothing else there; or, of a folder of pictures or slices, name the case with --case",
             from.display(),
             some()
         ));
@@ -233,17 +237,22 @@ fn manifest(writer: &StoreWriter) -> Result<Manifest, ImportError> {
     })
 }
 
-/// Reads a file, whatever its format, into the slices of its case. `segment` is the target's name where it isn't the manifest's.
+/// Reads a file or a folder, whatever its format, into the slices of its case.
 fn cut(
     path: &Path,
     ct: &StoredCt,
     manifest: &Manifest,
-    segment: Option<&str>,
+    options: &ImportOptions,
 ) -> Result<(CutMask, Vec<String>), AnnotationError> {
-    if !is_dicom_file(path) {
-        return Ok((ct.cut_file(path, manifest, segment)?, Vec::new()));
+    let segment = options.segment.as_deref();
+    if path.is_dir() {
+        return Ok((ct.cut(&mask_of_folder(path, ct, manifest, options.first_picture)?), Vec::new()));
     }
-    let place = Ct { tolerance: manifest.geometry_tolerance, ..Ct::of_grid(ct.grid()) };
+    if !is_dicom_file(path) {
+        return Ok((ct.cut_file(path, manifest, segment, options.resample)?, Vec::new()));
+    }
+    let place =
+        Ct { tolerance: manifest.geometry_tolerance, series_sha256: ct.series_sha256(), ..Ct::of_grid(ct.grid()) };
     let names = segment.map_or_else(|| manifest.target_labels.clone(), |segment| vec![segment.to_owned()]);
     let mut together = vec![0; ct.grid().shape.iter().product()];
     let (mut warnings, mut missing, mut found) = (Vec::new(), None, false);
@@ -265,6 +274,36 @@ fn cut(
         Some(error) if !found => Err(error),
         _ => Ok((ct.cut(&together), warnings)),
     }
+}
+
+/// A warning where masks are those that a run proposed, to the pixel.
+fn as_proposed(
+    worklist: Option<&Path>,
+    case: &str,
+    ct: &StoredCt,
+    masks: &BTreeMap<u32, Vec<u8>>,
+    target: &str,
+) -> Result<Option<String>, AnnotationError> {
+    let folder = worklist.map(|list| list.parent().unwrap_or(Path::new("")).join(PROPOSALS));
+    let Some(path) = folder.map(|folder| folder.join(format!("{case}.seg.nrrd"))).filter(|path| path.is_file()) else {
+        return Ok(None);
+    };
+    // Where somebody has drawn in it, it is no proposal any more.
+    if !is_as_proposed(&path)? {
+        return Ok(None);
+    }
+    let read = read_segmentation(&path, &[target], &Ct::of_grid(ct.grid()))?;
+    let Some(proposed) = read.segments.first().map(|segment| ct.cut(&segment.mask)) else { return Ok(None) };
+    let is_same = |(slice, mask): &(&u32, &Vec<u8>)| {
+        mask.contains(&1) && proposed.masks[**slice as usize * mask.len()..][..mask.len()] == mask[..]
+    };
+    let same = masks.iter().filter(is_same).count();
+    Ok((same > 0).then(|| {
+        format!(
+            "{same} of {} equal the model's proposal to the pixel: were they looked at?",
+            counted(masks.len(), "mask")
+        )
+    }))
 }
 
 /// The masks of the slices that the file speaks of.
@@ -289,7 +328,9 @@ fn chosen(
     let mut masks = BTreeMap::new();
     for (slice, (mask, painted)) in cut.masks.chunks_exact(pixels).zip(&cut.painted).enumerate() {
         let is_asked = asked.is_some_and(|asked| asked.contains(&(slice as u32)));
-        if !(*painted || is_asked || coverage == ImportCoverage::All) {
+        if !(*painted || is_asked || coverage == ImportCoverage::All)
+            || SliceLabel::of_mask(mask) == SliceLabel::Unknown
+        {
             continue;
         }
         // What the list said, whatever was imported since.

@@ -1,6 +1,6 @@
 //! `sam-mix-labels`: masks from annotators' programs into a slice store. Needs no libtorch.
 
-use annotation::{ImportCoverage, ImportOptions, import_labels, undo_import};
+use annotation::{FirstPicture, ImportCoverage, ImportOptions, import_crops, import_labels, undo_crops, undo_import};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slice_store::{LabelCounts, SliceStore, counted};
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ enum Command {
 
 /// Import masks that were drawn on the CTs of a store
 ///
-/// NIfTI, NRRD, MetaImage, 3D Slicer's .seg.nrrd, DICOM-SEG and RTSTRUCT, on the CT's grid or a part of it. Segments count by
+/// NIfTI, NRRD, MetaImage, 3D Slicer's .seg.nrrd, DICOM-SEG and RTSTRUCT, on the CT's grid or a part of it; folders of PNG pictures or of DICOM
+/// images. Segments count by
 /// name. Slices that the masks speak of get them; what these had before is kept, and --undo brings it back. Nothing changes if any file
 /// doesn't fit.
 #[derive(Args)]
@@ -29,17 +30,25 @@ enum Command {
 Examples:
   cargo xtask import-labels --store stores/ours --from drawn/ --worklist worklist/worklist.csv --annotator 'reader 1'
   cargo xtask import-labels --store stores/ours --from liver.seg.nrrd --case volume-3 --segment Leber
+  cargo xtask import-labels --store stores/ours --from Ground/ --case volume-3 --first-picture highest --mask-coverage all
   cargo xtask import-labels --store stores/ours --undo volume-3
+  cargo xtask import-labels --store stores/ours --crops crops/crops.csv
 
 Exit status: 0 if everything was imported, 1 if nothing was.")]
 struct ImportArgs {
     /// The store
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// A file, or a folder of files named as their cases: CASE.seg.nrrd, CASE.nii.gz, CASE.dcm, …
-    #[arg(long, value_name = "PATH", required_unless_present = "undo")]
+    /// A file, or a folder of files named as their cases: CASE.seg.nrrd, CASE.nii.gz, CASE.dcm, …; or of folders of PNG pictures or DICOM slices
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["undo", "crops", "undo_crops"])]
     from: Option<PathBuf>,
-    /// The case of a file that is not named so
+    /// The table of `choose --crops`, filled in
+    #[arg(long, value_name = "CSV", conflicts_with_all = ["from", "undo"])]
+    crops: Option<PathBuf>,
+    /// Take the last answers about crops back
+    #[arg(long, conflicts_with_all = ["from", "undo", "crops"])]
+    undo_crops: bool,
+    /// The case of a file, or of a folder of pictures or slices, that is not named so
     #[arg(long, value_name = "CASE")]
     case: Option<String>,
     /// Name of the segment that is the target [default: the manifest's]
@@ -55,11 +64,31 @@ struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     annotator: Option<String>,
     /// Take the last import into these cases back
-    #[arg(long, value_name = "CASE", num_args = 1.., conflicts_with_all = ["from", "case", "segment", "worklist", "mask_coverage", "annotator"])]
+    #[arg(long, value_name = "CASE", num_args = 1.., conflicts_with_all = ["from", "case", "segment", "worklist", "mask_coverage", "annotator", "resample", "first_picture"])]
     undo: Vec<String>,
+    /// Put masks of another grid onto the CT's, each of its voxels getting the nearest one's label; NIfTI, NRRD, MetaImage
+    #[arg(long, value_enum, value_name = "HOW")]
+    resample: Option<Resample>,
+    /// Which slice the first of a folder of PNG pictures is
+    #[arg(long, value_enum, value_name = "END")]
+    first_picture: Option<First>,
     /// Print what was imported as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Resample {
+    /// The nearest voxel's label
+    Nearest,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum First {
+    /// The most inferior
+    Lowest,
+    /// The most superior
+    Highest,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -83,6 +112,19 @@ fn main() -> ExitCode {
 
 fn run(arguments: &ImportArgs) -> anyhow::Result<()> {
     let store = &arguments.store;
+    if arguments.undo_crops {
+        println!("{} about crops taken back", counted(undo_crops(store)?, "answer"));
+        return Ok(());
+    }
+    if let Some(crops) = &arguments.crops {
+        let [shown, not] = import_crops(store, crops, arguments.annotator.as_deref())?;
+        if arguments.json {
+            println!("{}", serde_json::json!({ "crops": shown + not, "with_target": shown }));
+        } else {
+            println!("{} answered: {shown} show the target, {not} don't", counted(shown + not, "crop"));
+        }
+        return Ok(());
+    }
     let Some(from) = &arguments.from else {
         for (case, slices) in undo_import(store, &arguments.undo)? {
             println!("case '{case}': {} as before the last import", counted(slices, "slice"));
@@ -100,6 +142,11 @@ fn run(arguments: &ImportArgs) -> anyhow::Result<()> {
             Coverage::All => ImportCoverage::All,
         },
         annotator: arguments.annotator.clone(),
+        resample: arguments.resample.is_some(),
+        first_picture: arguments.first_picture.map(|first| match first {
+            First::Lowest => FirstPicture::Lowest,
+            First::Highest => FirstPicture::Highest,
+        }),
     })?;
     for (case, warning) in imported.cases.iter().flat_map(|of| of.warnings.iter().map(|warning| (&of.case, warning))) {
         eprintln!("warning: case '{case}': {warning}");

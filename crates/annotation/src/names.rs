@@ -40,6 +40,11 @@ fn list(all: &[Named]) -> String {
     if all.is_empty() { "none".to_owned() } else { all.iter().map(line).collect::<Vec<_>>().join(", ") }
 }
 
+/// The places of the named ones among all.
+pub(crate) fn chosen(path: &Path, names: &[&str], all: &[Named]) -> Result<Vec<usize>, AnnotationError> {
+    names.iter().map(|name| choose(path, name, all)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,8 @@ use crate::{
     write_seg_nrrd,
 };
 use clap::ValueEnum;
-use ct_ingest::{ReadOptions, Volume, volume_name};
+use ct_ingest::{PreferredSeries, ReadOptions, Volume, preferred_dicom_series, volume_name};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use whole_file::Existing;
 
@@ -63,6 +64,43 @@ fn has_ending(path: &Path, end: &str) -> bool {
     path.file_name().unwrap_or_default().to_string_lossy().to_lowercase().ends_with(end)
 }
 
+/// What is written beside the mask, for whoever asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// The decoder's probability of each voxel, as NIfTI.
+    Probabilities,
+    /// What was measured, of the volume and of each slice.
+    StatisticsJson,
+    /// The same of each slice, as a table.
+    StatisticsCsv,
+    /// Slices with the mask's outline.
+    Preview,
+}
+
+impl Beside {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Probabilities => ".probabilities.nii.gz",
+            Self::StatisticsJson => ".statistics.json",
+            Self::StatisticsCsv => ".statistics.csv",
+            Self::Preview => ".preview.png",
+        }
+    }
+}
+
+/// What is to be written of each volume.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Formats of the mask; none: the output's ending decides.
+    pub formats: &'a [MaskFormat],
+    /// Beside it.
+    pub beside: &'a [Beside],
+    /// What becomes of files that are there.
+    pub existing: Existing,
+    /// Files that are there are left out instead, and volumes of which nothing is left.
+    pub skip: bool,
+}
+
 /// A volume, and what is to be written of it.
 #[derive(Clone, Debug)]
 pub struct MaskJob {
@@ -70,21 +108,56 @@ pub struct MaskJob {
     pub input: PathBuf,
     /// Formats and files.
     pub outputs: Vec<(MaskFormat, PathBuf)>,
+    /// Files beside the mask.
+    pub beside: Vec<(Beside, PathBuf)>,
+    /// Whether it is one of a folder's studies: of several series one is taken by the rules of [`PreferredSeries`].
+    is_study: bool,
 }
 
 /// The volumes of a file, a DICOM series or a folder of volumes, and where their masks go: in a folder, under the volumes' names. A
-/// folder without volumes, or with slices of one, is taken for a DICOM series. Without `formats`, the output's ending decides.
+/// folder without volumes, or with slices of one, is taken for a DICOM series. Without `formats`, the output's ending decides. What is
+/// written beside a mask has its name, without its ending. Also says how many volumes are left out because everything of them is there.
 ///
 /// # Errors
-/// A mask would be written over a volume that is read, or over a file that is there and is to be kept; or the output's name doesn't
+/// A file would be written over a volume that is read, or over a file that is there and is to be kept; or the output's name doesn't
 /// fit.
-pub fn mask_jobs(
-    input: &Path,
-    output: &Path,
-    formats: &[MaskFormat],
-    existing: Existing,
-) -> Result<Vec<MaskJob>, AnnotationError> {
+pub fn mask_jobs(input: &Path, output: &Path, wanted: &Wanted<'_>) -> Result<(Vec<MaskJob>, usize), AnnotationError> {
+    let mut jobs = all_jobs(input, output, wanted)?;
+    let all = jobs.len();
+    if wanted.skip {
+        for job in &mut jobs {
+            job.outputs.retain(|(_, path)| !path.exists());
+            job.beside.retain(|(_, path)| !path.exists());
+        }
+        jobs.retain(|job| !(job.outputs.is_empty() && job.beside.is_empty()));
+    }
+    let volumes: Vec<&Path> = jobs.iter().map(|job| job.input.as_path()).collect();
+    let mut places = BTreeSet::new();
+    for job in &jobs {
+        let all = job.outputs.iter().map(|(_, path)| path).chain(job.beside.iter().map(|(_, path)| path));
+        if let Some(twice) = all.into_iter().find(|path| !places.insert((*path).clone())) {
+            return Err(AnnotationError::Outputs(format!(
+                "'{}' would be written of two volumes, the second of which is '{}': move one of them away",
+                twice.display(),
+                job.input.display()
+            )));
+        }
+        let masks = job.outputs.iter().map(|(_, path)| path);
+        masks
+            .chain(job.beside.iter().map(|(_, path)| path))
+            .try_for_each(|path| whole_file::check_place(path, &volumes, wanted.existing))?;
+    }
+    let skipped = all - jobs.len();
+    Ok((jobs, skipped))
+}
+
+fn all_jobs(input: &Path, output: &Path, wanted: &Wanted<'_>) -> Result<Vec<MaskJob>, AnnotationError> {
+    let formats = wanted.formats;
     let problem = |text: String| Err(AnnotationError::Outputs(text));
+    let job = |input: PathBuf, is_study: bool, outputs: Vec<(MaskFormat, PathBuf)>, folder: &Path, name: &str| {
+        let beside = wanted.beside.iter().map(|&of| (of, folder.join(format!("{name}{}", of.ending())))).collect();
+        MaskJob { input, outputs, beside, is_study }
+    };
     if !input.exists() {
         return problem(format!("--input '{}' does not exist", input.display()));
     }
@@ -95,7 +168,7 @@ pub fn mask_jobs(
     }
     let is_file = MaskFormat::of_ending(output).is_some() && !output.is_dir();
     let volumes = if input.is_dir() { volumes_in(input, is_file)? } else { Vec::new() };
-    let jobs = if volumes.is_empty() && formats.len() < 2 {
+    if volumes.is_empty() && formats.len() < 2 {
         let format = formats.first().copied().or_else(|| MaskFormat::of_ending(output));
         let format = format.filter(|format| format.fits(output) && !output.is_dir());
         let Some(format) = format else {
@@ -110,8 +183,11 @@ pub fn mask_jobs(
                 if input.is_dir() { "a folder without volumes: a DICOM series" } else { "a file" }
             ));
         };
-        vec![MaskJob { input: input.to_owned(), outputs: vec![(format, output.to_owned())] }]
+        let folder = output.parent().unwrap_or(Path::new(""));
+        let outputs = vec![(format, output.to_owned())];
+        Ok(vec![job(input.to_owned(), false, outputs, folder, &volume_name(output))])
     } else {
+        let is_study = !volumes.is_empty();
         let why = if volumes.is_empty() { "there are several formats" } else { "--input is a folder" };
         if output.is_file() || is_file {
             return problem(format!("--output '{}' is a file, but {why}: name a folder", output.display()));
@@ -128,17 +204,12 @@ pub fn mask_jobs(
             let ending = format.endings().last().copied().unwrap_or_default();
             (format, output.join(format!("{name}{ending}")))
         };
-        let job = |(name, input): (String, PathBuf)| MaskJob {
-            input,
-            outputs: formats.iter().map(|&format| place(&name, format)).collect(),
+        let of_volume = |(name, input): (String, PathBuf)| {
+            let is_study = is_study && input.is_dir();
+            job(input, is_study, formats.iter().map(|&format| place(&name, format)).collect(), output, &name)
         };
-        volumes.into_iter().map(job).collect()
-    };
-    let volumes: Vec<&Path> = jobs.iter().map(|job| job.input.as_path()).collect();
-    for (_, mask) in jobs.iter().flat_map(|job| &job.outputs) {
-        whole_file::check_place(mask, &volumes, existing)?;
+        Ok(volumes.into_iter().map(of_volume).collect())
     }
-    Ok(jobs)
 }
 
 /// Volumes of a folder, recognised by content, with the names of their masks. Where one mask is asked for and only folders of
@@ -159,18 +230,30 @@ fn volumes_in(folder: &Path, one_is_asked: bool) -> Result<Vec<(String, PathBuf)
 }
 
 impl MaskJob {
-    /// Before the work: makes the folders, and reads what DICOM formats refer to.
+    /// Before the work: makes the folders, chooses the series of a study, which it says, and reads what DICOM formats refer to. Gives that,
+    /// and the options that read the volume.
     ///
     /// # Errors
-    /// A place that can't be written; a DICOM format for a volume that is no DICOM series.
-    pub fn begin(&self, options: &ReadOptions) -> Result<Option<CtSeries>, AnnotationError> {
-        for (_, output) in &self.outputs {
+    /// A place that can't be written; a DICOM format for a volume that is no DICOM series; a study without a series of axial slices.
+    pub fn begin(&self, options: &ReadOptions) -> Result<(Option<CtSeries>, ReadOptions), AnnotationError> {
+        let mut options = options.clone();
+        let files = self.outputs.iter().map(|(_, path)| path).chain(self.beside.iter().map(|(_, path)| path));
+        for output in files {
             if let Some(folder) = output.parent() {
                 std::fs::create_dir_all(folder).map_err(AnnotationError::write(output))?;
             }
         }
+        let is_open = self.is_study && options.series.is_none();
+        let preferred = if is_open { preferred_dicom_series(&self.input)? } else { None };
+        if let Some(PreferredSeries { name, chosen, others }) = preferred {
+            eprintln!("'{}': series {chosen}", self.input.display());
+            for (other, why) in others {
+                eprintln!("  not {other}: {why}");
+            }
+            options.series = Some(name);
+        }
         if !self.outputs.iter().any(|(format, _)| format.is_dicom()) {
-            return Ok(None);
+            return Ok((None, options));
         }
         if !self.input.is_dir() {
             return Err(AnnotationError::Outputs(format!(
@@ -178,11 +261,11 @@ impl MaskJob {
                 self.input.display()
             )));
         }
-        let series = CtSeries::open(&self.input, options)?;
+        let series = CtSeries::open(&self.input, &options)?;
         for doubt in series.doubts() {
             eprintln!("warning: '{}': {doubt}", self.input.display());
         }
-        Ok(Some(series))
+        Ok((Some(series), options))
     }
 
     /// Writes a mask of the volume's voxels, 0 or 1 in its file's order, in every format; `target` names its segment, of which
@@ -227,9 +310,12 @@ mod tests {
     use super::*;
     use MaskFormat::{DicomSeg, Nifti, Rtstruct, SegNrrd};
 
+    const WANTED: Wanted<'_> = Wanted { formats: &[], beside: &[], existing: Existing::Kept, skip: false };
+
     /// Formats and names, or what is wrong.
     fn found(input: &Path, output: &str, formats: &[MaskFormat]) -> Result<Vec<(MaskFormat, String)>, String> {
-        let jobs = mask_jobs(input, Path::new(output), formats, Existing::Kept).map_err(|error| error.to_string())?;
+        let wanted = Wanted { formats, ..WANTED };
+        let (jobs, _) = mask_jobs(input, Path::new(output), &wanted).map_err(|error| error.to_string())?;
         let name = |(format, path): &(MaskFormat, PathBuf)| (*format, path.display().to_string());
         Ok(jobs.iter().flat_map(|job| &job.outputs).map(name).collect())
     }
@@ -270,11 +356,37 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("ct.nii.gz");
         std::fs::write(&input, "").unwrap();
-        let jobs = mask_jobs(&input, &folder.path().join("m.dcm"), &[], Existing::Kept).unwrap();
+        let (jobs, _) = mask_jobs(&input, &folder.path().join("m.dcm"), &WANTED).unwrap();
         let problem = jobs[0].begin(&ReadOptions::default()).err().unwrap().to_string();
         assert!(
             problem.contains("is no DICOM series") && problem.contains("nifti and seg-nrrd are for any CT"),
             "{problem}"
         );
+    }
+
+    #[test]
+    fn what_is_there_is_refused_or_left_out_file_by_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("ct.nii.gz");
+        std::fs::write(&input, "").unwrap();
+        let output = folder.path().join("liver.seg.nrrd");
+        let beside = &[Beside::StatisticsJson, Beside::Preview];
+        let jobs = |skip| mask_jobs(&input, &output, &Wanted { beside, skip, ..WANTED });
+        let (all, _) = jobs(true).unwrap();
+        let names = |job: &MaskJob| -> Vec<String> {
+            job.beside.iter().map(|(_, path)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(
+            (all[0].outputs.len(), names(&all[0])),
+            (1, vec!["liver.statistics.json".into(), "liver.preview.png".into()])
+        );
+        std::fs::write(folder.path().join("liver.preview.png"), "").unwrap();
+        assert!(jobs(false).unwrap_err().to_string().contains("is there already"));
+        let (rest, skipped) = jobs(true).unwrap();
+        assert_eq!((rest[0].outputs.len(), names(&rest[0]), skipped), (1, vec!["liver.statistics.json".to_owned()], 0));
+        std::fs::write(folder.path().join("liver.statistics.json"), "").unwrap();
+        std::fs::write(&output, "").unwrap();
+        let (none, skipped) = jobs(true).unwrap();
+        assert_eq!((none.len(), skipped), (0, 1));
     }
 }

@@ -1,31 +1,13 @@
 //! A file of segmentations onto a CT's grid, whatever its format.
 
 use crate::header::Header;
-use crate::names::{self, Named};
+use crate::segmentation::Segmentation;
 use crate::{AnnotationError, Ct, rtstruct, seg, slicer};
 use ct_ingest::{DicomPixels, IngestError, open_dicom};
 use dicom_dictionary_std::{tags, uids};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-
-/// What was read of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segmentation {
-    /// One for each name that was asked for, in that order.
-    pub segments: Vec<ReadSegment>,
-    /// What a person should know of it: doubtful, but no error.
-    pub warnings: Vec<String>,
-}
-
-/// One segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadSegment {
-    /// As the file calls it.
-    pub name: String,
-    /// 0 or 1 for each voxel of the CT, in the voxel order of its file.
-    pub mask: Vec<u8>,
-}
 
 /// Reads the segments of these names from a DICOM-SEG, an RTSTRUCT or a `.seg.nrrd`, known by their content, onto the CT's grid.
 ///
@@ -63,9 +45,4 @@ fn is_nrrd(path: &Path) -> Result<bool, AnnotationError> {
     let mut head = Vec::new();
     File::open(path).map_err(io)?.take(7).read_to_end(&mut head).map_err(io)?;
     Ok(head == b"NRRD000")
-}
-
-/// The places of the named ones among all.
-pub(crate) fn chosen(path: &Path, names: &[&str], all: &[Named]) -> Result<Vec<usize>, AnnotationError> {
-    names.iter().map(|name| names::choose(path, name, all)).collect()
 }

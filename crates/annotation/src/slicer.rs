@@ -1,7 +1,8 @@
 //! 3D Slicer's `.seg.nrrd`: read by `ct-ingest`, written here. Format: Slicer's documentation, "Segmentation file (.seg.nrrd)".
 
 use crate::names::Named;
-use crate::read::{ReadSegment, Segmentation, chosen};
+use crate::names::chosen;
+use crate::segmentation::{ReadSegment, Segmentation};
 use crate::{AnnotationError, Code, Ct, Painted};
 use ct_ingest::{Grid, Placement, ReadOptions, SegmentLabels, check_same_geometry, read_volume};
 use flate2::{Compression, write::GzEncoder};

@@ -240,7 +240,7 @@ fn files_that_do_not_fit_change_nothing() {
     let worklist = scratch.path("worklist.csv");
     fs::write(&worklist, "number,slice\n1,nobody/0003\n").unwrap();
     refused(&["--worklist", worklist.to_str().unwrap()], "line 2: the store has no case 'nobody'");
-    refused(&["--case", "2"], "is a folder, and --case names the case of one file");
+    refused(&["--case", "2"], "holds no CT series");
     let output = scratch.import(&["--from", drawn("2.seg.nrrd").to_str().unwrap(), "--case", "7"]);
     assert!(error(&output).contains("there is no case '7'"), "{}", error(&output));
 }
@@ -294,4 +294,255 @@ fn a_dicom_seg_goes_to_the_slices_that_its_frames_lie_on() {
     assert_eq!(slices, painted);
     let reversed: Vec<&[u8]> = painted.iter().rev().copied().collect();
     assert_ne!(painted, reversed, "the order can be seen");
+}
+
+/// A picture of gray values, row by row.
+fn write_png(path: &Path, [rows, columns]: [usize; 2], pixels: &[u8]) {
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), columns as u32, rows as u32);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+}
+
+#[test]
+fn a_folder_of_pictures_is_a_mask_of_every_slice() {
+    let scratch = Scratch::new();
+    let known = slice_store::KnownCase::read(&scratch.path("bare"), scratch.full.info(), "1").unwrap();
+    let ct = ct_ingest::StoredCt::of(scratch.full.info(), "1", &known).unwrap();
+    let mask = read_volume(&scratch.path("masks/segmentation-1.nii.gz"), &ReadOptions::default()).unwrap();
+    let folder = scratch.path("pictures");
+    fs::create_dir(&folder).unwrap();
+    // The lowest slice last, and names whose text is in another order than their numbers.
+    let draw = |slice: usize, value: u8| {
+        let pixel = |voxel| if mask.voxels.get(voxel) > 0.0 { value } else { 0 };
+        let pixels: Vec<u8> = ct.plan().plane(slice).map(pixel).collect();
+        write_png(&folder.join(format!("liver_{}.png", 19 - slice)), ct.plan().native_size(), &pixels);
+    };
+    (0..20).for_each(|slice| draw(slice, 255));
+    let from = ["--from", folder.to_str().unwrap(), "--case", "1", "--mask-coverage", "all"];
+    let refused = |more: &[&str], message: &str| {
+        let output = scratch.import(&[&from, more].concat());
+        assert!(!output.status.success() && error(&output).contains(message), "{message}: {}", error(&output));
+    };
+    refused(&[], "is the first one the lowest slice or the highest? --first-picture");
+    let highest = ["--first-picture", "highest"];
+    fs::rename(folder.join("liver_3.png"), scratch.path("aside.png")).unwrap();
+    refused(&highest, "has 19 PNG pictures, but the CT has 20 slices");
+    fs::rename(scratch.path("aside.png"), folder.join("liver_3.png")).unwrap();
+    draw(10, 128);
+    refused(&highest, "has pixels of 2 values beside black");
+    draw(10, 255);
+    write_png(&folder.join("liver_3.png"), [3, 2], &[0; 6]);
+    refused(&highest, "has 2 x 3 pixels, but the CT's slices have 64 x 64");
+    draw(16, 255);
+    let output = scratch.import(&[&from[..], &highest].concat());
+    assert!(output.status.success(), "{}", error(&output));
+    let (store, full) = (scratch.open(), scratch.full.for_evaluation());
+    let (found, row) = (store.for_evaluation(), |index| store.position(&id("1", index)).unwrap());
+    for index in 0..20 {
+        assert_eq!(found.mask(row(index)), full.mask(row(index)), "slice {index}");
+    }
+}
+
+#[test]
+fn another_grid_is_taken_where_it_is_asked_for_and_by_the_nearest_voxel() {
+    let scratch = Scratch::new();
+    let mask = read_volume(&scratch.path("masks/segmentation-0.nii.gz"), &ReadOptions::default()).unwrap();
+    // Every second slice, twice as thick: those that are kept are where they were.
+    let [columns, rows, slices] = mask.shape;
+    let mut affine = mask.geometry.affine;
+    affine.iter_mut().take(3).for_each(|row| row[2] *= 2.0);
+    let geometry = ct_ingest::Geometry::of_affine(affine, mask.geometry.affine_kind).unwrap();
+    let kept = (0..slices).step_by(2).flat_map(|z| z * rows * columns..(z + 1) * rows * columns);
+    let kept: Vec<u8> = kept.map(|voxel| u8::from(mask.voxels.get(voxel) > 0.0)).collect();
+    let path = scratch.path("drawn/0.nii.gz");
+    let grid = ct_ingest::Grid { path: &path, shape: [columns, rows, slices / 2], geometry: &geometry };
+    ct_ingest::write_mask_on_grid(&path, &kept, grid).unwrap();
+    let refused = scratch.import_drawn(&[]);
+    assert!(error(&refused).contains("shape differs") || error(&refused).contains("shape"), "{}", error(&refused));
+    let output = scratch.import_drawn(&["--resample", "nearest"]);
+    assert!(output.status.success(), "{}", error(&output));
+    let known = slice_store::KnownCase::read(&scratch.path("bare"), scratch.full.info(), "0").unwrap();
+    let numbers = ct_ingest::StoredCt::of(scratch.full.info(), "0", &known).unwrap().plan().numbers();
+    let (store, full) = (scratch.open(), scratch.full.for_evaluation());
+    let (found, row) = (store.for_evaluation(), |index: usize| store.position(&id("0", index as u32)).unwrap());
+    let mut compared = 0;
+    for (index, number) in numbers.iter().enumerate().filter(|(_, number)| *number % 2 == 0) {
+        let truth = full.mask(row(index)).unwrap();
+        if truth.contains(&1) {
+            assert_eq!(found.mask(row(index)), Some(truth), "slice {number} of the file");
+            compared += 1;
+        }
+    }
+    assert!(compared > 2);
+}
+
+#[test]
+fn masks_that_are_a_models_proposal_are_taken_with_a_warning() {
+    let scratch = Scratch::new();
+    let drawn = scratch.draw_slicer(0, "liver", &[9, 10]);
+    let proposals = scratch.path("worklist/proposals");
+    fs::create_dir_all(&proposals).unwrap();
+    fs::copy(&drawn, proposals.join("0.seg.nrrd")).unwrap();
+    let digest = ct_ingest::sha256_of_file(&drawn).unwrap();
+    fs::write(proposals.join("proposals.sha256"), format!("{digest}  0.seg.nrrd\n")).unwrap();
+    let worklist = scratch.path("worklist/worklist.csv");
+    let known = slice_store::KnownCase::read(&scratch.path("bare"), scratch.full.info(), "0").unwrap();
+    let numbers = ct_ingest::StoredCt::of(scratch.full.info(), "0", &known).unwrap().plan().numbers();
+    let at = |number| numbers.iter().position(|&known| known == number).unwrap() as u32;
+    fs::write(&worklist, format!("number,slice\n1,{}\n2,{}\n", id("0", at(9)), id("0", at(10)))).unwrap();
+    let said = error(&scratch.import_drawn(&["--worklist", worklist.to_str().unwrap()]));
+    assert!(said.contains("2 of 2 masks equal the model's proposal to the pixel"), "{said}");
+    scratch.draw_slicer(0, "liver", &[9]);
+    let said = error(&scratch.import_drawn(&["--worklist", worklist.to_str().unwrap()]));
+    assert!(said.contains("1 of 2 masks equal"), "{said}");
+    // Saved over what was opened: nobody proposed that.
+    fs::copy(scratch.path("drawn/0.seg.nrrd"), proposals.join("0.seg.nrrd")).unwrap();
+    let said = error(&scratch.import_drawn(&["--worklist", worklist.to_str().unwrap()]));
+    assert!(!said.contains("proposal"), "{said}");
+    let place = annotation::check_worklist_place(&scratch.path("worklist"), Existing::Replaced);
+    assert!(place.unwrap_err().to_string().contains("somebody has drawn in it"));
+}
+
+/// A store of the fixture's series with whatever is changed in its slices.
+fn store_of_series(directory: &Path, change: &dyn Fn(&mut dicom_object::DefaultDicomObject)) -> PathBuf {
+    let data = directory.join("data");
+    fs::create_dir_all(data.join("a")).unwrap();
+    for slice in 1..=7 {
+        let mut object = dicom_object::open_file(fixture(&format!("ct/{slice}.dcm"))).unwrap();
+        change(&mut object);
+        object.write_to_file(data.join(format!("a/{slice}.dcm"))).unwrap();
+    }
+    let rescale = serde_json::json!({ "kind": "rescale", "slope": 100.0, "intercept": -300.0 });
+    let manifest = Manifest {
+        patient: Some(ct_ingest::PatientRule::Case),
+        mask_coverage: Some(MaskCoverage::Painted),
+        intensity: serde_json::from_value(rescale).unwrap(),
+        ..shipped("dicom.json")
+    };
+    let options = PrepareOptions {
+        data,
+        store: directory.join("store"),
+        manifest,
+        settings: StoreSettings { slice_size: 11, scale: Scale::Native, ..StoreSettings::default() },
+        jobs: 1,
+        strict: true,
+        redo: false,
+    };
+    prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
+    options.store
+}
+
+fn import_into(store: &Path, from: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sam-mix-labels"));
+    command.arg("import").arg("--store").arg(store).args(["--case", "a", "--from"]).arg(from).output().unwrap()
+}
+
+#[test]
+fn a_seg_of_another_series_is_refused_where_it_lies_in_the_same_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_of_series(directory.path(), &|slice| {
+        let uid = dicom_core::PrimitiveValue::from("1.2.826.0.1.3680043.10.999.77");
+        slice.put(dicom_core::DataElement::new(
+            dicom_dictionary_std::tags::SERIES_INSTANCE_UID,
+            dicom_core::VR::UI,
+            uid,
+        ));
+    });
+    let before = content(&store);
+    let output = import_into(&store, &fixture("labelmap.dcm"));
+    assert!(error(&output).contains("was made of the series"), "{}", error(&output));
+    assert!(!output.status.success() && content(&store) == before);
+}
+
+#[test]
+fn dicom_images_of_a_mask_go_to_the_slices_that_they_lie_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_of_series(directory.path(), &|_| ());
+    let ct = read_volume(&directory.path().join("data/a"), &ReadOptions::default()).unwrap();
+    let mut values: Vec<f64> = ct.voxels.iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values[values.len() / 2];
+    // Stored numbers grow with the values: the same half of them is painted.
+    let stored = |object: &dicom_object::DefaultDicomObject| -> Vec<u16> {
+        let bytes = object.element(dicom_dictionary_std::tags::PIXEL_DATA).unwrap().to_bytes().unwrap();
+        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+    };
+    let open = |slice: usize| dicom_object::open_file(fixture(&format!("ct/{slice}.dcm"))).unwrap();
+    let mut all: Vec<u16> = (1..=7).flat_map(|slice| stored(&open(slice))).collect();
+    all.sort_unstable();
+    let limit = all[all.len() / 2];
+    let masks = directory.path().join("masks");
+    fs::create_dir(&masks).unwrap();
+    for slice in 1..=7 {
+        let mut object = open(slice);
+        let pixels = stored(&object).into_iter().map(|value| if value > limit { 255u16 } else { 0 });
+        let bytes: Vec<u8> = pixels.flat_map(u16::to_le_bytes).collect();
+        object.put(dicom_core::DataElement::new(
+            dicom_dictionary_std::tags::PIXEL_DATA,
+            dicom_core::VR::OW,
+            dicom_core::PrimitiveValue::from(bytes),
+        ));
+        object.write_to_file(masks.join(format!("image_{slice}"))).unwrap();
+    }
+    let output = import_into(&store, &masks);
+    assert!(output.status.success(), "{}", error(&output));
+    let store = SliceStore::open(&store).unwrap();
+    let found: u32 = (0..7).filter_map(|row| store.for_evaluation().target_pixels(row)).sum();
+    let expected = ct.voxels.iter().filter(|value| *value > middle).count();
+    assert_eq!(found as usize, expected);
+    // Head first and supine: rows and columns of the store are those of the images.
+    let known = slice_store::KnownCase::read(store.path(), store.info(), "a").unwrap();
+    let numbers = ct_ingest::StoredCt::of(store.info(), "a", &known).unwrap().plan().numbers();
+    let masks = store.for_evaluation();
+    for (row, number) in numbers.iter().enumerate() {
+        let Some(mask) = masks.mask(row) else { continue };
+        let of_slice = (0..99).map(|at| u8::from(ct.voxels.get(number * 99 + at) > middle));
+        let stored: Vec<u8> = mask.chunks_exact(11).flat_map(|line| &line[..9]).copied().collect();
+        assert_eq!(stored, of_slice.collect::<Vec<u8>>(), "slice {number}");
+    }
+    // More than a mask's two values.
+    let output =
+        import_into(&store_of_series(&directory.path().join("other"), &|_| ()), &directory.path().join("data/a"));
+    assert!(error(&output).contains("more than two values"), "{}", error(&output));
+}
+
+#[test]
+fn answers_about_crops_count_and_can_be_taken_back() {
+    let scratch = Scratch::new();
+    let (before, table) = (scratch.open().checksum().to_owned(), scratch.path("crops.csv"));
+    let header = "number,page,row,column,slice,top,left,side,shows_target\n";
+    let import = |lines: &str| {
+        fs::write(&table, format!("{header}{lines}")).unwrap();
+        scratch.import(&["--crops", table.to_str().unwrap(), "--annotator", "reader 1"])
+    };
+    for (lines, message) in [
+        ("1,1,1,1,0/0003,0,0,16,\n", "no line has an answer"),
+        ("1,1,1,1,0/0003,0,0,16,perhaps\n", "line 2: `shows_target` is 'perhaps', expected yes, no or nothing"),
+        ("1,1,1,1,0/0003,0,40,16,yes\n", "line 2: the crop doesn't lie in a slice of 48 x 48 pixels"),
+        ("1,1,1,1,0/0003,0,0,16,yes\n2,1,1,2,7/0003,0,0,16,no\n", "line 3: the store has no slice '7/0003'"),
+    ] {
+        let output = import(lines);
+        assert!(error(&output).contains(message) && !output.status.success(), "{message}: {}", error(&output));
+    }
+    assert_eq!(scratch.open().checksum(), before);
+    let output = import("1,1,1,1,0/0003,0,0,16,yes\n2,1,1,2,0/0004,8,16,16,No\n3,1,1,3,1/0000,0,0,16,\n");
+    assert!(output.status.success(), "{}", error(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("2 crops answered: 1 show the target, 1 don't"), "{said}");
+    let store = scratch.open();
+    assert_ne!(store.checksum(), before, "training notices");
+    let row = |index| store.position(&id("0", index)).unwrap();
+    let crop = |top, left| slice_store::Crop { top, left, side: 16 };
+    assert_eq!(store.answered(row(3), crop(0, 0)), Some(true));
+    assert_eq!(store.answered(row(4), crop(8, 16)), Some(false));
+    assert_eq!((store.answered(row(4), crop(0, 0)), store.has_answers(row(5))), (None, false));
+    let training = store.for_training([]).unwrap();
+    assert_eq!(training.crop_shows_target(row(4), crop(8, 16), 0.01), Some(false));
+    assert_eq!(training.crop_shows_target(row(4), crop(0, 0), 0.01), None, "nobody was asked");
+    assert_eq!(training.annotations_read().crops, [(id("0", 4), 1)]);
+    // Preparing the case anew would leave answers about other pixels.
+    assert!(slice_store::StoreWriter::open(&scratch.path("bare")).unwrap().has_imports("0"));
+    assert!(scratch.import(&["--undo-crops"]).status.success());
+    assert_eq!(scratch.open().checksum(), before);
+    assert!(error(&scratch.import(&["--undo-crops"])).contains("nothing was imported about crops"));
 }

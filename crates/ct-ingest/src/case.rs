@@ -11,7 +11,7 @@ use crate::volume::read_volume_of;
 use crate::{CaseFiles, Geometry, IngestError, Manifest, MaskCoverage, PatientRule, Scalar};
 use crate::{check_same_geometry, image_slices};
 use serde_json::{Value, json};
-use slice_store::{CaseData, KnownCase, LabelCounts, SliceLabel, SliceRecord, StoreSettings, WindowAt};
+use slice_store::{CaseData, KnownCase, LabelCounts, Presence, SliceLabel, SliceRecord, StoreSettings, WindowAt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a case's provenance says of distances that the manifest's `geometry_tolerance` allows: of its masks from its image, and of
@@ -94,6 +94,7 @@ impl CaseWork<'_> {
             return Ok(None);
         }
         let patient = self.names.patient(case, volume.patient_id())?;
+        let series_sha256 = volume.series_sha256.clone();
         let file_geometry = volume.geometry.clone();
         let stated = self.manifest.orientation.get(case);
         if let Some(orientation) = stated {
@@ -132,14 +133,27 @@ impl CaseWork<'_> {
             }
             mask_volumes.push(mask);
         }
-        let (masks, painted) =
-            painted_slices(&mask_volumes, &plan, &self.manifest.known_labels(), &self.manifest.target_values())?;
+        let (masks, painted) = painted_slices(&mask_volumes, &plan, &self.manifest.mask_labels())?;
         let numbers = plan.numbers();
         let listed = self.presence.of_case(case, &numbers, plan.positions())?;
         let coverage = self.manifest.mask_coverage.clone().unwrap_or_default();
         let masks = (!mask_volumes.is_empty()).then_some(CaseMasks { masks, painted: &painted });
-        let Annotations { labels, masks } =
+        let Annotations { mut labels, masks } =
             coverage.annotations(&CaseSlices { case, numbers: &numbers }, masks, &listed)?;
+        if let Some(line) = self.presence.volume_present(case) {
+            if labels.iter().all(|label| label.presence() == Presence::Absent) {
+                return Err(IngestError::PresenceList {
+                    path: self.presence.path().to_path_buf(),
+                    line,
+                    problem: format!(
+                        "it says that the volume of case '{case}' shows the target, but each of its slices is annotated as without it; correct \
+                         whichever is wrong"
+                    ),
+                });
+            }
+            let unknown = labels.iter_mut().filter(|label| **label == SliceLabel::Unknown);
+            unknown.for_each(|label| *label = SliceLabel::VolumePresent);
+        }
         let mask_sha256: Vec<String> = mask_volumes.into_iter().map(|mask| mask.sha256).collect();
         if self.stopped() {
             return Ok(None);
@@ -184,6 +198,7 @@ impl CaseWork<'_> {
             "image_resize": if plan.native_size() == plan.scaled_size() { "none" } else { "antialiased bilinear" },
             "mask_resize": self.settings.mask_resize,
             "warnings": warnings,
+            "series_sha256": series_sha256,
         });
         let manifest = self.deciding();
         Ok(Some(CutCase { patient, images, masks, records, manifest, provenance, facts, warnings }))
@@ -197,6 +212,13 @@ impl CaseWork<'_> {
         let rows = self.presence.rows(&self.files.case);
         if !rows.is_empty() {
             deciding["presence"] = json!(rows);
+        }
+        // What programs that didn't know these made of them is another thing.
+        if self.presence.volume_present(&self.files.case).is_some() {
+            deciding["volume_presence"] = json!("present");
+        }
+        if let Some(value) = self.manifest.mask_labels().ignored {
+            deciding["ignored"] = json!(value);
         }
         deciding
     }

@@ -29,6 +29,8 @@ pub(crate) struct Painted {
     pub any: bool,
     /// The target.
     pub target: bool,
+    /// What nobody knows.
+    pub ignored: bool,
 }
 
 /// The masks of a case as they were read.
@@ -81,11 +83,13 @@ impl MaskCoverage {
         let pixels = masks.len() / painted.len().max(1);
         let (mut labels, mut kept) = (Vec::with_capacity(painted.len()), 0);
         for (slice, (covered, listed)) in covered.into_iter().zip(listed).enumerate() {
-            if !covered {
+            let shows = painted[slice].target;
+            let label = SliceLabel::of_mask(&masks[slice * pixels..(slice + 1) * pixels]);
+            // Where a part is ignored and the rest is no target, the mask says nothing.
+            if !covered || label == SliceLabel::Unknown {
                 labels.push(by_list(listed));
                 continue;
             }
-            let shows = painted[slice].target;
             if let Some(listed) = listed.filter(|listed| *listed != shows) {
                 let say = |present: bool| if present { "present" } else { "absent" };
                 return Err(slices.error(format!(
@@ -96,7 +100,7 @@ impl MaskCoverage {
                 )));
             }
             masks.copy_within(slice * pixels..(slice + 1) * pixels, kept * pixels);
-            labels.push(SliceLabel::of_mask(&masks[kept * pixels..(kept + 1) * pixels]));
+            labels.push(label);
             kept += 1;
         }
         masks.truncate(kept * pixels);
@@ -143,9 +147,10 @@ mod tests {
     use super::*;
     use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown};
 
-    const NOTHING: Painted = Painted { any: false, target: false };
-    const OTHER: Painted = Painted { any: true, target: false };
-    const TARGET: Painted = Painted { any: true, target: true };
+    const NOTHING: Painted = Painted { any: false, target: false, ignored: false };
+    const OTHER: Painted = Painted { any: true, ..NOTHING };
+    const TARGET: Painted = Painted { target: true, ..OTHER };
+    const IN_PART: Painted = Painted { ignored: true, ..OTHER };
 
     /// Four slices of a pixel, numbered from the other end in their file: nothing, another organ, the target, nothing.
     fn annotations(coverage: &MaskCoverage, listed: [Option<bool>; 4]) -> Result<(Vec<SliceLabel>, Vec<u8>), String> {
@@ -170,6 +175,17 @@ mod tests {
         // An annotated slice that is empty.
         let listed = annotations(&slices(&[0, 1, 2]), none).unwrap();
         assert_eq!(listed, (vec![Unknown, MaskAbsent, MaskPresent, MaskAbsent], vec![0, 1, 0]));
+    }
+
+    #[test]
+    fn a_mask_that_is_ignored_in_part_speaks_only_where_it_shows_the_target() {
+        let painted = [IN_PART, Painted { ignored: true, ..TARGET }, IN_PART, NOTHING];
+        let slices = CaseSlices { case: "a", numbers: &[0, 1, 2, 3] };
+        // Two pixels a slice.
+        let masks = CaseMasks { masks: vec![0, 255, 1, 255, 255, 255, 0, 0], painted: &painted };
+        let found = MaskCoverage::All.annotations(&slices, Some(masks), &[None, None, Some(true), None]).unwrap();
+        assert_eq!(found.labels, [Unknown, MaskPresent, ListPresent, MaskAbsent]);
+        assert_eq!(found.masks, [1, 255, 0, 0]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod workers;
 mod write;
 
 pub use check::{Check, CheckedCase, Found, Would, check};
+pub use checksum::sha256 as sha256_of_bytes;
 pub use coverage::MaskCoverage;
 pub use discover::{CaseFiles, Discovery, Pattern, discover};
 pub use error::IngestError;
@@ -36,7 +37,7 @@ pub use geometry::{AffineKind, Geometry, GeometryTolerance, Grid, check_same_geo
 pub use inspect::{CaseSummary, StoreSummary, Verified, summarise, verify};
 pub use intensity::{Intensity, ParseIntensityError};
 pub use manifest::{Manifest, OneOrMore, PatientRule};
-pub use montage::{Tile, write_montage, write_sheet};
+pub use montage::{Tile, write_crops, write_montage, write_preview, write_sheet};
 pub use orientation::{Orientation, ParseOrientationError, Toward};
 pub use part::Placement;
 pub use prepare::{Event, Outcome, PrepareOptions, Summary, prepare};
@@ -45,7 +46,7 @@ pub use slices::{SlicePlan, SlicePosition, image_slices, mask_slices};
 pub use source::sha256_of as sha256_of_file;
 pub use stored::{CutMask, StoredCt};
 pub use volume::{
-    AffineChoice, DicomPixels, DicomSeries, ReadOptions, Scalar, SegmentLabels, Volume, Voxels, is_dicom_file,
-    open_dicom, open_dicom_series, read_grid, read_volume, unpack_dicom_frame,
+    AffineChoice, DicomPixels, DicomSeries, PreferredSeries, ReadOptions, Scalar, SegmentLabels, Volume, Voxels,
+    is_dicom_file, open_dicom, open_dicom_series, preferred_dicom_series, read_grid, read_volume, unpack_dicom_frame,
 };
-pub use write::{mask_doubt, write_mask};
+pub use write::{mask_doubt, write_mask, write_mask_on_grid, write_probabilities};

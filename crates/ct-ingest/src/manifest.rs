@@ -1,5 +1,6 @@
 //! Data manifests: where a data set keeps its images and masks, and what its labels mean.
 
+use crate::slices::MaskLabels;
 use crate::{
     AffineChoice, GeometryTolerance, IngestError, Intensity, MaskCoverage, Orientation, Pattern, ReadOptions,
     SegmentLabels,
@@ -7,6 +8,9 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+
+/// The name of the label of voxels of which nobody knows what they are, as nnU-Net has it.
+const IGNORE: &str = "ignore";
 
 /// A data set's description, one JSON file. Unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +36,8 @@ pub struct Manifest {
     /// Where masks are; `{case}` stands for the image's case. Several patterns: each case has a file of each, and what is
     /// the target in any of them is the target.
     pub mask: OneOrMore,
-    /// The masks' values by name. A mask with any other value is refused.
+    /// The masks' values by name. A mask with any other value is refused. Voxels of the label `ignore`, where there is one, count in no loss
+    /// and no metric.
     pub labels: BTreeMap<String, i32>,
     /// The organ that is looked for, for example `liver`.
     pub target: String,
@@ -165,6 +170,15 @@ impl Manifest {
         self.target_labels.iter().filter_map(|name| self.labels.get(name)).copied().collect()
     }
 
+    /// What the values of a mask mean.
+    pub(crate) fn mask_labels(&self) -> MaskLabels {
+        MaskLabels {
+            known: self.known_labels(),
+            target: self.target_values(),
+            ignored: self.labels.get(IGNORE).copied(),
+        }
+    }
+
     /// How a case's image is to be read.
     pub fn image_options(&self, case: &str) -> ReadOptions {
         ReadOptions {
@@ -220,6 +234,14 @@ impl Manifest {
                 let suggestion = suggestion.map_or(String::new(), |near| format!("; did you mean '{near}'?"));
                 return Err(format!("`target_labels` has '{name}', which is not in `labels`{suggestion}"));
             }
+        }
+        if self.target_labels.iter().any(|name| name == IGNORE) {
+            return Err(format!(
+                "`target_labels` has '{IGNORE}', the name of what counts as nothing; call the target otherwise"
+            ));
+        }
+        if self.labels.get(IGNORE) == Some(&0) {
+            return Err(format!("`labels` has the value 0 for '{IGNORE}', expected another: 0 is the background"));
         }
         if self.target_values().contains(&0) {
             return Err("`target_labels` has the label of value 0, expected the background's value to be 0".to_owned());
@@ -330,6 +352,7 @@ mod tests {
         assert!(refusal(|v| v["target_labels"] = serde_json::json!([])).contains("`target_labels` is empty"));
         assert!(refusal(|v| v["labels"]["liver"] = 0.into()).contains("background's value"));
         assert!(refusal(|v| v["labels"]["spleen"] = 1.into()).contains("the value 1 twice"));
+        assert!(refusal(|v| v["labels"]["ignore"] = 0.into()).contains("the value 0"));
         assert!(refusal(|v| v["image"] = "volume.nii".into()).contains("{case}"));
         assert!(
             refusal(|v| v["orientation"] = serde_json::json!({ "28": "LL" })).contains("'LL' is not an orientation")

@@ -48,6 +48,34 @@ pub(crate) fn on_whole_grid(
     Ok(mask)
 }
 
+/// The mask on another grid: each voxel there gets the value of the nearest one here, or 0 where there is none. `None` where the grids have no
+/// place in common, or the mask's header makes another number of 0.
+///
+/// # Errors
+/// No memory for it.
+pub(crate) fn nearest_on_grid(mut mask: Volume, image: Grid<'_>) -> Result<Option<Volume>, IngestError> {
+    let [columns, rows, slices] = image.shape;
+    let mut met = false;
+    let nearest = |index: [usize; 3]| {
+        let at = mask.geometry.to_voxel(image.geometry.to_mm(index.map(|i| i as f64)));
+        let inside = (0..3).all(|axis| at[axis] >= -0.5 && at[axis] < mask.shape[axis] as f64 - 0.5);
+        let [x, y, z] = at.map(|i| i.round().max(0.0) as usize);
+        inside.then(|| x + mask.shape[0] * (y + mask.shape[1] * z))
+    };
+    let places = (0..slices).flat_map(|z| (0..rows).flat_map(move |y| (0..columns).map(move |x| [x, y, z])));
+    let places = places.map(|index| {
+        let place = nearest(index);
+        met |= place.is_some();
+        place
+    });
+    let Some(voxels) = mask.voxels.picked(&mask.path, columns * rows * slices, places)? else { return Ok(None) };
+    if !met {
+        return Ok(None);
+    }
+    (mask.shape, mask.voxels, mask.geometry) = (image.shape, voxels, image.geometry.clone());
+    Ok(Some(mask))
+}
+
 impl Placement {
     /// Where a part lies: its axes may be others of the whole's and run the other way. `None` where its voxels are not the whole's own
     /// within the tolerance, or lie outside.

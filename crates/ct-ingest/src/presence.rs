@@ -5,7 +5,7 @@
 //! positive), both ends included. Without `last` a row is about one slice, without `first` about all slices of its case.
 //!
 //! A later row that lies within an earlier one refines it; two rows with different answers that overlap in part contradict each
-//! other. That some slice of a volume shows the target, which is what `present` of a whole volume means, is no label of any slice.
+//! other. `present` of a whole volume means that some slice of it shows the target: a label of the volume, and of no slice.
 
 use crate::{IngestError, SlicePosition};
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,12 @@ impl PresenceList {
     /// The rows about a case.
     pub fn rows(&self, case: &str) -> &[Row] {
         self.cases.get(case).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the case's volume is said to show the target somewhere: the line that says so.
+    pub fn volume_present(&self, case: &str) -> Option<u64> {
+        let last = self.rows(case).iter().rfind(|row| row.of == Of::Volume)?;
+        (last.says == Presence::Present).then_some(last.line)
     }
 
     /// What the list says of a case's slices, in the store's order: whether each shows the target; `None` where it says nothing,

@@ -7,7 +7,7 @@ use crate::resample::{ImageResizer, resize_mask};
 use crate::volume::{PlaneWalk, Scaling};
 use crate::{Geometry, IngestError, Volume};
 use fast_image_resize::pixels::F32;
-use slice_store::{MaskResize, Scale, StoreSettings, WindowAt};
+use slice_store::{IGNORED, MaskResize, Scale, StoreSettings, WindowAt};
 use std::path::Path;
 
 /// The way from a volume to its slices and exactly back: axis order and directions, scale, padding.
@@ -153,15 +153,26 @@ fn nearest_integer(value: f32) -> i16 {
 /// header scales whole numbers, as it does for labels that were floats when they were saved, a value counts as the label that is
 /// within half a step of it: saving rounded it by as much.
 pub fn mask_slices(masks: &[Volume], plan: &SlicePlan, known: &[i32], target: &[i32]) -> Result<Vec<u8>, IngestError> {
-    painted_slices(masks, plan, known, target).map(|(slices, _)| slices)
+    let labels = MaskLabels { known: known.to_vec(), target: target.to_vec(), ignored: None };
+    painted_slices(masks, plan, &labels).map(|(slices, _)| slices)
+}
+
+/// What the values of a mask mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MaskLabels {
+    /// All that it may have.
+    pub known: Vec<i32>,
+    /// The target's.
+    pub target: Vec<i32>,
+    /// That of voxels of which nobody knows what they are.
+    pub ignored: Option<i32>,
 }
 
 /// The same, with what is painted in each slice.
 pub(crate) fn painted_slices(
     masks: &[Volume],
     plan: &SlicePlan,
-    known: &[i32],
-    target: &[i32],
+    labels: &MaskLabels,
 ) -> Result<(Vec<u8>, Vec<Painted>), IngestError> {
     let mut own_plans = Vec::with_capacity(masks.len());
     for mask in masks {
@@ -172,7 +183,7 @@ pub(crate) fn painted_slices(
         }
         own_plans.push(own);
     }
-    let labels = Labels::new(known, target);
+    let labels = Labels::new(labels);
     let size = plan.size;
     let native = plan.native_size();
     let mut slices = vec![0; plan.slices.length * size * size];
@@ -185,11 +196,11 @@ pub(crate) fn painted_slices(
             let found = reader.add(mask, own.walk(slice), &mut plane)?;
             painted[slice].any |= found.any;
             painted[slice].target |= found.target;
+            painted[slice].ignored |= found.ignored;
         }
-        if !painted[slice].target {
-            continue;
+        if painted[slice].target || painted[slice].ignored {
+            plan.store_plane(&plane, painted[slice].ignored, stored);
         }
-        plan.store_plane(&plane, stored);
     }
     Ok((slices, painted))
 }
@@ -291,15 +302,24 @@ impl SlicePlan {
             let plane: Vec<u8> = self.plane(slice).map(|index| u8::from(mask[index] != 0)).collect();
             painted.push(plane.contains(&1));
             if painted[slice] {
-                self.store_plane(&plane, stored);
+                self.store_plane(&plane, false, stored);
             }
         }
         (slices, painted)
     }
 
-    /// Resizes a slice's mask into the stored one.
-    fn store_plane(&self, plane: &[u8], stored: &mut [u8]) {
-        let plane = resize_mask(plane, self.native_size(), self.scaled, self.mask_resize);
+    /// Resizes a slice's mask, of [`TARGET`] and [`IGNORE`], into the stored one.
+    fn store_plane(&self, plane: &[u8], has_ignored: bool, stored: &mut [u8]) {
+        let resized = |plane: &[u8]| resize_mask(plane, self.native_size(), self.scaled, self.mask_resize);
+        let plane = if has_ignored {
+            let of = |is: fn(u8) -> bool| resized(&plane.iter().map(|&bits| u8::from(is(bits))).collect::<Vec<u8>>());
+            // Ignored is what could be the target if the ignored voxels were.
+            let (target, either) = (of(|bits| bits == TARGET), of(|bits| bits != 0));
+            let pixel = |(target, either)| if target != 0 || either == 0 { target } else { IGNORED };
+            target.into_iter().zip(either).map(pixel).collect()
+        } else {
+            resized(plane)
+        };
         for (to, from) in stored.chunks_exact_mut(self.size).zip(plane.chunks_exact(self.scaled[1])) {
             to[..from.len()].copy_from_slice(from);
         }
@@ -323,8 +343,26 @@ impl SlicePlan {
         restored
     }
 
+    /// Takes levels of the stored slices (`[slices, size, size]`, of 0 to 255) back likewise: each voxel gets the mean of its area.
+    /// Panics if `slices` has another length.
+    pub fn restore_levels(&self, slices: &[u8]) -> Vec<u8> {
+        let pixels = self.size * self.size;
+        assert_eq!(slices.len(), self.slices.length * pixels, "levels of {} slices", self.slices.length);
+        let mut restored = vec![0; self.shape().iter().product()];
+        let mut resizer = ImageResizer::new();
+        for (slice, stored) in slices.chunks_exact(pixels).enumerate() {
+            let used = stored.chunks_exact(self.size).take(self.scaled[0]).flat_map(|row| &row[..self.scaled[1]]);
+            let plane: Vec<F32> = used.map(|&value| F32::new(f32::from(value))).collect();
+            let plane = resizer.resize(&plane, self.scaled, self.native_size());
+            for (index, value) in self.plane(slice).zip(plane) {
+                restored[index] = value.0.round() as u8;
+            }
+        }
+        restored
+    }
+
     /// The voxels of a slice, row by row, as places in the volume's flat voxel order.
-    fn plane(&self, slice: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn plane(&self, slice: usize) -> impl Iterator<Item = usize> + use<> {
         let (rows, columns, start) = (self.rows, self.columns, self.slices.at(slice));
         (0..rows.length).flat_map(move |row| (0..columns.length).map(move |c| start + rows.at(row) + columns.at(c)))
     }
@@ -390,35 +428,41 @@ fn hu_range(settings: &StoreSettings) -> [f32; 2] {
     }
 }
 
-/// What the values of a mask mean.
+/// The same, for a quick look.
 struct Labels<'a> {
-    known: &'a [i32],
-    target: &'a [i32],
-    /// For each byte: 0 or 1, or [`UNKNOWN`].
+    labels: &'a MaskLabels,
+    /// For each byte: 0, [`TARGET`] or [`IGNORE`], or [`UNKNOWN`].
     of_byte: [u8; 256],
 }
+
+/// The target, in a plane of bits.
+const TARGET: u8 = 1;
 
 /// A value that is no label.
 const UNKNOWN: u8 = 2;
 
+/// A voxel of which nobody knows what it is. Where one mask says so and another shows the target, it is ignored.
+const IGNORE: u8 = 4;
+
 impl<'a> Labels<'a> {
-    fn new(known: &'a [i32], target: &'a [i32]) -> Self {
-        let of_byte = std::array::from_fn(|byte| match byte as i32 {
-            label if target.contains(&label) => 1,
-            label if known.contains(&label) => 0,
+    fn new(labels: &'a MaskLabels) -> Self {
+        let quick = Self { labels, of_byte: [0; 256] };
+        Self { labels, of_byte: std::array::from_fn(|byte| quick.of(byte as i32)) }
+    }
+
+    fn of(&self, label: i32) -> u8 {
+        match label {
+            label if self.labels.ignored == Some(label) => IGNORE,
+            label if self.labels.target.contains(&label) => TARGET,
+            label if self.labels.known.contains(&label) => 0,
             _ => UNKNOWN,
-        });
-        Self { known, target, of_byte }
+        }
     }
 
     /// Labels are whole numbers, whatever type they are stored as, and may be `rounded` by so much.
     fn of_value(&self, value: f32, rounded: f32) -> u8 {
         let label = value.round();
-        if (value - label).abs() < rounded && self.known.contains(&(label as i32)) {
-            u8::from(self.target.contains(&(label as i32)))
-        } else {
-            UNKNOWN
-        }
+        if (value - label).abs() < rounded { self.of(label as i32) } else { UNKNOWN }
     }
 }
 
@@ -471,7 +515,7 @@ impl LabelReader<'_> {
             let wrong = self.bytes.iter().find(|&&byte| self.labels.of_byte[usize::from(byte)] == UNKNOWN);
             return Err(self.unknown(mask, f32::from(wrong.copied().unwrap_or_default())));
         }
-        Ok(Painted { any, target: found != 0 })
+        Ok(Painted { any, target: found & TARGET != 0, ignored: found & IGNORE != 0 })
     }
 
     /// Values that are not all bytes.
@@ -484,7 +528,8 @@ impl LabelReader<'_> {
                 label => {
                     *to |= label;
                     found.any |= value.round() != 0.0;
-                    found.target |= label == 1;
+                    found.target |= label == TARGET;
+                    found.ignored |= label == IGNORE;
                 }
             }
         }
@@ -500,7 +545,7 @@ impl LabelReader<'_> {
         });
         let expected = format!(
             "expected one of the manifest's labels {:?}; correct `labels` in the manifest, or the mask{cause}",
-            self.labels.known
+            self.labels.labels.known
         );
         IngestError::MaskValue { path: mask.path.clone(), value: f64::from(value), expected }
     }

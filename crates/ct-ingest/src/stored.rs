@@ -1,6 +1,6 @@
 //! A case's CT as its store remembers it: what segmentations that were drawn on the CT later are placed by. The CT itself isn't needed.
 
-use crate::part::on_whole_grid;
+use crate::part::{nearest_on_grid, on_whole_grid};
 use crate::slices::painted_slices;
 use crate::volume::read_volume_of;
 use crate::{AffineKind, Geometry, Grid, IngestError, Manifest, SegmentLabels, SlicePlan, check_same_geometry};
@@ -15,6 +15,7 @@ pub struct StoredCt {
     shape: [usize; 3],
     geometry: Geometry,
     plan: SlicePlan,
+    series_sha256: Option<String>,
 }
 
 /// What of a case's provenance says where its CT lies.
@@ -23,6 +24,8 @@ struct Place {
     shape: [usize; 3],
     affine: [[f64; 4]; 3],
     affine_from: String,
+    #[serde(default)]
+    series_sha256: Option<String>,
 }
 
 /// The slices of a case that a mask gives, in the store's order.
@@ -57,12 +60,17 @@ impl StoredCt {
         };
         let name = PathBuf::from(format!("the CT of case '{case}'"));
         let plan = SlicePlan::for_grid(&name, &geometry, place.shape, &info.settings)?;
-        Ok(Self { name, shape: place.shape, geometry, plan })
+        Ok(Self { name, shape: place.shape, geometry, plan, series_sha256: place.series_sha256 })
     }
 
     /// Where its voxels are.
     pub fn grid(&self) -> Grid<'_> {
         Grid { path: &self.name, shape: self.shape, geometry: &self.geometry }
+    }
+
+    /// SHA-256 (hexadecimal) of its DICOM series' UID; `None` where it is no DICOM series, or identifiers are hidden.
+    pub fn series_sha256(&self) -> Option<&str> {
+        self.series_sha256.as_deref()
     }
 
     /// The way between its voxels and the case's slices.
@@ -84,11 +92,18 @@ impl StoredCt {
     }
 
     /// Cuts a mask that is a volume: NIfTI, NRRD, MetaImage, or a 3D Slicer segmentation, whose segments count by their names: the
-    /// manifest's, or `segment` alone. Its grid is the CT's, or a part of it.
+    /// manifest's, or `segment` alone. Its grid is the CT's, or a part of it; another one if it is to be `resampled`, each voxel of the CT
+    /// getting the nearest one's label.
     ///
     /// # Errors
     /// It can't be read, lies elsewhere, or has a value that is not one of the manifest's labels.
-    pub fn cut_file(&self, path: &Path, manifest: &Manifest, segment: Option<&str>) -> Result<CutMask, IngestError> {
+    pub fn cut_file(
+        &self,
+        path: &Path,
+        manifest: &Manifest,
+        segment: Option<&str>,
+        resampled: bool,
+    ) -> Result<CutMask, IngestError> {
         let mut options = manifest.mask_options();
         if let (Some(name), Some(value)) = (segment, manifest.target_values().first()) {
             let (values, needed) = (vec![(name.to_owned(), *value)], vec![name.to_owned()]);
@@ -96,9 +111,12 @@ impl StoredCt {
         }
         let mask = read_volume_of(path, &options, None)?;
         let mask = on_whole_grid(mask, self.grid(), manifest.geometry_tolerance)?;
-        check_same_geometry(self.grid(), mask.grid(), manifest.geometry_tolerance)?;
-        let (masks, painted) =
-            painted_slices(&[mask], &self.plan, &manifest.known_labels(), &manifest.target_values())?;
+        let mask = match check_same_geometry(self.grid(), mask.grid(), manifest.geometry_tolerance) {
+            Ok(_) => mask,
+            Err(error) if !resampled => return Err(error),
+            Err(error) => nearest_on_grid(mask, self.grid())?.ok_or(error)?,
+        };
+        let (masks, painted) = painted_slices(&[mask], &self.plan, &manifest.mask_labels())?;
         Ok(CutMask { masks, painted: painted.into_iter().map(|painted| painted.any).collect() })
     }
 }

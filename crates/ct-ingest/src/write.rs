@@ -1,7 +1,7 @@
 //! Masks back to NIfTI, with the geometry of the volume that they belong to.
 
 use crate::volume::{Forms, NiftiHeaderBytes};
-use crate::{IngestError, Volume};
+use crate::{Grid, IngestError, Volume};
 use flate2::{Compression, write::GzEncoder};
 use slice_store::{StoreError, replace_file};
 use std::io::Write;
@@ -17,27 +17,66 @@ use std::path::Path;
 /// # Errors
 /// A mask of another length, or what the operating system refuses; then nothing is left behind.
 pub fn write_mask(path: &Path, mask: &[u8], like: &Volume) -> Result<(), IngestError> {
-    let expected = like.shape.iter().product::<usize>();
-    if mask.len() != expected {
-        let problem = format!("its mask has {} voxels, '{}' has {expected}", mask.len(), like.path.display());
+    write_bytes(path, mask, like.grid(), &header_like(like, Levels::Labels))
+}
+
+/// The same for a grid alone, of a CT that isn't there.
+///
+/// # Errors
+/// As [`write_mask`].
+pub fn write_mask_on_grid(path: &Path, mask: &[u8], grid: Grid<'_>) -> Result<(), IngestError> {
+    let header = fresh_header(grid.shape, MILLIMETRES);
+    write_bytes(path, mask, grid, &mask_header(&header, &Forms::of_geometry(grid.geometry), Levels::Labels))
+}
+
+/// The same for probabilities in 255ths, which the header scales to 0 to 1.
+///
+/// # Errors
+/// As [`write_mask`].
+pub fn write_probabilities(path: &Path, probabilities: &[u8], like: &Volume) -> Result<(), IngestError> {
+    write_bytes(path, probabilities, like.grid(), &header_like(like, Levels::Shares))
+}
+
+fn header_like(like: &Volume, levels: Levels) -> Vec<u8> {
+    let bytes = like.nifti_header.and_then(|template| template.bytes).unwrap_or_else(|| {
+        let unit = like.nifti_header.map_or(MILLIMETRES, |template| template.forms.unit);
+        fresh_header(like.shape, unit)
+    });
+    mask_header(&bytes, &mask_forms(like), levels)
+}
+
+/// What the bytes of a written volume mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Levels {
+    /// Themselves.
+    Labels,
+    /// 255ths.
+    Shares,
+}
+
+/// The NIfTI code of the unit.
+const MILLIMETRES: u8 = 2;
+
+fn write_bytes(path: &Path, values: &[u8], grid: Grid<'_>, header: &[u8]) -> Result<(), IngestError> {
+    let expected = grid.shape.iter().product::<usize>();
+    if values.len() != expected {
+        let problem = format!("its mask has {} voxels, '{}' has {expected}", values.len(), grid.path.display());
         return Err(StoreError::CaseData { case: path.display().to_string(), problem }.into());
     }
-    if let Some(length) = like.shape.iter().find(|&&length| length > i16::MAX as usize) {
+    if let Some(length) = grid.shape.iter().find(|&&length| length > i16::MAX as usize) {
         let (found, expected) =
             (format!("{length} voxels along an axis"), "at most 32767, which is what NIfTI-1 can hold");
-        return Err(IngestError::Unsupported { path: like.path.clone(), found, expected });
+        return Err(IngestError::Unsupported { path: grid.path.to_owned(), found, expected });
     }
-    let bytes = like.nifti_header.and_then(|template| template.bytes).unwrap_or_else(|| fresh_header(like));
-    let header = mask_header(&bytes, &mask_forms(like));
     replace_file(path, |file| {
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
             let mut encoder = GzEncoder::new(file, Compression::default());
-            encoder.write_all(&header)?;
-            encoder.write_all(mask)?;
+            encoder.write_all(header)?;
+            encoder.write_all(values)?;
             encoder.finish()?.flush()
         } else {
-            file.write_all(&header)?;
-            file.write_all(mask)
+            file.write_all(header)?;
+            file.write_all(values)
         }
     })?;
     Ok(())
@@ -59,7 +98,7 @@ fn mask_forms(like: &Volume) -> Forms {
 
 /// The header with what describes the voxels' type and their place replaced, and four zero bytes: no extensions follow. Byte
 /// offsets are those of nifti1.h.
-fn mask_header(like: &NiftiHeaderBytes, forms: &Forms) -> Vec<u8> {
+fn mask_header(like: &NiftiHeaderBytes, forms: &Forms, levels: Levels) -> Vec<u8> {
     let little = like[..4] == 348_i32.to_le_bytes();
     let mut header = like.to_vec();
     let mut put = |at: usize, value: &[u8]| {
@@ -73,7 +112,9 @@ fn mask_header(like: &NiftiHeaderBytes, forms: &Forms) -> Vec<u8> {
     put(70, &2_i16.to_le_bytes()); // datatype: unsigned char
     put(72, &8_i16.to_le_bytes()); // bitpix
     put(108, &352_f32.to_le_bytes()); // vox_offset
-    put(112, &1_f32.to_le_bytes()); // scl_slope
+    // 255 of them are no more than 1.
+    let slope = if levels == Levels::Shares { (1.0_f32 / 255.0).next_down() } else { 1.0 };
+    put(112, &slope.to_le_bytes()); // scl_slope
     put(116, &0_f32.to_le_bytes()); // scl_inter
     put(124, &0_f32.to_le_bytes()); // cal_max
     put(128, &0_f32.to_le_bytes()); // cal_min
@@ -92,16 +133,16 @@ fn mask_header(like: &NiftiHeaderBytes, forms: &Forms) -> Vec<u8> {
 }
 
 /// A header with a volume's shape; offsets as above.
-fn fresh_header(like: &Volume) -> NiftiHeaderBytes {
+fn fresh_header(shape: [usize; 3], unit: u8) -> NiftiHeaderBytes {
     let mut header = [0; size_of::<NiftiHeaderBytes>()];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     put(0, &348_i32.to_le_bytes());
     put(40, &3_i16.to_le_bytes());
     for axis in 0..7 {
-        let length = like.shape.get(axis).map_or(1, |&length| length as i16);
+        let length = shape.get(axis).map_or(1, |&length| length as i16);
         put(42 + 2 * axis, &length.to_le_bytes());
     }
     // xyzt_units
-    header[123] = like.nifti_header.map_or(2, |template| template.forms.unit);
+    header[123] = unit;
     header
 }

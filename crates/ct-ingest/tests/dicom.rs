@@ -5,7 +5,7 @@ mod common;
 use common::{Nifti, test_data};
 use ct_ingest::{
     GeometryTolerance, Manifest, PrepareOptions, ReadOptions, Scalar, SlicePlan, Volume, Would, check,
-    check_same_geometry, image_slices, mask_slices, prepare, read_grid, read_volume,
+    check_same_geometry, image_slices, mask_slices, preferred_dicom_series, prepare, read_grid, read_volume,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
@@ -464,6 +464,36 @@ fn series_are_listed_by_what_tells_phases_apart() {
         set(slice, tags::SERIES_NUMBER, VR::IS, PrimitiveValue::from("2"));
     }
     assert!(refusal_of(folder(&slices).path(), Some("2")).contains("holds 2 CT series of that number, expected one"));
+}
+
+#[test]
+fn of_a_studys_series_the_rules_take_one_and_say_why_not_the_others() {
+    let mut slices = slices();
+    for (index, slice) in slices.iter_mut().enumerate() {
+        let (number, kernel) = [("2", "B60f"), ("3", "B30f")][index % 2];
+        set(slice, tags::SERIES_NUMBER, VR::IS, PrimitiveValue::from(number));
+        set_text(slice, tags::CONVOLUTION_KERNEL, kernel);
+        set(slice, tags::SERIES_INSTANCE_UID, VR::UI, PrimitiveValue::from(format!("{SERIES}.{}", index % 2)));
+    }
+    let two = folder(&slices);
+    let preferred = preferred_dicom_series(two.path()).unwrap().unwrap();
+    assert_eq!(preferred.name, format!("{SERIES}.1"));
+    assert!(preferred.chosen.contains("number 3"), "{}", preferred.chosen);
+    let [(other, why)] = &preferred.others[..] else { panic!("{:?}", preferred.others) };
+    assert!(other.contains("number 2") && *why == "its kernel is for bone or lung");
+    let chosen = ReadOptions { series: Some(preferred.name), ..ReadOptions::default() };
+    assert_eq!(read_volume(two.path(), &chosen).unwrap().shape[2], 3);
+    // One slice less, and the kernel has no say.
+    let fewer = folder(&slices[..5]);
+    let preferred = preferred_dicom_series(fewer.path()).unwrap().unwrap();
+    assert_eq!((preferred.name, preferred.others[0].1), (format!("{SERIES}.0"), "it has fewer slices"));
+    // Sagittal slices are not taken, however many there are.
+    for slice in slices.iter_mut().step_by(2) {
+        set_numbers(slice, tags::IMAGE_ORIENTATION_PATIENT, &[0.0, 1.0, 0.0, 0.0, 0.0, -1.0]);
+    }
+    let preferred = preferred_dicom_series(folder(&slices[..5]).path()).unwrap().unwrap();
+    assert_eq!((preferred.name, preferred.others[0].1), (format!("{SERIES}.1"), "its slices are not axial"));
+    assert_eq!(preferred_dicom_series(folder(&slices[..1]).path()).unwrap(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown};
+use SliceLabel::{ListAbsent, ListPresent, MaskAbsent, MaskPresent, Unknown, VolumePresent};
 use common::patient;
 use common::scratch::{PROGRAM, Scratch, content, text};
 use serde_json::{Value, json};
@@ -160,4 +160,70 @@ fn lists_that_contradict_masks_or_name_what_is_not_there_change_nothing() {
     }
     let message = text(&painted("0,3,3,absent\n").stderr);
     assert!(message.contains("case '0': slice 3 of its file is 'absent' by the presence list"), "{message}");
+}
+
+#[test]
+fn voxels_of_the_ignore_label_are_kept_as_such_and_speak_for_nothing() {
+    let scratch = Scratch::with_cases(1, SHAPE);
+    let whole = scratch.prepared("whole", &[]);
+    let [_, mut mask] = patient(SHAPE, 0);
+    let pixels = SHAPE[0] * SHAPE[1];
+    // Half of each slice from 1 to 3: slice 1 has no liver, 2 and 3 have.
+    for slice in 1..4 {
+        mask.data[slice * pixels..slice * pixels + pixels / 2].fill(9);
+    }
+    mask.save(&scratch.data().join("segmentation-0.nii.gz"));
+    let refused = scratch.prepare("refused", &[]);
+    assert!(
+        text(&refused.stderr).contains("voxel of 9") || text(&refused.stderr).contains("value 9"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let manifest = scratch.manifest("ignore", |manifest| manifest["labels"]["ignore"] = json!(9));
+    let mut command = Command::new(PROGRAM);
+    command.args(["prepare", "--size", "32", "--manifest", &manifest]);
+    let output = command.arg("--data").arg(scratch.data()).arg("--store").arg(scratch.store("store")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let store = SliceStore::open(&scratch.store("store")).unwrap();
+    assert_eq!(labels(&store)["0"], [MaskAbsent, Unknown, MaskPresent, MaskPresent, MaskPresent, MaskPresent]);
+    let (found, all) = (store.for_evaluation(), whole.for_evaluation());
+    for row in [2, 3] {
+        let (found, all) = (found.mask(row).unwrap(), all.mask(row).unwrap());
+        assert!(found.contains(&1) && found.contains(&255));
+        let differ = found.iter().zip(all).filter(|(found, all)| found != all);
+        assert!(differ.clone().all(|(found, _)| *found == 255), "what is not ignored is as it was");
+        assert_eq!(
+            store.for_evaluation().target_pixels(row).unwrap() as usize,
+            found.iter().map(|&value| usize::from(value == 1)).sum::<usize>()
+        );
+    }
+    assert_eq!(found.mask(1), None);
+    // A crop that is ignored in part shows the target or says nothing.
+    let training = store.for_training([]).unwrap();
+    let crop = |left| slice_store::Crop { top: 0, left, side: 32 };
+    assert_eq!(training.crop_shows_target(2, crop(0), 0.01), Some(true));
+    assert_eq!(training.crop_shows_target(2, crop(0), 0.9), None);
+}
+
+#[test]
+fn a_volume_that_is_said_to_show_the_liver_somewhere_is_a_label_of_no_slice() {
+    let scratch = partly_labelled();
+    let path = list(&scratch, "1,,,present\n0,,,present\n0,0,0,absent\n");
+    let store = scratch.prepared("store", &["--mask-coverage", "painted", "--presence", &path]);
+    let found = labels(&store);
+    assert_eq!(found["1"], [VolumePresent; 6]);
+    assert_eq!(found["0"], [ListAbsent, VolumePresent, VolumePresent, MaskPresent, MaskPresent, VolumePresent]);
+    assert!(store.records().iter().all(|record| record.label != VolumePresent || !record.has_target()));
+    // It comes back out of the index, and is another store than one of which nobody said so.
+    let path = list(&scratch, "0,0,0,absent\n");
+    let silent = scratch.prepared("silent", &["--mask-coverage", "painted", "--presence", &path]);
+    assert_eq!(labels(&silent)["1"], [Unknown; 6]);
+    assert_ne!(silent.checksum(), store.checksum());
+    let path = list(&scratch, "1,,,present\n1,0,5,absent\n");
+    let refused = scratch.prepare("other", &["--mask-coverage", "painted", "--presence", &path]);
+    assert!(
+        text(&refused.stderr).contains("each of its slices is annotated as without it"),
+        "{}",
+        text(&refused.stderr)
+    );
 }

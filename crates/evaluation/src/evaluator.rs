@@ -1,17 +1,17 @@
 //! Honest evaluation of a run: what counts are the CAM's own boxes over all slices of patients that training never saw, volume
 //! by volume, as `predict` does it. Results with true boxes are computed in `oracle_box` and stand apart.
 
-use crate::known::Known;
 use anyhow::Result;
 use predictor::{
-    Classification, EncodedSlice, Intensity, Model, ModelConfig, NotANumber, SlicePrediction, StepMasks, Ticker,
-    VolumePrediction, VolumeSlices, mask_for_box,
+    Classification, EncodedSlice, Intensity, KnownEmbeddings, Model, ModelConfig, NotANumber, SlicePrediction,
+    StepMasks, Ticker, VolumePrediction, VolumeSlices, mask_for_box,
 };
 use rayon::prelude::*;
 use run_record::{Evaluation, LabelBudget, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
-use slice_store::{EvaluationSlices, SliceRecord};
+use slice_store::{EvaluationSlices, IGNORED, SliceRecord};
 use stage_api::{BoxPrompt, Embedding, Segmenter};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -126,7 +126,7 @@ impl Evaluator<'_> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
         let known = match self.embeddings {
-            Some(folder) => match Known::open(
+            Some(folder) => match KnownEmbeddings::open(
                 folder,
                 (self.config, self.model),
                 self.store,
@@ -174,7 +174,7 @@ impl Evaluator<'_> {
     fn volume(
         &self,
         rows: &[usize],
-        known: Option<&Known>,
+        known: Option<&KnownEmbeddings>,
         ticker: &mut Ticker,
     ) -> Result<Option<ComparedVolume>, NotANumber> {
         let intensity = Intensity::new(&self.config.intensity);
@@ -210,8 +210,8 @@ impl Evaluator<'_> {
         steps: Vec<Overlap>,
         controls: Option<Controls>,
     ) -> SliceResult {
-        let (classification, truth, size) = (slice.classification, self.truth(row), self.store.slice_size());
-        let tight = BoxPrompt::around(truth, size);
+        let (classification, size) = (slice.classification, self.store.slice_size());
+        let tight = BoxPrompt::around(&self.target(row), size);
         let blind = controls.as_ref().map(|controls| controls.blind);
         let oracle = controls.and_then(|controls| controls.oracle);
         let liver = tight.map(|tight| LiverResult {
@@ -260,7 +260,7 @@ impl Evaluator<'_> {
     /// What the true box gives. `None` where there is none.
     fn oracle(&self, row: usize, encoded: &EncodedSlice, pretrained: &dyn Segmenter) -> Option<OracleResult> {
         let size = self.store.slice_size();
-        let tight = BoxPrompt::around(self.truth(row), size)?;
+        let tight = BoxPrompt::around(&self.target(row), size)?;
         let bounds = tight.enlarged(self.oracle_margin_px, size);
         let mask = oracle_box(self.model.segmenter.as_ref(), encoded.adapted(), bounds);
         let by_pretrained = oracle_box(pretrained, encoded.pretrained(), bounds);
@@ -274,19 +274,25 @@ impl Evaluator<'_> {
         })
     }
 
-    /// What a slice that is compared is compared with.
-    pub(crate) fn truth(&self, row: usize) -> &[u8] {
+    /// What a slice that is compared is compared with: 0, 1, or ignored.
+    fn truth(&self, row: usize) -> &[u8] {
         self.store.truth(row).expect("slices without a truth are predicted and not compared")
     }
 
+    /// The target's pixels, 0 or 1.
+    pub(crate) fn target(&self, row: usize) -> Cow<'_, [u8]> {
+        target(self.truth(row))
+    }
+
     fn overlap(&self, mask: &[u8], row: usize) -> Overlap {
-        let size = self.store.slice_size();
-        Overlap::of(view(mask, size), view(self.truth(row), size))
+        let (truth, size) = (self.truth(row), self.store.slice_size());
+        Overlap::of(view(&counted(mask, truth), size), view(&target(truth), size))
     }
 
     fn distances(&self, mask: &[u8], row: usize) -> Distances {
         let size = self.store.slice_size();
-        let (mask, truth) = (view(mask, size), view(self.truth(row), size));
+        let (mask, target) = (counted(mask, self.truth(row)), self.target(row));
+        let (mask, truth) = (view(&mask, size), view(&target, size));
         let record: &SliceRecord = &self.store.records()[row];
         let px = seg_metrics::surface_distances(mask, truth, Spacing::PIXELS);
         let hd95_mm = record.spacing_valid.then(|| {
@@ -323,6 +329,24 @@ fn oracle_box(segmenter: &dyn Segmenter, embedding: &Embedding, bounds: BoxPromp
     mask_for_box(segmenter, embedding, bounds, None)
 }
 
+/// The target's pixels, 0 or 1.
+fn target(truth: &[u8]) -> Cow<'_, [u8]> {
+    if truth.contains(&IGNORED) {
+        truth.iter().map(|&value| u8::from(value == 1)).collect()
+    } else {
+        Cow::Borrowed(truth)
+    }
+}
+
+/// A mask as far as it counts: where the truth is ignored, it is empty.
+fn counted<'m>(mask: &'m [u8], truth: &[u8]) -> Cow<'m, [u8]> {
+    if truth.contains(&IGNORED) {
+        mask.iter().zip(truth).map(|(&mask, &truth)| if truth == IGNORED { 0 } else { mask }).collect()
+    } else {
+        Cow::Borrowed(mask)
+    }
+}
+
 /// Panics where the sizes differ, as masks of one store never do.
 fn view(mask: &[u8], size: usize) -> MaskView<'_> {
     MaskView::new(mask, size, size).expect("masks have the store's size")
@@ -341,6 +365,15 @@ pub(crate) fn unpack(bits: &[u8], size: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_that_are_ignored_count_in_no_metric() {
+        // Right, wrong, missed, nothing; and both kinds of prediction where the truth is ignored.
+        let (mask, truth) = ([1, 1, 0, 0, 1, 0, 0, 0, 0], [1, 0, 1, 0, IGNORED, IGNORED, 0, 0, 0]);
+        let overlap = Overlap::of(view(&counted(&mask, &truth), 3), view(&target(&truth), 3));
+        assert_eq!((overlap.prediction, overlap.truth, overlap.dice()), (2, 2, 0.5));
+        assert_eq!(counted(&mask, &[0; 9])[..], mask);
+    }
 
     #[test]
     fn packed_masks_unpack_to_themselves() {

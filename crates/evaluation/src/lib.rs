@@ -5,7 +5,6 @@
 
 mod config;
 mod evaluator;
-mod known;
 pub mod overlay;
 mod pictures;
 mod summary;

@@ -1,13 +1,13 @@
 //! Pictures of slices: a few of the best and of the middle, and the worst, sorted by what failed.
 
 use crate::evaluator::{Evaluator, SliceResult, unpack};
-use crate::known::{Known, encoded};
 use crate::overlay::{self, Overlay};
 use anyhow::{Context, Result};
-use predictor::Intensity;
+use predictor::{EncodedSlice, Intensity, KnownEmbeddings, Model};
 use run_record::{Failure, OverlayRecord, PictureGroup, write_json, write_whole};
 use stage_api::PromptKinds;
 use std::path::Path;
+use tch::Tensor;
 
 /// Slices in `worst`, at most.
 const WORST: usize = 20;
@@ -40,7 +40,7 @@ impl Evaluator<'_> {
         &self,
         split: &str,
         results: &[SliceResult],
-        known: Option<&Known>,
+        known: Option<&KnownEmbeddings>,
         directory: &Path,
     ) -> Result<()> {
         let folder = directory.join(split).join("overlays");
@@ -63,7 +63,7 @@ impl Evaluator<'_> {
         group: PictureGroup,
         failed: Option<Failure>,
         result: &SliceResult,
-        known: Option<&Known>,
+        known: Option<&KnownEmbeddings>,
         folder: &Path,
     ) -> Result<OverlayRecord> {
         let (record, size) = (&self.store.records()[result.row], self.store.slice_size());
@@ -81,7 +81,7 @@ impl Evaluator<'_> {
             cam: &classification.cam,
             bounds: takes_prompts.then_some(result.bounds),
             mask: &unpack(&result.mask, size),
-            truth: self.truth(result.row),
+            truth: &self.target(result.row),
             size,
         })?;
         write_whole(&folder.join(&file), &picture)?;
@@ -124,6 +124,16 @@ fn chosen(results: &[SliceResult]) -> [Vec<&SliceResult>; 3] {
 
 fn is_in(group: &[&SliceResult], result: &SliceResult) -> bool {
     group.iter().any(|r| r.row == result.row)
+}
+
+/// A slice on its way through the encoder.
+fn encoded<'a>(model: &'a Model, row: usize, image: Tensor, known: Option<&KnownEmbeddings>) -> EncodedSlice<'a> {
+    let segmenter = model.segmenter.as_ref();
+    let encoded = EncodedSlice::new(segmenter, segmenter.is_adapted(), image);
+    match known {
+        Some(known) => encoded.with_pretrained(known.of(row)),
+        None => encoded,
+    }
 }
 
 #[cfg(test)]

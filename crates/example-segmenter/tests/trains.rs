@@ -19,11 +19,11 @@ focal = 0.0
 score = 0.0
 tversky = 1.0
 [optimizer]
-lr.unet = 1e-2
+lr.unet = 3e-3
 warmup_steps = 0
 [[phase]]
 name = "all"
-epochs = 25
+epochs = 50
 labelled_passes = 2
 encoder = "trained"
 "#;

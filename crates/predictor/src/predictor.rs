@@ -44,6 +44,36 @@ pub struct SlicePrediction {
     pub classification: Classification,
     /// Row-major, 0 or 1.
     pub mask: Vec<u8>,
+    /// What the decoder thinks of the mask, and its probabilities; `None` where the slice is called empty.
+    pub scored: Option<Scored>,
+}
+
+impl SlicePrediction {
+    /// The share of the mask that is expected to be wrong by its own probabilities: `Σ min(p, 1 − p) / Σ p`, at most 1; of a slice that
+    /// is called empty the classifier's `min(p, 1 − p)`.
+    pub fn uncertainty(&self) -> f64 {
+        let presence = self.classification.probability;
+        self.scored.as_ref().map_or(presence.min(1.0 - presence), |scored| {
+            let sum = |of: fn(u8) -> u8| scored.probabilities.iter().map(|&p| u64::from(of(p))).sum::<u64>() as f64;
+            let (wrong, all) = (sum(|p| p.min(255 - p)), sum(|p| p));
+            if all > 0.0 { (wrong / all).min(1.0) } else { 0.0 }
+        })
+    }
+
+    /// The classifier's own region: its map above the prompt's threshold, where the slice is called to have the target.
+    pub fn classifiers_region(&self) -> Option<&[u8]> {
+        let classification = &self.classification;
+        (classification.present && !classification.prompt.empty).then_some(classification.prompt.mask.as_slice())
+    }
+}
+
+/// What the decoder thinks of a mask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The intersection over union with the target that it expects; NaN where that or a logit of the mask is.
+    pub score: f64,
+    /// Row-major, in 255ths.
+    pub probabilities: Vec<u8>,
 }
 
 /// A mask of the decoder, and what the decoder thinks of it.
@@ -51,8 +81,8 @@ pub struct SlicePrediction {
 pub struct ScoredMask {
     /// Row-major, 0 or 1.
     pub mask: Vec<u8>,
-    /// The intersection over union with the target that the decoder expects; NaN where that or a logit of the mask is.
-    pub score: f64,
+    /// What the decoder thinks of it.
+    pub scored: Scored,
 }
 
 impl Predictor<'_> {
@@ -136,9 +166,13 @@ fn best_scored(segmenter: &dyn Segmenter, embedding: &Embedding, prompts: &Promp
     let best = masks.scores.argmax(1, false).int64_value(&[0]);
     let logits = masks.logits.select(1, best);
     let is_known = logits.isnan().any().int64_value(&[]) == 0;
-    let mask = logits.gt(0.0).to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
+    let bytes = |values: &Tensor| {
+        let flat = values.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous().view(-1);
+        Vec::try_from(&flat).unwrap_or_default()
+    };
+    let probabilities = bytes(&(logits.sigmoid() * 255.0).round());
     let score = if is_known { masks.scores.double_value(&[0, best]) } else { f64::NAN };
-    ScoredMask { mask: Vec::try_from(&mask).unwrap_or_default(), score }
+    ScoredMask { mask: bytes(&logits.gt(0.0)), scored: Scored { score, probabilities } }
 }
 
 /// A mask as `[1, 1, H, H]`.

@@ -159,7 +159,8 @@ impl Taper {
 
 /// The candidate for which most speaks: its score + its Dice with the neighbour's mask; of equal ones the first.
 pub fn best_candidate(candidates: Vec<ScoredMask>, neighbour: &[u8], size: usize) -> Option<ScoredMask> {
-    let worth = |candidate: &ScoredMask| candidate.score + dice(view(&candidate.mask, size), view(neighbour, size));
+    let worth =
+        |candidate: &ScoredMask| candidate.scored.score + dice(view(&candidate.mask, size), view(neighbour, size));
     candidates
         .into_iter()
         .map(|candidate| (worth(&candidate), candidate))
@@ -269,7 +270,10 @@ mod tests {
 
     #[test]
     fn the_candidate_for_which_most_speaks_is_taken() {
-        let scored = |mask: [u8; 4], score| ScoredMask { mask: mask.to_vec(), score };
+        let scored = |mask: [u8; 4], score| ScoredMask {
+            mask: mask.to_vec(),
+            scored: crate::predictor::Scored { score, probabilities: Vec::new() },
+        };
         let (upper, lower) = (scored([1, 1, 0, 0], 0.5), scored([0, 0, 1, 1], 0.9));
         let taken = |neighbour: &[u8]| best_candidate(vec![upper.clone(), lower.clone()], neighbour, 2).unwrap();
         // 0.5 + 1 against 0.9: the neighbour's mask is the upper row.

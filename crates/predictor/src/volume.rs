@@ -2,7 +2,7 @@
 
 use crate::encoded::EncodedSlice;
 use crate::not_a_number::{NotANumber, is_finite};
-use crate::predictor::{Classification, Predictor, ScoredMask, SlicePrediction, scored_mask_for_box};
+use crate::predictor::{Classification, Predictor, Scored, ScoredMask, SlicePrediction, scored_mask_for_box};
 use crate::rules::{
     Taper, agreement, best_candidate, directions, keep_largest_component, lies_in, mean_inside, meet, surest,
 };
@@ -81,13 +81,15 @@ impl Predictor<'_> {
         tick: &mut dyn FnMut(usize, &Classification, &EncodedSlice),
     ) -> Result<Option<VolumePrediction>, NotANumber> {
         let mut steps = self.steps(volume.count);
-        let Some(own) = self.slices_by_themselves(volume, stop, tick, &mut steps)? else { return Ok(None) };
+        let Some(mut own) = self.slices_by_themselves(volume, stop, tick, &mut steps)? else { return Ok(None) };
+        let mut scored: Option<Vec<Option<Scored>>> = None;
         let rules = &self.prediction.volume;
         let (mut masks, mut done) = (steps.own.last().map(|step| step.masks.clone()).unwrap_or_default(), steps.own);
         if rules.propagate {
             let begun = Instant::now();
             let Some(found) = self.propagated(&own, volume.size, stop) else { return Ok(None) };
-            masks = found;
+            masks = found.masks;
+            scored = Some(found.scored);
             let seconds = steps.keeping_seconds + begun.elapsed().as_secs_f64();
             done.push(StepMasks { name: "propagated", masks: masks.clone(), seconds });
         }
@@ -97,10 +99,11 @@ impl Predictor<'_> {
             let seconds = begun.elapsed().as_secs_f64();
             done.push(StepMasks { name: "largest component", masks: masks.clone(), seconds });
         }
-        let slices = own
-            .into_iter()
-            .zip(masks)
-            .map(|(own, mask)| SlicePrediction { classification: own.classification, mask })
+        let scored = scored
+            .unwrap_or_else(|| own.iter_mut().map(|slice| slice.found.take().map(|found| found.scored)).collect());
+        let slices = own.into_iter().zip(masks.into_iter().zip(scored));
+        let slices = slices
+            .map(|(own, (mask, scored))| SlicePrediction { classification: own.classification, mask, scored })
             .collect();
         Ok(Some(VolumePrediction { slices, steps: done }))
     }
@@ -170,7 +173,7 @@ impl Predictor<'_> {
             step.masks.push(mask_of(found.as_ref(), size));
             step.seconds += took();
         }
-        if found.as_ref().is_some_and(|found| found.score.is_nan()) {
+        if found.as_ref().is_some_and(|found| found.scored.score.is_nan()) {
             let (tensors, seen) = (self.segmenter.tensors(), &encoded.adapted().tensor);
             return Err(NotANumber::new(0, "the segmenter's mask", &tensors, seen));
         }
@@ -191,58 +194,58 @@ impl Predictor<'_> {
 
     /// What the surest slice leads to, or what others lead to that never meets it, whichever agrees best with the maps of all
     /// slices: one slice can be sure and wrong, when another organ fills it; a volume seldom.
-    fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
+    fn propagated(&self, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Propagated> {
         let confidence = |slice: &Own| {
             let found =
                 slice.found.as_ref().filter(|found| found.mask.contains(&1) && !slice.classification.prompt.empty)?;
-            Some(found.score * agreement([(self.places(&slice.classification), found.mask.as_slice())]))
+            Some(found.scored.score * agreement([(self.places(&slice.classification), found.mask.as_slice())]))
         };
         let mut confidences: Vec<Option<f64>> = own.iter().map(confidence).collect();
-        let mut objects: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut objects: Vec<Propagated> = Vec::new();
         for _ in 0..STARTS {
             let Some(start) = surest(&confidences) else { break };
-            let masks = self.propagated_from(start, own, size, stop)?;
-            for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&masks) {
+            let object = self.propagated_from(start, own, size, stop)?;
+            for ((confidence, slice), mask) in confidences.iter_mut().zip(own).zip(&object.masks) {
                 // A slice that is taken already begins nothing.
                 confidence.take_if(|_| slice.found.as_ref().is_some_and(|found| lies_in(&found.mask, mask)));
             }
-            if !objects.iter().any(|other| meet(other, &masks)) {
-                objects.push(masks);
+            if !objects.iter().any(|other| meet(&other.masks, &object.masks)) {
+                objects.push(object);
             }
         }
-        let agrees = |masks: &Vec<Vec<u8>>| {
+        let agrees = |object: &Propagated| {
             let places = own.iter().map(|slice| self.places(&slice.classification));
-            agreement(places.zip(masks.iter().map(Vec::as_slice)))
+            agreement(places.zip(object.masks.iter().map(Vec::as_slice)))
         };
-        let ranked = objects.into_iter().map(|masks| (agrees(&masks), masks));
+        let ranked = objects.into_iter().map(|object| (agrees(&object), object));
         let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        Some(best.map_or_else(|| vec![vec![0; size * size]; own.len()], |(_, masks)| masks))
+        Some(best.map_or_else(|| Propagated::empty(own.len(), size), |(_, object)| object))
     }
 
     /// A slice's mask, and from there to both ends, slice by slice, the mask for which most speaks: of the slice's own box, or
     /// of its neighbour's mask's. Propagation ends where the mask found is small, lies where the map sees little, or grows again after
     /// the target tapered off: beyond, all slices are empty.
-    fn propagated_from(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Vec<Vec<u8>>> {
-        let mut masks = vec![vec![0; size * size]; own.len()];
-        masks[start] = mask_of(own[start].found.as_ref(), size);
+    fn propagated_from(&self, start: usize, own: &[Own], size: usize, stop: &AtomicBool) -> Option<Propagated> {
+        let mut object = Propagated::empty(own.len(), size);
+        object.set(start, own[start].found.clone()?);
         for direction in directions(start, own.len()) {
-            let mut neighbour = largest_part(masks[start].clone(), size);
-            let mut taper = Taper::new(self.prediction.volume.taper, area(&masks[start]));
+            let mut neighbour = largest_part(object.masks[start].clone(), size);
+            let mut taper = Taper::new(self.prediction.volume.taper, area(&object.masks[start]));
             for slice in direction {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let found = self.propagated_to(&own[slice], &neighbour, size).filter(|found| taper.allows(area(found)));
-                let Some(found) = found else { break };
-                masks[slice].clone_from(&found);
-                neighbour = largest_part(found, size);
+                let found = self.propagated_to(&own[slice], &neighbour, size);
+                let Some(found) = found.filter(|found| taper.allows(area(&found.mask))) else { break };
+                neighbour = largest_part(found.mask.clone(), size);
+                object.set(slice, found);
             }
         }
-        Some(masks)
+        Some(object)
     }
 
     /// The mask of a slice whose neighbour has one; `None` where propagation ends.
-    fn propagated_to(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<Vec<u8>> {
+    fn propagated_to(&self, slice: &Own, neighbour: &[u8], size: usize) -> Option<ScoredMask> {
         let rules = &self.prediction.volume;
         let kept = slice.embedding.as_ref()?;
         let embedding = Embedding::new(kept.tensor.to_kind(Kind::Float), kept.slice_size);
@@ -253,8 +256,8 @@ impl Predictor<'_> {
             candidates.push(slice.found.clone().unwrap_or_else(|| self.for_prompt(&embedding, &classification.prompt)));
         }
         let places = self.places(classification);
-        let found = best_candidate(candidates, neighbour, size)?.mask;
-        (area(&found) >= SMALLEST_MASK && mean_inside(&places, &found) >= rules.support).then_some(found)
+        let found = best_candidate(candidates, neighbour, size)?;
+        (area(&found.mask) >= SMALLEST_MASK && mean_inside(&places, &found.mask) >= rules.support).then_some(found)
     }
 
     /// The probability that the target is at each place: the map itself where it is one, else its share of its maximum.
@@ -264,6 +267,25 @@ impl Predictor<'_> {
         }
         let peak = classification.cam.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         Cow::Owned(classification.cam.iter().map(|cam| cam / peak).collect())
+    }
+}
+
+/// What one slice leads to.
+struct Propagated {
+    /// A mask a slice, row-major, 0 or 1.
+    masks: Vec<Vec<u8>>,
+    /// What the decoder thinks of each; `None` where it is empty.
+    scored: Vec<Option<Scored>>,
+}
+
+impl Propagated {
+    fn empty(slices: usize, size: usize) -> Self {
+        Self { masks: vec![vec![0; size * size]; slices], scored: vec![None; slices] }
+    }
+
+    fn set(&mut self, slice: usize, found: ScoredMask) {
+        self.masks[slice] = found.mask;
+        self.scored[slice] = Some(found.scored);
     }
 }
 

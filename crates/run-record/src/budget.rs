@@ -17,7 +17,9 @@ pub enum Annotation {
     CropLabels,
     /// Whether a training slice shows the target: taught to the classifier.
     ImageLevelLabels,
-    /// The same, of slices of which nothing else is known: used to choose the labelled ones among them, and not taught.
+    /// Whether some slice of a training volume shows the target: taught to the classifier. Of each volume one slice stands for it.
+    VolumeLabels,
+    /// The same as for a slice, of slices of which nothing else is known: used to choose the labelled ones among them, and not taught.
     SelectionLabels,
 }
 
@@ -29,6 +31,7 @@ impl Annotation {
             Self::ValidationMasks => ("validation mask", ""),
             Self::CropLabels => ("crop label", ""),
             Self::ImageLevelLabels => ("image-level label", ""),
+            Self::VolumeLabels => ("volume-level label", ""),
             Self::SelectionLabels => ("image-level label", " to choose the labelled slices by"),
         };
         format!("{}{of}", counted(count, noun))
@@ -45,11 +48,13 @@ pub struct LabelSeconds {
     pub crop: f64,
     /// Whether a slice shows the target.
     pub image_level: f64,
+    /// Whether a volume does.
+    pub volume_level: f64,
 }
 
 impl Default for LabelSeconds {
     fn default() -> Self {
-        Self { mask: 120.0, crop: 2.0, image_level: 2.0 }
+        Self { mask: 120.0, crop: 2.0, image_level: 2.0, volume_level: 2.0 }
     }
 }
 
@@ -58,6 +63,7 @@ impl LabelSeconds {
         match kind {
             Annotation::Masks | Annotation::ValidationMasks => self.mask,
             Annotation::CropLabels => self.crop,
+            Annotation::VolumeLabels => self.volume_level,
             Annotation::ImageLevelLabels | Annotation::SelectionLabels => self.image_level,
         }
     }
@@ -117,6 +123,28 @@ impl LabelBudget {
             self.by_kind.remove(&kind);
         } else {
             self.by_kind.insert(kind, Labels { count: slices.len(), slices });
+        }
+    }
+
+    /// Adds what a run before this one read, whose labelled slices are among this one's; of what both read once. An answer about a crop is
+    /// the same one only if both show the `same_crops`.
+    pub fn include(&mut self, before: &Self, same_crops: bool) {
+        for (&kind, of) in &before.by_kind {
+            let mut slices = self.slices(kind).to_vec();
+            let is_new = |slice: &&SliceId| kind == Annotation::CropLabels && !same_crops || !slices.contains(slice);
+            let new: Vec<SliceId> = of.slices.iter().filter(is_new).cloned().collect();
+            slices.extend(new);
+            self.set(kind, slices);
+        }
+        // A mask says it too.
+        let masks = self.slices(Annotation::Masks).to_vec();
+        let taught = self.slices(Annotation::ImageLevelLabels).to_vec();
+        for kind in [Annotation::ImageLevelLabels, Annotation::SelectionLabels] {
+            let is_known = |slice: &SliceId| {
+                masks.contains(slice) || kind == Annotation::SelectionLabels && taught.contains(slice)
+            };
+            let left = self.slices(kind).iter().filter(|slice| !is_known(slice)).cloned().collect();
+            self.set(kind, left);
         }
     }
 
@@ -185,6 +213,27 @@ mod tests {
             serde_json::to_string(&budget.counts()).unwrap(),
             r#"{"masks":{"count":1},"crop_labels":{"count":2}}"#
         );
+    }
+
+    #[test]
+    fn what_a_run_before_read_counts_once() {
+        use Annotation::{CropLabels, ImageLevelLabels, Masks, SelectionLabels};
+        let ids = |names: &[&str]| -> Vec<SliceId> { names.iter().map(|name| name.parse().unwrap()).collect() };
+        let budget = |kinds: &[(Annotation, &[&str])]| {
+            let mut budget = LabelBudget::default();
+            for (kind, names) in kinds {
+                budget.set(*kind, ids(names));
+            }
+            budget
+        };
+        let before = budget(&[(Masks, &["a/0"]), (CropLabels, &["a/1"]), (ImageLevelLabels, &["a/2", "a/3"])]);
+        let own = budget(&[(Masks, &["a/0", "a/2"]), (CropLabels, &["a/1"]), (SelectionLabels, &["a/3"])]);
+        for (same_crops, crops) in [(true, 1), (false, 2)] {
+            let mut both = own.clone();
+            both.include(&before, same_crops);
+            let counts = [Masks, CropLabels, ImageLevelLabels, SelectionLabels].map(|kind| both.count(kind));
+            assert_eq!(counts, [2, crops, 1, 0]);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use files::{RecordError, read_json, read_text, sha256, sha256_of_file, write
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};
 pub use metrics_log::MetricsLog;
 pub use progress::{Best, PhaseResult, Progress};
-pub use run::{RunRecord, Status, StoreRecord};
+pub use run::{EarlierRun, RunRecord, Status, StoreRecord};
 pub use settings::{SettingsError, differing_settings, read_settings};
 pub use tensorboard::Picture;
 pub use times::{Part, Times};

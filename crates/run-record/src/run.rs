@@ -75,6 +75,9 @@ pub struct RunRecord {
     pub store: StoreRecord,
     /// Every annotation that training read.
     pub label_budget: LabelBudget,
+    /// The run that this one began with; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierRun>,
     /// Best validation Dice with CAM boxes.
     pub best_validation_dice: Option<f64>,
     /// Updates that were left out because a loss or a gradient was not finite.
@@ -84,6 +87,17 @@ pub struct RunRecord {
     pub phases: Vec<PhaseResult>,
     /// The labelled slices by name.
     pub labelled: Vec<SliceId>,
+}
+
+/// What a run has of the one whose labelled slices are the first of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EarlierRun {
+    /// The directory's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// What it read, which is in this run's budget.
+    pub label_budget: LabelBudget,
 }
 
 /// The store of a run.
@@ -134,6 +148,7 @@ impl RunRecord {
                 settings: store.info().settings.clone(),
             },
             label_budget,
+            earlier: None,
             best_validation_dice: None,
             skipped_updates: 0,
             phases: Vec::new(),

@@ -66,6 +66,39 @@ pub enum SamplingError {
         /// Slices that have a mask already.
         drawn: usize,
     },
+    /// What a strategy looks at is not there.
+    #[error(
+        "the strategy looks at {what}, and there are none: `sampling.run` (choose: --run) names the run that predicts, `segmenter.weights` the \
+         encoder; `uniform` and `stratified` need neither"
+    )]
+    NoSight {
+        /// What.
+        what: &'static str,
+    },
+    /// A strategy doesn't do what it promises.
+    #[error("the strategy gave {found} slices, expected {asked} distinct candidates: mend it, or take another")]
+    Strategy {
+        /// How many were asked for.
+        asked: usize,
+        /// How many came.
+        found: usize,
+    },
+    /// The run that came before has other slices.
+    #[error(
+        "the run that `sampling.run` names has {known} labelled slices, of which {among} have a mask that shows the target among the training \
+         slices, and {asked} are asked for: name a run on the same store and patients, with fewer slices"
+    )]
+    Drawn {
+        /// Labelled slices of the run.
+        known: usize,
+        /// Those that can be labelled here.
+        among: usize,
+        /// N.
+        asked: usize,
+    },
+    /// What a strategy looks at can't be had.
+    #[error("{0}")]
+    Sight(String),
     /// A setting out of its range.
     #[error("sampling.{key} is {found}, expected {expected}")]
     Setting {

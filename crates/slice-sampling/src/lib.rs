@@ -17,5 +17,8 @@ pub use random::stream_seed;
 pub use rows::{Rows, for_training, rows_of};
 pub use select::{SamplingSettings, Selection, select};
 pub use split::{Split, SplitRule, split_patients};
-pub use subset::{SubsetStrategy, UniformSubset, keep_middle};
-pub use worklist::{Purpose, Wanted, Worklist, WorklistOrder, worklist};
+pub use subset::{
+    Choice, DisagreeingSubset, KCenterSubset, NoSights, Pool, PredictedSlice, Sights, StratifiedSubset, SubsetStrategy,
+    UncertainSubset, UniformSubset, keep_middle,
+};
+pub use worklist::{Purpose, Wanted, Worklist, worklist};

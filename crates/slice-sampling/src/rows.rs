@@ -11,6 +11,8 @@ pub struct Rows {
     pub labelled: Vec<usize>,
     /// The fixed validation slices.
     pub validation: Vec<usize>,
+    /// Slices of training volumes of which it is only known that one of them shows the target, where that is taught.
+    pub bags: Vec<Vec<usize>>,
 }
 
 impl Rows {
@@ -20,6 +22,7 @@ impl Rows {
             train: rows_of(store, &selection.train)?,
             labelled: rows_of(store, &selection.labelled)?,
             validation: rows_of(store, &selection.validation)?,
+            bags: Vec::new(),
         })
     }
 
@@ -64,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_evenly_spaced_and_has_all_labelled_slices() {
-        let rows = || Rows { train: (10..20).collect(), labelled: vec![11, 12], validation: Vec::new() };
+        let rows =
+            || Rows { train: (10..20).collect(), labelled: vec![11, 12], validation: Vec::new(), bags: Vec::new() };
         let thinned = |count| {
             let mut rows = rows();
             rows.thin_out(count);

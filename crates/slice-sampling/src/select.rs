@@ -1,10 +1,11 @@
 //! The whole choice of a run, and its file.
 
-use crate::{SamplingError, Split, SplitRule, SubsetStrategy, keep_middle, split_patients};
+use crate::subset::chosen_by;
+use crate::{Pool, SamplingError, Sights, Split, SplitRule, SubsetStrategy, keep_middle, split_patients};
 use serde::{Deserialize, Serialize};
 use slice_store::{SliceId, SliceRecord};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most slices that may choose a checkpoint; their masks count in the label budget.
 const MOST_VALIDATION_SLICES: usize = 32;
@@ -27,6 +28,10 @@ pub struct SamplingSettings {
     /// Name of the strategy that chooses the labelled slices.
     #[serde(default = "uniform")]
     pub strategy: String,
+    /// A run that was trained on fewer slices of the same patients: its labelled slices are the first, and a strategy sees what it
+    /// predicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<PathBuf>,
 }
 
 impl SamplingSettings {
@@ -80,11 +85,16 @@ pub struct Selection {
     pub test: Vec<SliceId>,
 }
 
-/// Chooses. `records` are a store's, sorted by case and index; `strategy` is the one that the settings name.
+/// Chooses. `records` are a store's, sorted by case and index; `strategy` is the one that the settings name, and `sights` is what
+/// it looks at.
+///
+/// # Errors
+/// The settings are out of their ranges, patients can't be split as they say, there are too few slices with a mask that shows the
+/// target, or the strategy fails.
 pub fn select(
     records: &[SliceRecord],
     settings: &SamplingSettings,
-    strategy: &dyn SubsetStrategy,
+    (strategy, sights): (&dyn SubsetStrategy, &dyn Sights),
     seed: u64,
 ) -> Result<Selection, SamplingError> {
     settings.check()?;
@@ -93,7 +103,7 @@ pub fn select(
         records.iter().filter(|r| patients.contains(&r.patient)).collect()
     };
     let train = keep_middle(&of(&split.train), settings.keep_rate);
-    let labelled = strategy.choose(&train, settings.labelled, seed)?;
+    let labelled = labelled(&train, settings.labelled, (strategy, sights), seed)?;
     let mut comparable = of(&split.validation);
     comparable.retain(|record| record.has_mask());
     let validation = evenly(&comparable, settings.validation_slices);
@@ -107,6 +117,31 @@ pub fn select(
         test: ids(&of(&split.test)),
         split,
     })
+}
+
+/// `count` of the pool's slices whose mask shows the target, in the pool's order: those that are labelled already, and what the strategy
+/// chooses beside them.
+fn labelled(
+    pool: &[&SliceRecord],
+    count: usize,
+    (strategy, sights): (&dyn SubsetStrategy, &dyn Sights),
+    seed: u64,
+) -> Result<Vec<SliceId>, SamplingError> {
+    let can_be: Vec<usize> = (0..pool.len()).filter(|&at| pool[at].has_target() && pool[at].has_mask()).collect();
+    if can_be.len() < count {
+        return Err(SamplingError::TooFewSlices { asked: count, found: can_be.len() });
+    }
+    let (drawn, candidates): (Vec<usize>, Vec<usize>) =
+        can_be.into_iter().partition(|&at| sights.drawn().contains(&pool[at].id()));
+    let known = sights.drawn().len();
+    if drawn.len() < known || known > count {
+        return Err(SamplingError::Drawn { known, among: drawn.len(), asked: count });
+    }
+    let of = Pool { slices: pool, candidates: &candidates, drawn: &drawn, sights };
+    let chosen = chosen_by(strategy, &of, count - known, seed)?;
+    let mut places: Vec<usize> = drawn.into_iter().chain(chosen.into_iter().map(|choice| choice.place)).collect();
+    places.sort_unstable();
+    Ok(places.into_iter().map(|at| pool[at].id()).collect())
 }
 
 /// `count` of the records at even distances, the middles of equal stretches.

@@ -2,20 +2,12 @@
 //!
 //! Invariants: a larger budget asks for the same slices and more; what was drawn before counts; no slice of a test patient is asked for.
 
-use crate::{SamplingError, SamplingSettings, keep_middle, split_patients, stream_seed};
+use crate::subset::chosen_by;
+use crate::{
+    Pool, SamplingError, SamplingSettings, Sights, StratifiedSubset, SubsetStrategy, keep_middle, split_patients,
+};
 use serde::Serialize;
 use slice_store::{Presence, SliceId, SliceRecord};
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-
-/// How slices are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorklistOrder {
-    /// Drawn from all candidates alike: patients with long volumes get more.
-    Uniform,
-    /// Patients in turn, each one's slices far from those that it has already.
-    Stratified,
-}
 
 /// What a slice that is asked for will be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,28 +46,30 @@ pub struct Worklist {
 /// without a mask are known to show it, only these are.
 ///
 /// # Errors
-/// The settings are out of their ranges, patients can't be split as they say, or there are fewer candidates than are asked for.
+/// The settings are out of their ranges, patients can't be split as they say, there are fewer candidates than are asked for, or the
+/// strategy fails.
 pub fn worklist(
     records: &[SliceRecord],
     settings: &SamplingSettings,
-    order: WorklistOrder,
+    (strategy, sights): (&dyn SubsetStrategy, &dyn Sights),
     seed: u64,
 ) -> Result<Worklist, SamplingError> {
     settings.check()?;
     let split = split_patients(records, &settings.split, seed)?;
     let mut list = Worklist::default();
     let parts = [
-        (Purpose::Train, &split.train, settings.labelled, order),
+        (Purpose::Train, &split.train, settings.labelled, strategy),
         // As they are used: spread over the patients.
-        (Purpose::Validation, &split.validation, settings.validation_slices, WorklistOrder::Stratified),
+        (Purpose::Validation, &split.validation, settings.validation_slices, &StratifiedSubset),
     ];
-    for (part, (purpose, patients, budget, order)) in parts.into_iter().enumerate() {
+    for (part, (purpose, patients, budget, strategy)) in parts.into_iter().enumerate() {
         let of_patients = records.iter().filter(|record| patients.contains(&record.patient));
         let mut pool: Vec<&SliceRecord> = of_patients.collect();
         if purpose == Purpose::Train {
             pool = keep_middle(&pool, settings.keep_rate);
         }
-        list.drawn[part] = pool.iter().filter(|record| record.has_mask() && record.has_target()).count();
+        let drawn: Vec<usize> = (0..pool.len()).filter(|&at| pool[at].has_mask() && pool[at].has_target()).collect();
+        list.drawn[part] = drawn.len();
         let mut count = budget.saturating_sub(list.drawn[part]);
         let candidates = candidates(&pool);
         if purpose == Purpose::Validation {
@@ -89,105 +83,37 @@ pub fn worklist(
                 drawn: list.drawn[part],
             });
         }
-        list.unknown += candidates.iter().filter(|record| record.presence() == Presence::Unknown).count();
-        let ordered = match order {
-            WorklistOrder::Uniform => uniform(&candidates, seed),
-            WorklistOrder::Stratified => stratified(&pool, &candidates, count, seed),
-        };
-        list.wanted.extend(ordered.into_iter().take(count).map(|(record, why)| Wanted {
-            slice: record.id(),
-            purpose,
-            why,
-        }));
+        list.unknown += candidates.iter().filter(|&&at| pool[at].presence() == Presence::Unknown).count();
+        let of = Pool { slices: &pool, candidates: &candidates, drawn: &drawn, sights };
+        let chosen = chosen_by(strategy, &of, count, seed)?;
+        let wanted =
+            chosen.into_iter().map(|choice| Wanted { slice: pool[choice.place].id(), purpose, why: choice.why });
+        list.wanted.extend(wanted);
     }
     Ok(list)
 }
 
-/// Slices without a mask that may show the target.
-fn candidates<'a>(pool: &[&'a SliceRecord]) -> Vec<&'a SliceRecord> {
-    let volumes = pool.chunk_by(|a, b| a.case == b.case);
-    volumes
-        .flat_map(|volume| {
-            let told = volume.iter().any(|record| record.has_target() && !record.has_mask());
-            let may = move |record: &&&'a SliceRecord| match record.presence() {
-                Presence::Present => true,
-                Presence::Absent => false,
-                Presence::Unknown => !told,
-            };
-            volume.iter().filter(|record| !record.has_mask()).filter(may).copied()
-        })
-        .collect()
-}
-
-/// Each slice has a number of its own, which the seed and its name decide; the lowest come first, whatever the budget.
-fn uniform<'a>(candidates: &[&'a SliceRecord], seed: u64) -> Vec<(&'a SliceRecord, String)> {
-    let mut drawn: Vec<(u64, &SliceRecord)> = candidates.iter().map(|record| (key(seed, record), *record)).collect();
-    drawn.sort_unstable_by_key(|(key, _)| *key);
-    let why = format!("drawn from {} candidates", candidates.len());
-    drawn.into_iter().map(|(_, record)| (record, why.clone())).collect()
-}
-
-/// `count` candidates: the patient with the fewest slices is next; of its candidates, the one that is farthest from those that it has.
-fn stratified<'a>(
-    pool: &[&'a SliceRecord],
-    candidates: &[&'a SliceRecord],
-    count: usize,
-    seed: u64,
-) -> Vec<(&'a SliceRecord, String)> {
-    let by_patient = |records: &mut dyn Iterator<Item = &'a SliceRecord>| {
-        let mut patients: BTreeMap<&str, Vec<&SliceRecord>> = BTreeMap::new();
-        records.for_each(|record| patients.entry(&record.patient).or_default().push(record));
-        patients
-    };
-    let mut open = by_patient(&mut candidates.iter().copied());
-    let mut has = by_patient(&mut pool.iter().copied().filter(|record| record.has_mask() && record.has_target()));
-    let mut ordered = Vec::with_capacity(count);
-    while ordered.len() < count {
-        let number = |patient: &str| has.get(patient).map_or(0, Vec::len);
-        let turn = |(patient, _): &(&&'a str, &Vec<&SliceRecord>)| {
-            (number(patient), stream_seed(seed, &format!("worklist/{patient}")))
+/// Places of slices without a mask that may show the target.
+fn candidates(pool: &[&SliceRecord]) -> Vec<usize> {
+    let (mut found, mut first) = (Vec::new(), 0);
+    for volume in pool.chunk_by(|a, b| a.case == b.case) {
+        let told = volume.iter().any(|record| record.has_target() && !record.has_mask());
+        let may = |record: &SliceRecord| match record.presence() {
+            Presence::Present => true,
+            Presence::Absent => false,
+            Presence::Unknown => !told,
         };
-        let Some((&patient, own)) = open.iter().min_by_key(turn) else { break };
-        let had = has.entry(patient).or_default();
-        let Some(record) = farthest(own, had, seed) else { break };
-        let why = match had.len() {
-            0 => format!("patient {patient}: the middle of what may show the target"),
-            others => format!("patient {patient}: farthest from its other {others}"),
-        };
-        had.push(record);
-        ordered.push((record, why));
-        let left = open.entry(patient).or_default();
-        left.retain(|other| other.id() != record.id());
-        if left.is_empty() {
-            open.remove(patient);
-        }
+        let open = volume.iter().enumerate().filter(|(_, record)| !record.has_mask() && may(record));
+        found.extend(open.map(|(at, _)| first + at));
+        first += volume.len();
     }
-    ordered
-}
-
-/// The candidate with the greatest distance, in slices, from what the patient has in the same volume; without any, the middle one of
-/// the longest volume.
-fn farthest<'a>(own: &[&'a SliceRecord], had: &[&SliceRecord], seed: u64) -> Option<&'a SliceRecord> {
-    let distance = |record: &SliceRecord| {
-        let same = had.iter().filter(|other| other.case == record.case);
-        same.map(|other| other.index.abs_diff(record.index)).min()
-    };
-    if own.iter().all(|record| distance(record).is_some()) {
-        return own.iter().copied().max_by_key(|record| (distance(record), Reverse(key(seed, record))));
-    }
-    let fresh: Vec<&SliceRecord> = own.iter().copied().filter(|record| distance(record).is_none()).collect();
-    let volume = fresh.chunk_by(|a, b| a.case == b.case).max_by_key(|volume| volume.len())?;
-    volume.get(volume.len() / 2).copied()
-}
-
-fn key(seed: u64, record: &SliceRecord) -> u64 {
-    stream_seed(seed, &format!("worklist/{}", record.id()))
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SplitRule;
+    use crate::{NoSights, SplitRule, UniformSubset};
     use slice_store::SliceLabel;
 
     /// Patients a, b and c train, v is for validation, t for tests: a volume of ten slices each, twenty of `c`.
@@ -218,6 +144,7 @@ mod tests {
             keep_rate: 1.0,
             validation_slices: 2,
             strategy: "uniform".into(),
+            run: None,
         }
     }
 
@@ -228,29 +155,29 @@ mod tests {
     #[test]
     fn five_are_among_fifty_and_no_test_patient_is_asked() {
         let records = records(|_, _| SliceLabel::Unknown);
-        for order in [WorklistOrder::Uniform, WorklistOrder::Stratified] {
+        for strategy in [&UniformSubset as &dyn SubsetStrategy, &StratifiedSubset] {
             for seed in 0..5 {
-                let of = |labelled| worklist(&records, &settings(labelled), order, seed).unwrap();
+                let of = |labelled| worklist(&records, &settings(labelled), (strategy, &NoSights), seed).unwrap();
                 let (few, many) = (of(5), of(30));
                 let (few, many) = (names(&few, Purpose::Train), names(&many, Purpose::Train));
                 assert_eq!((few.len(), many.len()), (5, 30));
-                assert_eq!(few, many[..5], "{order:?}");
+                assert_eq!(few, many[..5]);
                 assert!(many.iter().all(|name| !name.starts_with(['t', 'v'])));
             }
         }
-        let list = worklist(&records, &settings(5), WorklistOrder::Uniform, 0).unwrap();
+        let list = worklist(&records, &settings(5), (&UniformSubset, &NoSights), 0).unwrap();
         assert_eq!((names(&list, Purpose::Validation).len(), list.drawn, list.unknown), (2, [0, 0], 50));
         let all = SamplingSettings { validation_slices: 32, ..settings(1) };
-        let list = worklist(&records, &all, WorklistOrder::Uniform, 0).unwrap();
+        let list = worklist(&records, &all, (&UniformSubset, &NoSights), 0).unwrap();
         assert_eq!(names(&list, Purpose::Validation).len(), 10, "all that the patient has");
-        let refused = worklist(&records, &settings(41), WorklistOrder::Uniform, 0).unwrap_err().to_string();
+        let refused = worklist(&records, &settings(41), (&UniformSubset, &NoSights), 0).unwrap_err().to_string();
         assert!(refused.contains("41 slices are to be drawn") && refused.contains("40 candidates"), "{refused}");
     }
 
     #[test]
     fn patients_take_turns_and_their_slices_lie_apart() {
         let records = records(|_, _| SliceLabel::Unknown);
-        let list = worklist(&records, &settings(6), WorklistOrder::Stratified, 3).unwrap();
+        let list = worklist(&records, &settings(6), (&StratifiedSubset, &NoSights), 3).unwrap();
         let mut chosen = names(&list, Purpose::Train);
         let first: Vec<char> = chosen[..3].iter().filter_map(|name| name.chars().next()).collect();
         assert_eq!(first.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{chosen:?}");
@@ -269,18 +196,18 @@ mod tests {
             _ => Unknown,
         });
         let settings = SamplingSettings { validation_slices: 0, ..settings(5) };
-        let list = worklist(&records, &settings, WorklistOrder::Uniform, 0).unwrap();
+        let list = worklist(&records, &settings, (&UniformSubset, &NoSights), 0).unwrap();
         let mut chosen = names(&list, Purpose::Train);
         chosen.sort();
         assert_eq!(chosen, ["a/0002", "a/0003", "a/0004", "b/0009"]);
         assert_eq!((list.drawn, list.unknown), ([1, 0], 1));
         // Training would pass over what lies outside of the middle share.
         let middle = SamplingSettings { keep_rate: 0.4, labelled: 2, ..settings };
-        let list = worklist(&records, &middle, WorklistOrder::Uniform, 0).unwrap();
+        let list = worklist(&records, &middle, (&UniformSubset, &NoSights), 0).unwrap();
         assert_eq!((names(&list, Purpose::Train).len(), list.drawn), (2, [0, 0]));
         assert!(names(&list, Purpose::Train).iter().all(|name| ["a/0003", "a/0004"].contains(&name.as_str())));
         let too_many = SamplingSettings { validation_slices: 33, ..middle };
-        let refused = worklist(&records, &too_many, WorklistOrder::Uniform, 0).unwrap_err().to_string();
+        let refused = worklist(&records, &too_many, (&UniformSubset, &NoSights), 0).unwrap_err().to_string();
         assert!(refused.contains("sampling.validation_slices is 33, expected at most 32"), "{refused}");
     }
 }

@@ -1,7 +1,7 @@
 //! What holds for every store, seed and setting.
 
 use proptest::prelude::*;
-use slice_sampling::{SamplingError, SamplingSettings, Selection, SplitRule, UniformSubset, select};
+use slice_sampling::{NoSights, SamplingError, SamplingSettings, Selection, SplitRule, UniformSubset, select};
 use slice_store::{SliceLabel, SliceRecord};
 use std::collections::BTreeSet;
 
@@ -37,6 +37,7 @@ fn settings(labelled: usize, keep_rate: f64) -> SamplingSettings {
         keep_rate,
         validation_slices: 32,
         strategy: "uniform".into(),
+        run: None,
     }
 }
 
@@ -52,7 +53,7 @@ proptest! {
         patients in 4usize..15, seed: u64, labelled in 1usize..12, keep_rate in 0.4f64..1.0,
     ) {
         let records = records(patients, 18);
-        let s = select(&records, &settings(labelled, keep_rate), &UniformSubset, seed).unwrap();
+        let s = select(&records, &settings(labelled, keep_rate), (&UniformSubset, &NoSights), seed).unwrap();
         let [train, validation, test] = [&s.train, &s.validation, &s.test].map(|ids| patients_of(&records, ids));
         prop_assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
         prop_assert_eq!(train.len() + validation.len() + test.len(), patients);
@@ -70,17 +71,17 @@ proptest! {
     #[test]
     fn the_seed_decides_all_and_threads_nothing(seed: u64) {
         let records = records(8, 12);
-        let here = select(&records, &settings(5, 1.0), &UniformSubset, seed).unwrap();
-        let there = std::thread::scope(|scope| scope.spawn(|| select(&records, &settings(5, 1.0), &UniformSubset, seed).unwrap()).join().unwrap());
+        let here = select(&records, &settings(5, 1.0), (&UniformSubset, &NoSights), seed).unwrap();
+        let there = std::thread::scope(|scope| scope.spawn(|| select(&records, &settings(5, 1.0), (&UniformSubset, &NoSights), seed).unwrap()).join().unwrap());
         prop_assert_eq!(&here, &there);
-        prop_assert_ne!(here.labelled, select(&records, &settings(5, 1.0), &UniformSubset, seed ^ 0x55).unwrap().labelled);
+        prop_assert_ne!(here.labelled, select(&records, &settings(5, 1.0), (&UniformSubset, &NoSights), seed ^ 0x55).unwrap().labelled);
     }
 }
 
 #[test]
 fn keep_rate_keeps_the_middle_of_each_volume() {
     let records = records(4, 10);
-    let s = select(&records, &settings(1, 0.3), &UniformSubset, 0).unwrap();
+    let s = select(&records, &settings(1, 0.3), (&UniformSubset, &NoSights), 0).unwrap();
     for case in s.train.iter().map(|id| &id.case).collect::<BTreeSet<_>>() {
         let kept: Vec<u32> = s.train.iter().filter(|id| id.case == *case).map(|id| id.index).collect();
         assert_eq!(kept, [3, 4, 5]);
@@ -95,20 +96,20 @@ fn slices_without_a_mask_are_neither_labelled_nor_validation_slices() {
         record.label = if record.has_target() { SliceLabel::ListPresent } else { SliceLabel::Unknown };
     }
     let of = |id: &slice_store::SliceId| records.iter().find(|record| record.id() == *id).unwrap();
-    let s = select(&records, &settings(6, 1.0), &UniformSubset, 0).unwrap();
+    let s = select(&records, &settings(6, 1.0), (&UniformSubset, &NoSights), 0).unwrap();
     assert!(s.labelled.len() == 6 && s.labelled.iter().all(|id| of(id).has_mask() && of(id).has_target()));
     assert!(!s.validation.is_empty() && s.validation.iter().all(|id| of(id).has_mask()));
     assert!(s.train.iter().any(|id| !of(id).has_mask()), "they are training slices all the same");
     let with_mask = records.iter().filter(|r| r.has_target() && r.has_mask() && s.split.train.contains(&r.patient));
     let found = with_mask.count();
-    let error = select(&records, &settings(found + 1, 1.0), &UniformSubset, 0).unwrap_err();
+    let error = select(&records, &settings(found + 1, 1.0), (&UniformSubset, &NoSights), 0).unwrap_err();
     assert!(matches!(error, SamplingError::TooFewSlices { found: had, .. } if had == found), "{error}");
 }
 
 #[test]
 fn impossible_choices_are_refused_with_numbers() {
     let records = records(4, 9);
-    let error = select(&records, &settings(1000, 1.0), &UniformSubset, 0).unwrap_err();
+    let error = select(&records, &settings(1000, 1.0), (&UniformSubset, &NoSights), 0).unwrap_err();
     assert!(matches!(error, SamplingError::TooFewSlices { asked: 1000, .. }), "{error}");
     let given = |train: &[&str], test: &[&str]| SplitRule::Given {
         train: train.iter().map(ToString::to_string).collect(),
@@ -116,7 +117,9 @@ fn impossible_choices_are_refused_with_numbers() {
         test: test.iter().map(ToString::to_string).collect(),
     };
     let with = |split| {
-        select(&records, &SamplingSettings { split, ..settings(1, 1.0) }, &UniformSubset, 0).unwrap_err().to_string()
+        select(&records, &SamplingSettings { split, ..settings(1, 1.0) }, (&UniformSubset, &NoSights), 0)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         with(given(&["0"], &["9"])),
@@ -132,7 +135,7 @@ fn impossible_choices_are_refused_with_numbers() {
 fn a_selection_is_replayed_from_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("selection.json");
-    let selection = select(&records(6, 12), &settings(5, 0.5), &UniformSubset, 9).unwrap();
+    let selection = select(&records(6, 12), &settings(5, 0.5), (&UniformSubset, &NoSights), 9).unwrap();
     selection.save(&path).unwrap();
     assert_eq!(Selection::load(&path).unwrap(), selection);
     assert!(std::fs::read_to_string(&path).unwrap().contains(&format!("\"{}\"", selection.labelled[0])));

@@ -3,7 +3,8 @@
 //! Invariant: nothing that has a [`TrainingSlices`] and not the store gets at a mask outside of its list, or at a number that
 //! was counted in one; and what it read is counted.
 
-use crate::{SliceId, SliceLabel, SliceStore, Slices, StoreError};
+use crate::{IGNORED, SliceId, SliceLabel, SliceStore, Slices, StoreError};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +25,7 @@ struct Read {
 }
 
 /// A square part of a slice, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Crop {
     /// Upper row.
     pub top: usize,
@@ -75,7 +76,8 @@ impl SliceStore {
 }
 
 impl TrainingSlices<'_> {
-    /// The mask in a row of the index: 1 is the target, `size * size` pixels, row by row. `None` where it is not paid for.
+    /// The mask in a row of the index: 1 is the target, [`IGNORED`] counts in no loss, `size * size` pixels, row by row. `None` where it is
+    /// not paid for.
     /// Panics where there is no such row.
     pub fn mask(&self, row: usize) -> Option<&[u8]> {
         if !self.is_paid[row] {
@@ -85,16 +87,23 @@ impl TrainingSlices<'_> {
         self.store.masks.of(self.store, row)
     }
 
-    /// Asks an annotator of one crop: whether more than `share` of its area is the target. That is a label of its own, which is
-    /// counted, unless the slice's mask is paid for. `None` where nobody can say, as the store has no mask of the slice. Panics
+    /// Asks an annotator of one crop: what was answered already, or whether more than `share` of its area is the target in the slice's
+    /// mask. That is a label of its own, which is
+    /// counted, unless the slice's mask is paid for. `None` where nobody can say, as the store has no mask of the slice, or ignores a part of
+    /// the crop. Panics
     /// where the crop does not lie in the slice.
     pub fn crop_shows_target(&self, row: usize, crop: Crop, share: f32) -> Option<bool> {
         let size = self.slice_size();
+        if let (Some(shows), false) = (self.answered(row, crop), self.is_paid[row]) {
+            self.read(|read| read.crops.insert((row, crop)));
+            return Some(shows);
+        }
         let mask = self.store.masks.of(self.store, row)?;
         self.read(|read| if self.is_paid[row] { read.masks.insert(row) } else { read.crops.insert((row, crop)) });
         let lines = (crop.top..crop.top + crop.side).map(|y| &mask[y * size + crop.left..][..crop.side]);
-        let target: usize = lines.map(|line| line.iter().filter(|&&value| value != 0).count()).sum();
-        Some(target as f32 > share * (crop.side * crop.side) as f32)
+        let count = |wanted: u8| -> usize { lines.clone().flatten().map(|&value| usize::from(value == wanted)).sum() };
+        let shows = count(1) as f32 > share * (crop.side * crop.side) as f32;
+        (shows || count(IGNORED) == 0).then_some(shows)
     }
 
     /// What was read so far.
@@ -115,7 +124,8 @@ impl TrainingSlices<'_> {
 }
 
 impl EvaluationSlices<'_> {
-    /// The mask in a row of the index: 1 is the target, `size * size` pixels, row by row. `None` where the store has none.
+    /// The mask in a row of the index: 1 is the target, [`IGNORED`] counts in no metric, `size * size` pixels, row by row. `None` where the
+    /// store has none.
     /// Panics where there is no such row.
     pub fn mask(&self, row: usize) -> Option<&[u8]> {
         self.store.masks.of(self.store, row)

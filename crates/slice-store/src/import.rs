@@ -6,25 +6,13 @@
 
 use crate::mmap::MappedArray;
 use crate::store::{array_path, read_info};
-use crate::writer::{CaseFile, case_path, remove_if_there};
-use crate::{SliceLabel, SliceRecord, StoreError, StoreWriter, files, npy};
+use crate::writer::{CaseFile, Import, case_path, remove_if_there};
+use crate::{IGNORED, PresenceSource, SliceLabel, SliceRecord, StoreError, StoreWriter, files, npy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Masks that came into a case at one time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Import {
-    /// Counted from 1 in each case; names the file of what was there before.
-    pub number: u32,
-    /// What is known of its origin; this crate doesn't look into it.
-    pub origin: Value,
-    /// The slices that got a mask, and what each was before.
-    pub before: BTreeMap<u32, SliceLabel>,
-}
 
 /// A case with other masks than before, written and not yet in its place: [`StoreWriter::commit`] puts it there.
 #[derive(Debug)]
@@ -61,7 +49,7 @@ impl StoreWriter {
         self.read_case(case).map(|file| (file.records, file.imports))
     }
 
-    /// Gives slices of a case the masks `masks`, 0 or 1, by slice; `origin` is remembered.
+    /// Gives slices of a case the masks `masks`, 0, 1 or [`IGNORED`], by slice; `origin` is remembered.
     ///
     /// # Errors
     /// A slice that the case doesn't have, a mask of another size or with another value, and what the operating system says.
@@ -73,8 +61,13 @@ impl StoreWriter {
             if *slice as usize >= slices {
                 return Err(error(format!("a mask of slice {slice}, but it has {slices} slices, counted from 0")));
             }
-            if mask.len() != pixels || mask.iter().any(|&value| value > 1) {
-                return Err(error(format!("its mask of slice {slice} is not {pixels} pixels of 0 or 1")));
+            if mask.len() != pixels || mask.iter().any(|&value| value > 1 && value != IGNORED) {
+                return Err(error(format!("its mask of slice {slice} is not {pixels} pixels of 0, 1 or {IGNORED}")));
+            }
+            if SliceLabel::of_mask(mask) == SliceLabel::Unknown {
+                return Err(error(format!(
+                    "its mask of slice {slice} has no target and is ignored in part: it says nothing"
+                )));
             }
         }
         let mut all = self.masks_of(&file)?;
@@ -108,9 +101,8 @@ impl StoreWriter {
         let mut file = self.read_case(case)?;
         let Some(import) = file.imports.pop() else { return Ok(None) };
         let mut all = self.masks_of(&file)?;
-        let is_mask = |label: &SliceLabel| matches!(label, SliceLabel::MaskPresent | SliceLabel::MaskAbsent);
-        let had_mask: Vec<u32> =
-            import.before.iter().filter(|(_, label)| is_mask(label)).map(|(&slice, _)| slice).collect();
+        let with_mask = import.before.iter().filter(|(_, label)| label.source() == PresenceSource::Mask);
+        let had_mask: Vec<u32> = with_mask.map(|(&slice, _)| slice).collect();
         let (size, path) = (self.info().settings.slice_size, self.kept_path(case, import.number));
         let kept = if had_mask.is_empty() {
             None
@@ -226,7 +218,7 @@ impl StoreWriter {
         masks: &BTreeMap<u32, Vec<u8>>,
     ) -> Result<Relabelled, StoreError> {
         let size = self.info().settings.slice_size;
-        let count = |mask: &[u8]| -> u32 { mask.iter().map(|&value| u32::from(value)).sum() };
+        let count = |mask: &[u8]| -> u32 { mask.iter().map(|&value| u32::from(value == 1)).sum() };
         (file.mask_slices, file.target_pixels) = masks.iter().map(|(slice, mask)| (*slice, count(mask))).unzip();
         file.masks_sha256 = if masks.is_empty() {
             None

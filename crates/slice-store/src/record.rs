@@ -6,6 +6,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+/// A mask's pixel that counts in no loss and no metric: nobody knows whether it is the target.
+pub const IGNORED: u8 = 255;
+
 /// A slice of a case; written as `case/0012`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SliceId {
@@ -83,6 +86,8 @@ pub enum PresenceSource {
     Mask,
     /// A list of image-level labels.
     List,
+    /// A label of its whole volume, which says that some slice shows the target, and not which.
+    Volume,
     /// Nobody.
     None,
 }
@@ -99,14 +104,21 @@ pub enum SliceLabel {
     ListPresent,
     /// There is no mask; a list says that it doesn't show the target.
     ListAbsent,
-    /// There is neither.
+    /// There is neither, but its volume is said to show the target somewhere.
+    VolumePresent,
+    /// There is nothing.
     Unknown,
 }
 
 impl SliceLabel {
-    /// Of a slice whose mask is given, 0 or 1.
+    /// Of a slice whose mask is given: 0, 1 or [`IGNORED`]. One without the target of which a part is ignored says nothing: the target may
+    /// be there.
     pub fn of_mask(mask: &[u8]) -> Self {
-        if mask.iter().any(|&value| value != 0) { Self::MaskPresent } else { Self::MaskAbsent }
+        match (mask.contains(&1), mask.contains(&IGNORED)) {
+            (true, _) => Self::MaskPresent,
+            (false, false) => Self::MaskAbsent,
+            (false, true) => Self::Unknown,
+        }
     }
 
     /// Whether the slice shows the target.
@@ -114,7 +126,7 @@ impl SliceLabel {
         match self {
             Self::MaskPresent | Self::ListPresent => Presence::Present,
             Self::MaskAbsent | Self::ListAbsent => Presence::Absent,
-            Self::Unknown => Presence::Unknown,
+            Self::VolumePresent | Self::Unknown => Presence::Unknown,
         }
     }
 
@@ -123,6 +135,7 @@ impl SliceLabel {
         match self {
             Self::MaskPresent | Self::MaskAbsent => PresenceSource::Mask,
             Self::ListPresent | Self::ListAbsent => PresenceSource::List,
+            Self::VolumePresent => PresenceSource::Volume,
             Self::Unknown => PresenceSource::None,
         }
     }
@@ -134,13 +147,14 @@ impl SliceLabel {
             Self::MaskAbsent => ("absent", "mask"),
             Self::ListPresent => ("present", "list"),
             Self::ListAbsent => ("absent", "list"),
+            Self::VolumePresent => ("unknown", "volume"),
             Self::Unknown => ("unknown", "none"),
         }
     }
 
     /// The label that those texts mean.
     pub(crate) fn from_columns(presence: &str, source: &str) -> Option<Self> {
-        [Self::MaskPresent, Self::MaskAbsent, Self::ListPresent, Self::ListAbsent, Self::Unknown]
+        [Self::MaskPresent, Self::MaskAbsent, Self::ListPresent, Self::ListAbsent, Self::VolumePresent, Self::Unknown]
             .into_iter()
             .find(|label| label.columns() == (presence, source))
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: images and records are everybody's ([`Slices`]); masks are given by the handles of `handles.rs` only.
 
+use crate::crops::{self, Crops};
 use crate::index::{self, Digests, Layout, Row};
 use crate::mmap::MappedArray;
 use crate::{FORMAT_VERSION, SliceId, SliceRecord, StoreError, StoreInfo, files, format1, place};
@@ -18,6 +19,7 @@ pub struct Slices {
     /// For each row, its place in `images`.
     case_of_row: Vec<usize>,
     images: Vec<MappedArray<i16>>,
+    pub(crate) crops: Crops,
     checksum: String,
 }
 
@@ -71,9 +73,13 @@ impl SliceStore {
             masks.open(path, size, rows)?;
             digests.push(rows[0].digests.clone());
         }
-        let checksum = checksum(&info, layout, &rows);
-        let records = rows.into_iter().map(|row| row.record).collect();
-        let slices = Slices { path: path.to_path_buf(), info, records, case_of_row, images, checksum };
+        let mut checksum = checksum(&info, layout, &rows);
+        let records: Vec<SliceRecord> = rows.into_iter().map(|row| row.record).collect();
+        let (crops, digest) = crops::open(path, &records)?;
+        if let Some(digest) = digest {
+            checksum = files::sha256(format!("{checksum}\n{digest}\n").as_bytes());
+        }
+        let slices = Slices { path: path.to_path_buf(), info, records, case_of_row, images, crops, checksum };
         Ok(Self { slices, masks, digests })
     }
 
@@ -151,7 +157,7 @@ impl Slices {
         self.images[self.case_of_row[row]].slice(self.records[row].index as usize)
     }
 
-    /// SHA-256 (hexadecimal) over the settings, the index, the pixels and what the manifest says of how they are made: equal
+    /// SHA-256 (hexadecimal) over the settings, the index, the pixels, what the manifest says of how they are made and what was said of crops: equal
     /// for stores that were prepared in the same way from the same files.
     pub fn checksum(&self) -> &str {
         &self.checksum

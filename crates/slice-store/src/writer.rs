@@ -2,14 +2,16 @@
 //!
 //! Invariant: `cases/<case>.json` exists only while its case is whole, `index.parquet` only while the store is.
 
-use crate::import::Import;
+use crate::crops;
 use crate::index::{Digests, Row};
 use crate::place::{self, Place, whole_cases};
 use crate::store::{array_path, check_case_name, read_info};
-use crate::{FORMAT_VERSION, SliceLabel, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy};
+use crate::{
+    FORMAT_VERSION, IGNORED, SliceLabel, SliceRecord, StoreError, StoreInfo, StoreSettings, files, index, npy,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -64,6 +66,18 @@ pub(crate) struct CaseFile {
     /// What came in after the case was prepared, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<Import>,
+}
+
+/// Masks that came into a case at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// Counted from 1 in each case; names the file of what was there before.
+    pub number: u32,
+    /// What is known of its origin; this crate doesn't look into it.
+    pub origin: Value,
+    /// The slices that got a mask, and what each was before.
+    pub before: BTreeMap<u32, SliceLabel>,
 }
 
 /// What was found out about a case's data before they are written.
@@ -121,6 +135,7 @@ impl StoreWriter {
                 files::remove_files(&path.join(directory), extension)?;
             }
             remove_if_there(&path.join("commit.json"))?;
+            remove_if_there(&crops::path_of(path))?;
             let labels = path.join("labels");
             if labels.is_dir() {
                 fs::remove_dir_all(&labels).map_err(StoreError::io("remove", &labels))?;
@@ -180,7 +195,7 @@ impl StoreWriter {
 
     /// Whether masks were imported into a case.
     pub fn has_imports(&self, case: &str) -> bool {
-        self.case(case).is_ok_and(|(_, imports)| !imports.is_empty())
+        self.case(case).is_ok_and(|(_, imports)| !imports.is_empty()) || crops::has_answers_of(&self.path, case)
     }
 
     /// Writes a case whole or not at all; an older one of the same name is replaced, unless masks were imported into it, which would
@@ -188,7 +203,7 @@ impl StoreWriter {
     pub fn write_case(&self, data: CaseData<'_>) -> Result<(), StoreError> {
         let counted = self.check_case(&data)?;
         if self.has_imports(data.case) {
-            let problem = "masks were imported into it, which preparing it anew would lose; prepare another store and import them there, \
+            let problem = "masks or answers about its crops were imported into it, which preparing it anew would lose; prepare another store and import them there, \
                            or --redo, which begins all of this one anew";
             return Err(StoreError::CaseData { case: data.case.to_owned(), problem: problem.to_owned() });
         }
@@ -284,8 +299,8 @@ impl StoreWriter {
         if let Some(hu) = data.images.iter().find(|hu| !(low..=high).contains(hu)) {
             return Err(error(format!("a pixel of {hu} HU, expected {low} to {high}")));
         }
-        if let Some(value) = data.masks.iter().find(|&&value| value > 1) {
-            return Err(error(format!("a mask pixel of {value}, expected 0 or 1")));
+        if let Some(value) = data.masks.iter().find(|&&value| value > 1 && value != IGNORED) {
+            return Err(error(format!("a mask pixel of {value}, expected 0, 1 or {IGNORED}")));
         }
         for (index, record) in data.records.iter().enumerate() {
             let expected = (data.case, data.patient, index, source.as_str());
@@ -305,7 +320,7 @@ impl StoreWriter {
                 return Err(error(format!("record {} is {:?}, its mask {label:?}", record.index, record.label)));
             }
         }
-        let target = |mask: &[u8]| mask.iter().map(|&value| u32::from(value)).sum();
+        let target = |mask: &[u8]| mask.iter().map(|&value| u32::from(value == 1)).sum();
         let target_pixels = data.masks.chunks_exact(pixels).map(target).collect();
         Ok(Counted { source_sha256: source, mask_slices, target_pixels })
     }

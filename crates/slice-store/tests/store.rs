@@ -627,12 +627,18 @@ fn imports_that_fit_no_slice_change_nothing_and_preparing_anew_loses_none() {
     let import = |case: &str, slice, mask: Vec<u8>| writer.import(case, &[(slice, mask)].into(), json!(0));
     let refused = |case: &str, slice, mask: Vec<u8>| import(case, slice, mask).err().unwrap().to_string();
     assert!(refused("v2", 3, vec![0; SIZE * SIZE]).contains("a mask of slice 3, but it has 3 slices"));
-    assert!(refused("v2", 0, vec![0; 3]).contains("its mask of slice 0 is not 64 pixels of 0 or 1"));
-    assert!(refused("v2", 0, vec![2; SIZE * SIZE]).contains("its mask of slice 0 is not 64 pixels of 0 or 1"));
+    assert!(refused("v2", 0, vec![0; 3]).contains("its mask of slice 0 is not 64 pixels of 0, 1 or 255"));
+    assert!(refused("v2", 0, vec![2; SIZE * SIZE]).contains("its mask of slice 0 is not 64 pixels of 0, 1 or 255"));
+    // No target, and a part that nobody knows.
+    let in_part = [vec![255; SIZE], vec![0; SIZE * SIZE - SIZE]].concat();
+    assert!(refused("v2", 0, in_part).contains("it says nothing"));
     assert!(refused("v3", 0, vec![0; SIZE * SIZE]).contains("v3.json"));
     assert_eq!(SliceStore::open(path).unwrap().checksum(), before);
     writer.commit(vec![import("v2", 0, vec![1; SIZE * SIZE]).unwrap()]).unwrap();
     let problem = write_case(&writer, "v2", 0, 3).unwrap_err().to_string();
-    assert!(problem.contains("cannot store case 'v2': masks were imported into it"), "{problem}");
+    assert!(
+        problem.contains("cannot store case 'v2': masks or answers about its crops were imported into it"),
+        "{problem}"
+    );
     assert_eq!(SliceStore::open(path).unwrap().records()[0].label, SliceLabel::MaskPresent);
 }

@@ -9,7 +9,7 @@ use evaluation::Evaluator;
 use predictor::Model;
 use run_record::checkpoint::Which;
 use run_record::{Evaluation, RunRecord, write_whole};
-use slice_sampling::{Selection, for_training, rows_of};
+use slice_sampling::{NoSights, Selection, Sights, for_training, rows_of};
 use slice_store::SliceStore;
 use stage_api::PromptKinds;
 use std::path::Path;
@@ -69,7 +69,8 @@ impl<'a> Trial<'a> {
         } else {
             let sampling = &self.config.sampling;
             let strategy = predictor::known("sampling.strategy", &self.registry.strategies, &sampling.strategy)?;
-            slice_sampling::select(self.store.records(), sampling, strategy.as_ref(), self.config.seed)?
+            let choice = (strategy.as_ref(), &NoSights as &dyn Sights);
+            slice_sampling::select(self.store.records(), sampling, choice, self.config.seed)?
         };
         let store = &for_training(self.store, &selection)?;
         let mut record = if begun {

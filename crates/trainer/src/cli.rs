@@ -1,6 +1,8 @@
 //! The command line of `sam-mix`. An experiment with its own stages calls [`main`] with its own registry.
 
 mod choose;
+mod choosing;
+mod crops;
 mod evaluate;
 mod export;
 mod predict;
@@ -92,7 +94,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Command::Train(arguments) => train(registry, arguments, &stop),
         Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),
         Command::Predict(arguments) => predict(registry, arguments, &stop),
-        Command::Choose(arguments) => choose(arguments),
+        Command::Choose(arguments) => choose(registry, arguments, &stop),
         Command::Export(arguments) => export(registry, arguments, &stop),
     };
     match result {

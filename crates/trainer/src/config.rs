@@ -167,6 +167,9 @@ pub struct ClassifierConfig {
     pub consistency: f64,
     /// What stands for a training slice where a classifier reads embeddings.
     pub weak_crops: WeakCrops,
+    /// Learn from volumes of which it is only known that they show the target: of `batch_slices` slices of each, once an epoch, the surest
+    /// one does.
+    pub bags: bool,
     /// Copies of labelled slices in a step whose masks teach the classifier's map; 0: image-level labels alone.
     pub batch_masks: usize,
     /// Weight of what these masks teach (binary cross-entropy and Dice of the map) beside the image-level loss.
@@ -209,6 +212,7 @@ impl Default for ClassifierConfig {
             crop_size: 128,
             consistency: 0.0,
             weak_crops: WeakCrops::Off,
+            bags: false,
             batch_masks: 0,
             mask_weight: 1.0,
         }

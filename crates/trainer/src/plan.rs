@@ -36,6 +36,8 @@ pub struct Step {
     pub labelled: Vec<SliceCopy>,
     /// Labelled slices whose masks teach the classifier's map.
     pub masks: Vec<SliceCopy>,
+    /// Slices of a volume each, one of which shows the target.
+    pub bags: Vec<Vec<usize>>,
 }
 
 /// A labelled slice as it is, or one of its augmented copies.
@@ -61,12 +63,12 @@ pub fn copies(labelled: &[usize], count: usize) -> Vec<SliceCopy> {
     labelled.iter().enumerate().flat_map(|(i, &row)| (0..=of(i)).map(move |copy| SliceCopy { row, copy })).collect()
 }
 
-/// All steps of a run. `train` and `labelled` are rows of the store.
+/// All steps of a run. `train`, `labelled` and `bags` are rows of the store.
 ///
 /// An epoch passes once over all training slices and `labelled_passes` times over the labelled ones; the shorter of the
-/// two sequences is spread evenly over the longer. With `labelled_steps` it passes over the labelled slices' copies, as often
+/// two sequences is spread evenly over the longer. Of each bag it takes as many slices, once, as a step has. With `labelled_steps` it passes over the labelled slices' copies, as often
 /// as so many steps need.
-pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
+pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<usize>]) -> Vec<Step> {
     let copies = copies(labelled, config.augmented_copies.count);
     let mut steps = Vec::new();
     for (phase, settings) in config.phases.iter().enumerate() {
@@ -77,6 +79,7 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
             let batches: Vec<&[usize]> = order.chunks(config.classifier.batch_slices).collect();
             let guided = guided(settings, labelled, &copies, &mut rng);
             let guided: Vec<&[SliceCopy]> = guided.chunks(settings.batch_labelled).collect();
+            let bags = if settings.train_classifier { bags_of(bags, config, (phase, epoch)) } else { Vec::new() };
             let count = batches.len().max(guided.len());
             // Of `total` things, those that fall to step `i` when they are spread evenly.
             let share = |i: usize, total: usize| i * total / count..(i + 1) * total / count;
@@ -105,11 +108,25 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize]) -> Vec<Step> {
                     crops,
                     labelled: guided[share(i, guided.len())].concat(),
                     masks,
+                    bags: bags[share(i, bags.len())].to_vec(),
                 });
             }
         }
     }
     steps
+}
+
+/// The bags of an epoch in their order, of each as many slices as a step has, at even distances.
+fn bags_of(bags: &[Vec<usize>], config: &Config, (phase, epoch): (usize, usize)) -> Vec<Vec<usize>> {
+    let mut rng = stream(config.seed, &format!("bags/{phase}/{epoch}"));
+    let mut drawn = |bag: &Vec<usize>| {
+        let count = config.classifier.batch_slices.min(bag.len());
+        let offset = rng.random_range(0..bag.len().max(1));
+        (0..count).map(|i| bag[(i * bag.len() + offset) / count]).collect()
+    };
+    let mut drawn: Vec<Vec<usize>> = bags.iter().map(&mut drawn).collect();
+    drawn.shuffle(&mut rng);
+    drawn
 }
 
 /// The labelled slices of an epoch in their order.
@@ -133,75 +150,4 @@ fn guided(phase: &PhaseConfig, labelled: &[usize], copies: &[SliceCopy], rng: &m
         guided.extend(shuffled(&as_they_are, rng));
     }
     guided
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(passes: usize) -> Config {
-        let text = format!(
-            "[sampling]\nlabelled = 5\n[classifier]\nbatch_slices = 4\n[[phase]]\nname = \"a\"\nepochs = 2\nlabelled_passes = {passes}\n"
-        );
-        Config::parse(&text, &[]).unwrap()
-    }
-
-    #[test]
-    fn every_epoch_sees_each_slice_once_and_each_labelled_slice_as_often_as_asked() {
-        let (train, labelled): (Vec<usize>, Vec<usize>) = ((0..30).collect(), vec![3, 8, 9, 20, 29]);
-        for passes in [0, 1, 7] {
-            let steps = plan(&config(passes), &train, &labelled);
-            for epoch in 0..2 {
-                let mut seen = [0; 30];
-                let mut guided = [0; 30];
-                for step in steps.iter().filter(|s| s.epoch == epoch) {
-                    step.slices.iter().for_each(|&r| seen[r] += 1);
-                    step.labelled.iter().for_each(|v| guided[v.row] += 1);
-                }
-                assert_eq!(seen, [1; 30]);
-                assert!((0..30).all(|r| guided[r] == if labelled.contains(&r) { passes } else { 0 }));
-            }
-            assert_eq!(steps.iter().filter(|s| s.ends_epoch).count(), 2);
-            assert!(steps.iter().enumerate().all(|(i, s)| s.index == i && s.labelled.len() <= 1 + passes / 7));
-        }
-    }
-
-    #[test]
-    fn an_update_takes_as_many_steps_as_asked_or_are_left_in_the_epoch() {
-        let rows: Vec<usize> = (0..28).collect();
-        let mut config = config(1);
-        config.optimizer.accumulate_steps = 3;
-        // Seven batches of four in each of two epochs: updates of 3, 3 and 1 steps.
-        let steps = plan(&config, &rows, &rows[..5]);
-        let found: Vec<(usize, bool)> = steps.iter().map(|s| (s.accumulates, s.updates)).collect();
-        let epoch = [(3, false), (3, false), (3, true), (3, false), (3, false), (3, true), (1, true)];
-        assert_eq!(found, [epoch, epoch].concat());
-    }
-
-    #[test]
-    fn views_are_shared_evenly_and_so_many_steps_see_them_equally_often() {
-        let found: Vec<(usize, usize)> = copies(&[4, 9], 3).iter().map(|c| (c.row, c.copy)).collect();
-        assert_eq!(found, [(4, 0), (4, 1), (4, 2), (9, 0), (9, 1)]);
-        let mut config = config(1);
-        config.augmented_copies.count = 3;
-        let phase = &mut config.phases[0];
-        (phase.labelled_steps, phase.batch_labelled, phase.train_classifier) = (5, 2, false);
-        let steps: Vec<Step> =
-            plan(&config, &[4, 9], &[4, 9]).into_iter().filter(|s| s.phase == 0 && s.epoch == 0).collect();
-        assert!(steps.len() == 5 && steps.iter().all(|s| s.labelled.len() == 2));
-        let mut seen: Vec<SliceCopy> = steps.iter().flat_map(|s| s.labelled.clone()).collect();
-        seen.sort();
-        seen.dedup_by(|a, b| a == b);
-        assert_eq!(seen, copies(&[4, 9], 3));
-    }
-
-    #[test]
-    fn the_seed_decides_the_plan() {
-        let rows: Vec<usize> = (0..20).collect();
-        let a = plan(&config(1), &rows, &rows[..5]);
-        assert_eq!(a, plan(&config(1), &rows, &rows[..5]));
-        let mut other = config(1);
-        other.seed = 1;
-        assert_ne!(a, plan(&other, &rows, &rows[..5]));
-    }
 }

@@ -3,7 +3,9 @@
 
 use losses::MASK_LOSSES;
 use predictor::{ClassifierFactory, ModelRegistry, SegmenterFactory};
-use slice_sampling::{SubsetStrategy, UniformSubset};
+use slice_sampling::{
+    DisagreeingSubset, KCenterSubset, StratifiedSubset, SubsetStrategy, UncertainSubset, UniformSubset,
+};
 use stage_api::MaskLoss;
 use std::collections::BTreeMap;
 
@@ -25,6 +27,10 @@ impl Default for Registry {
             .into_iter()
             .fold(empty, |registry, (name, loss)| registry.with_loss(name, loss))
             .with_strategy("uniform", UniformSubset)
+            .with_strategy("stratified", StratifiedSubset)
+            .with_strategy("k-center", KCenterSubset)
+            .with_strategy("uncertainty", UncertainSubset)
+            .with_strategy("disagreement", DisagreeingSubset)
     }
 }
 
@@ -41,7 +47,7 @@ impl Registry {
         Self { models: self.models.with_segmenter(name, factory), ..self }
     }
 
-    /// Adds a way of choosing the labelled slices: `sampling.strategy = "<name>"` then takes it.
+    /// Adds a way of choosing the labelled slices: `sampling.strategy = "<name>"` and `choose --strategy <name>` then take it.
     #[must_use]
     pub fn with_strategy(mut self, name: &str, strategy: impl SubsetStrategy + 'static) -> Self {
         self.strategies.insert(name.into(), Box::new(strategy));

@@ -7,6 +7,9 @@ use stage_api::{MaskLoss, Masks};
 use std::collections::BTreeMap;
 use tch::{Kind, Reduction, Tensor};
 
+/// The logit of a probability that is 0 in 32 bits.
+const SURE_BACKGROUND: f64 = -1e4;
+
 /// The parts of a configuration's segmentation loss, which are added.
 pub struct SegmentationLosses {
     parts: Vec<(f64, MaskLoss)>,
@@ -36,20 +39,22 @@ impl SegmentationLosses {
         Ok(Self { parts, score: config.score() })
     }
 
-    /// `truth`: `[B, 1, H, W]`. Of several candidate masks the one with the lowest loss is trained (Kirillov et al., 2023,
+    /// `truth`: `[B, 1, H, W]`, 1 or 0; pixels of -1 are sure background to every part, and so count in none. Of several candidate masks the one with the lowest loss is trained (Kirillov et al., 2023,
     /// section 3); every score learns the true IoU of its mask.
     pub fn of(&self, masks: &Masks, truth: &Tensor) -> SegmentationLoss {
         let [batch, count, ..] = masks.logits.size()[..] else { unreachable!("masks are [B, M, H, W]") };
+        let all_logits = &masks.logits.masked_fill(&truth.lt(0.0), SURE_BACKGROUND);
+        let truth = &truth.clamp_min(0.0);
         let per_mask: Vec<Tensor> = (0..batch)
             .flat_map(|b| {
                 let truth = truth.get(b).get(0);
-                (0..count).map(move |m| self.of_one(&masks.logits.get(b).get(m), &truth))
+                (0..count).map(move |m| self.of_one(&all_logits.get(b).get(m), &truth))
             })
             .collect();
-        let truth = truth.expand_as(&masks.logits);
+        let truth = truth.expand_as(all_logits);
         let best = Tensor::stack(&per_mask, 0).reshape([batch, count]).amin([1i64].as_slice(), false).mean(Kind::Float);
         let iou = tch::no_grad(|| {
-            let predicted = masks.logits.gt(0.0).to_kind(Kind::Float);
+            let predicted = all_logits.gt(0.0).to_kind(Kind::Float);
             let sum = |t: &Tensor| t.sum_dim_intlist([2i64, 3].as_slice(), false, Kind::Float);
             let shared = sum(&(&predicted * &truth));
             let union = sum(&predicted) + sum(&truth) - &shared;
@@ -92,6 +97,26 @@ mod tests {
         assert!(loss.score.double_value(&[]) < 1e-6, "IoUs are 1, 0 and 2/4");
         loss.total.backward();
         assert_eq!(logits.grad().select(1, 1).abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_pixel_that_is_ignored_counts_in_no_loss_and_gets_no_gradient() {
+        let row = |values: &[f32]| Tensor::from_slice(values).reshape([1, 1, 1, values.len() as i64]);
+        let parts = [("dice", 1.0), ("focal", 1.0), ("iou", 1.0), ("ce", 1.0), ("boundary", 1.0), ("score", 1.0)];
+        let of = |logits: &[f32], truth: &[f32]| {
+            let logits = row(logits).set_requires_grad(true);
+            let scores = Tensor::zeros([1, 1], (Kind::Float, Device::Cpu));
+            let loss = losses(&parts).of(&Masks { logits: logits.shallow_clone(), scores }, &row(truth));
+            loss.total.backward();
+            let gradient = Vec::<f32>::try_from(logits.grad().view(-1)).unwrap();
+            (loss.total.double_value(&[]), gradient)
+        };
+        let truth = [1.0, 0.0, -1.0];
+        let (loss, gradient) = of(&[0.5, -0.5, 7.0], &truth);
+        assert_eq!((loss, gradient[2]), (of(&[0.5, -0.5, -7.0], &truth).0, 0.0));
+        // As a pixel that is found to be background with certainty.
+        assert!((loss - of(&[0.5, -0.5, -200.0], &[1.0, 0.0, 0.0]).0).abs() < 1e-6);
+        assert!(gradient[..2].iter().all(|slope| *slope != 0.0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
 use predictor::Model;
 use run_record::checkpoint::{self, Which};
-use run_record::{MetricsLog, RunRecord, Status};
+use run_record::{EarlierRun, MetricsLog, RunRecord, Status};
 use slice_sampling::{Rows, Selection};
 use slice_store::{Slices, TrainingSlices};
 use stage_api::{ClassifierInput, PromptKinds};
@@ -39,8 +39,11 @@ pub fn new_record(
     device: &str,
     threads: i32,
 ) -> Result<RunRecord> {
-    let budget = crate::annotator::budget(config, store, selection)?;
-    Ok(RunRecord::new(run, config.seed, store, budget, &selection.labelled, device, threads))
+    let before = config.sampling.run.as_deref().map(RunRecord::load).transpose()?;
+    let earlier = before.map(|of| EarlierRun { name: of.name, seed: of.seed, label_budget: of.label_budget });
+    let budget = annotator::budget(config, store, selection, earlier.as_ref())?;
+    let record = RunRecord::new(run, config.seed, store, budget, &selection.labelled, device, threads);
+    Ok(RunRecord { earlier, ..record })
 }
 
 /// A run about to train.
@@ -81,6 +84,12 @@ impl Training<'_> {
     pub fn check(&self) -> Result<()> {
         let rows = annotator::rows(self.config, self.store, self.selection)?;
         self.check_negatives(&rows)?;
+        ensure!(
+            !self.config.classifier.bags || !rows.bags.is_empty(),
+            "`classifier.bags` is set, but of no training volume it is only known that it shows the {}: give such volumes a row \
+             `CASE,,,present` in the presence list, prepare again, or leave `bags` out",
+            self.store.info().target
+        );
         self.check_crops(&rows)?;
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         self.check_input(model.classifier.input())?;
@@ -138,7 +147,7 @@ impl Training<'_> {
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         let rows = annotator::rows(self.config, self.store, self.selection)?;
-        let steps = plan(self.config, &rows.train, &rows.labelled);
+        let steps = plan(self.config, &rows.train, &rows.labelled, &rows.bags);
         let mut state = State::new(self.config, &model)?;
         let weights = model.segmenter.pretrained_sha256();
         if let (Some(before), Some(found)) = (&record.weights_sha256, weights)
@@ -169,7 +178,7 @@ impl Training<'_> {
             Outcome::Interrupted => Status::Interrupted,
         };
         record.finish(&state.progress);
-        annotator::count_crops(&mut record.label_budget, self.config, self.store);
+        annotator::count_crops(record, self.config, self.store);
         record.save(self.run)?;
         Ok(outcome)
     }

@@ -5,7 +5,7 @@ mod common;
 use common::{Bench, CONFIG, assert_same_end, store, store_of, weights};
 use rand::Rng;
 use run_record::{Annotation, RunRecord};
-use slice_sampling::for_training;
+use slice_sampling::{NoSights, UniformSubset, for_training, select};
 use slice_store::{Crop, SliceId, SliceStore};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -100,8 +100,7 @@ fn masks_outside_the_budget_of_augmented_copies_change_no_bit() {
 #[test]
 fn what_lies_around_labelled_crops_changes_no_bit() {
     assert_unread("what_lies_around_labelled_crops_changes_no_bit", &CROPS, |store, config| {
-        let selection =
-            slice_sampling::select(store.records(), &config.sampling, &slice_sampling::UniformSubset, 0).unwrap();
+        let selection = select(store.records(), &config.sampling, (&UniformSubset, &NoSights), 0).unwrap();
         let paid = for_training(store, &selection).unwrap();
         let loader = Loader::new(&paid, config, Device::Cpu, 1).unwrap();
         let row = |id: &SliceId| store.position(id).unwrap();

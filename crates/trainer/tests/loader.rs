@@ -23,7 +23,7 @@ fn config(set: &[&str]) -> Config {
 
 fn steps(config: &Config, store: &SliceStore) -> Vec<Step> {
     let rows: Vec<usize> = (0..store.records().len()).collect();
-    plan(config, &rows, &labelled(store))
+    plan(config, &rows, &labelled(store), &[])
 }
 
 fn labelled(store: &SliceStore) -> Vec<usize> {

@@ -125,7 +125,107 @@ fn volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts() {
     no_file_of_the_users_is_lost(&run, &input, &output);
     voxels_that_are_no_numbers_are_warned_of(&run, &input);
     weights_are_found_from_another_folder(&run, &input, &weights);
+    what_was_measured_stands_beside_the_mask(&run, &input);
+    a_run_chooses_what_is_labelled_next(&run, &store, &config, &weights);
     weights_that_are_no_numbers_predict_nothing(&run, &store, &input);
+}
+
+/// Probabilities, statistics and a picture; what is there is not made again.
+fn what_was_measured_stands_beside_the_mask(run: &Path, input: &Path) {
+    let folder = run.with_file_name("measured");
+    let mask = folder.join("liver.nii.gz");
+    let place = ["predict", "--run", text(run), "--input", text(input), "--output", text(&mask)];
+    // After two epochs the classifier sees the target nowhere.
+    let anywhere = ["--set", "prediction.presence_threshold=0.0"];
+    let place = [&place[..], &anywhere].concat();
+    let beside = ["--probabilities", "--statistics", "--preview", "--json"];
+    let predicted = sam_mix(&[&place[..], &beside].concat());
+    assert!(predicted.status.success(), "{}", error_of(&predicted));
+    let read = |name: &str| ct_ingest::read_volume(&folder.join(name), &ct_ingest::ReadOptions::default()).unwrap();
+    let (mask_volume, probabilities) = (read("liver.nii.gz"), read("liver.probabilities.nii.gz"));
+    assert_eq!(probabilities.geometry.affine, mask_volume.geometry.affine);
+    let pairs = mask_volume.voxels.iter().zip(probabilities.voxels.iter());
+    let (mut voxels, mut sure) = (0, 0);
+    for (mask, probability) in pairs {
+        assert!((0.0..=1.0).contains(&probability));
+        voxels += usize::from(mask > 0.0);
+        sure += usize::from(mask > 0.0 && probability > 0.49);
+    }
+    assert!(voxels > 0 && sure as f64 > 0.99 * voxels as f64, "{sure} of {voxels}");
+    let statistics: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("liver.statistics.json")).unwrap()).unwrap();
+    assert_eq!((&statistics["voxels"], &statistics["slices"]), (&voxels.into(), &12.into()));
+    let by_slice = statistics["by_slice"].as_array().unwrap();
+    let sum: u64 = by_slice.iter().map(|slice| slice["voxels"].as_u64().unwrap()).sum();
+    assert_eq!(sum as usize, voxels);
+    let image = ct_ingest::read_volume(input, &ct_ingest::ReadOptions::default()).unwrap();
+    let hu = image.voxels.iter().zip(mask_volume.voxels.iter()).filter(|(_, mask)| *mask > 0.0).map(|(hu, _)| hu);
+    let mean = hu.sum::<f64>() / voxels as f64;
+    assert!((statistics["mean_hu"].as_f64().unwrap() - mean).abs() < 1e-6);
+    let mut table = csv::Reader::from_path(folder.join("liver.statistics.csv")).unwrap();
+    let rows: Vec<BTreeMap<String, String>> = table.deserialize().map(Result::unwrap).collect();
+    for (row, slice) in rows.iter().zip(by_slice) {
+        assert_eq!(row["slice"], slice["slice"].to_string());
+        let look: Vec<&str> = slice["look"].as_array().unwrap().iter().map(|look| look.as_str().unwrap()).collect();
+        assert_eq!(row["look"], look.join(" "));
+    }
+    assert_eq!(rows.len(), 12);
+    assert!(std::fs::read(folder.join("liver.preview.png")).unwrap().starts_with(b"\x89PNG"));
+    let said: Value = serde_json::from_slice(&predicted.stdout).unwrap();
+    assert_eq!((&said[0]["voxels"], said[0]["beside"].as_array().unwrap().len()), (&voxels.into(), 4));
+    // Of five files one is missing.
+    std::fs::remove_file(folder.join("liver.preview.png")).unwrap();
+    std::fs::write(&mask, "corrected by hand").unwrap();
+    assert!(error_of(&sam_mix(&[&place[..], &beside].concat())).contains("is there already"));
+    for said in ["liver.preview.png", "1 volume left out"] {
+        let again = sam_mix(&[&place[..], &beside, &["--skip-existing"]].concat());
+        assert!(again.status.success() && error_of(&again).contains(said), "{}", error_of(&again));
+    }
+    assert_eq!(std::fs::read(&mask).unwrap(), b"corrected by hand");
+}
+
+/// The slices of a run, and those that it is least sure of; the budget has what the run read as well.
+fn a_run_chooses_what_is_labelled_next(run: &Path, store: &Path, config: &Path, weights: &Path) {
+    let next = run.with_file_name("next");
+    let train = |strategy: &str, more: &[&str]| {
+        let strategy = format!("sampling.strategy={strategy}");
+        let place = [
+            "train",
+            "--config",
+            text(config),
+            "--store",
+            text(store),
+            "--run",
+            text(&next),
+            "--weights",
+            text(weights),
+        ];
+        let phase = "phase=[{name=\"decoder\",epochs=1,labelled_steps=1,encoder=\"frozen\",train_classifier=false}]";
+        let set = ["--set", &strategy, "--set", "sampling.labelled=4", "--set", phase];
+        sam_mix(&[&place[..], &set, more].concat())
+    };
+    let missing = error_of(&train("uncertainty", &[]));
+    assert!(missing.contains("a run's predictions") && missing.contains("sampling.run"), "{missing}");
+    assert!(error_of(&train("uncertain", &[])).contains("expected one of: disagreement, k-center"));
+    let first = format!("sampling.run={}", text(run));
+    let trained = train("uncertainty", &["--set", &first]);
+    assert!(trained.status.success(), "{}", error_of(&trained));
+    let labelled = |run: &Path| -> Vec<String> {
+        let record: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
+        record["labelled"].as_array().unwrap().iter().map(|slice| slice.as_str().unwrap().to_owned()).collect()
+    };
+    let (before, after) = (labelled(run), labelled(&next));
+    assert!(after.len() == 4 && before.iter().all(|slice| after.contains(slice)), "{before:?} {after:?}");
+    let record: Value = serde_json::from_slice(&std::fs::read(next.join("run.json")).unwrap()).unwrap();
+    // This run teaches no classifier; the other one taught its own with 22 image-level labels, of which two slices have a mask now.
+    assert_eq!(record["label_budget"]["image_level_labels"]["count"], 20);
+    let other = format!("{first}\n");
+    let split = "sampling.split={given={train=[\"0\",\"3\"],validation=[\"2\"],test=[\"1\"]}}";
+    std::fs::remove_dir_all(&next).unwrap();
+    let leak =
+        error_of(&train("uncertainty", &["--set", other.trim(), "--set", split, "--set", "sampling.labelled=5"]));
+    assert!(leak.contains("has seen labels of patient '1', who is to test"), "{leak}");
+    assert!(!next.exists());
 }
 
 /// As `prepare` warns of them.

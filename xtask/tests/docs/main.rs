@@ -219,6 +219,9 @@ fn fifty_slices_are_chosen_drawn_and_trained_on() {
         }
     });
     trial.has(&["worklist/sheet.png", "worklist/how-to-draw.md", "masks/ct.nii.gz", "masks/ct.seg.nrrd"]);
+    // Two files of each case, and what they were.
+    let proposed = fs::read_to_string(trial.path("next/proposals/proposals.sha256")).unwrap();
+    assert!(proposed.lines().count() >= 2 && proposed.contains(".seg.nrrd"), "{proposed}");
     let run = fs::read_to_string(trial.path("runs/ours/run.json")).unwrap();
     let run: serde_json::Value = serde_json::from_str(&run).unwrap();
     let count = |kind: &str| run["label_budget"][kind]["count"].as_u64();

@@ -5,7 +5,8 @@
 use super::pixels::Frames;
 use crate::header::Header;
 use crate::names::Named;
-use crate::read::{ReadSegment, Segmentation, chosen};
+use crate::names::chosen;
+use crate::segmentation::{ReadSegment, Segmentation};
 use crate::{AnnotationError, Ct};
 use ct_ingest::{AffineKind, Geometry, Grid};
 use dicom_core::Tag;

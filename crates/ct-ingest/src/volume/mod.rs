@@ -25,7 +25,10 @@ use raster::Place;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use dicom::{DicomPixels, DicomSeries, open_dicom, open_dicom_series, unpack_dicom_frame};
+pub use dicom::{
+    DicomPixels, DicomSeries, PreferredSeries, open_dicom, open_dicom_series, preferred_dicom_series,
+    unpack_dicom_frame,
+};
 pub use nifti::AffineChoice;
 pub use segments::SegmentLabels;
 
@@ -52,6 +55,8 @@ pub struct Volume {
     pub(crate) slices_apart_voxels: f64,
     /// Whose it is, where the format says so (DICOM).
     patient_id: Option<PatientId>,
+    /// SHA-256 (hexadecimal) of the DICOM series' UID, where nothing is hidden.
+    pub(crate) series_sha256: Option<String>,
 }
 
 /// A patient's ID as DICOM has it. `Debug` doesn't show it, so that it gets into no log.

@@ -76,6 +76,7 @@ impl Raster {
             nifti_header: None,
             slices_apart_voxels: 0.0,
             patient_id: None,
+            series_sha256: None,
         })
     }
 

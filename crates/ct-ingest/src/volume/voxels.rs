@@ -150,6 +150,30 @@ impl Voxels {
         Ok(Some(Self { content, at: 0, count, ..self.clone() }))
     }
 
+    /// One voxel for each of `places`, `None` giving 0; `None` where the header's scaling makes another number of 0.
+    ///
+    /// # Errors
+    /// No memory for them.
+    pub(crate) fn picked(
+        &self,
+        path: &Path,
+        count: usize,
+        places: impl Iterator<Item = Option<usize>>,
+    ) -> Result<Option<Self>, IngestError> {
+        if self.scaling.inter != 0.0 {
+            return Ok(None);
+        }
+        let width = self.scalar.bytes();
+        let mut content = memory(path, (count * width) as u64)?;
+        for (to, from) in content.chunks_exact_mut(width).zip(places) {
+            if let Some(from) = from {
+                to.copy_from_slice(&self.content[self.at + from * width..][..width]);
+            }
+        }
+        let content = Arc::new(Bytes::Inflated(content));
+        Ok(Some(Self { content, at: 0, count, ..self.clone() }))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count

@@ -1,5 +1,6 @@
 //! `sam-mix train`.
 
+use super::choosing::Choosing;
 use super::{Compute, device_name, find_weights, open, program};
 use crate::config::Config;
 use crate::registry::Registry;
@@ -12,7 +13,7 @@ use slice_sampling::Selection;
 use slice_sampling::for_training;
 use slice_store::{LabelCounts, SliceStore, Slices, counted};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
 #[derive(Args)]
@@ -70,23 +71,28 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     );
     let config = configuration(arguments)?;
     let store = SliceStore::open(&arguments.store)?;
-    let selection = match (&arguments.selection, arguments.resume) {
-        (_, true) => selection_of(&store, &run.join("selection.json"))?,
-        (Some(path), false) => selection_of(&store, path)?,
-        (None, false) => {
-            let strategy =
-                predictor::known("sampling.strategy", &registry.strategies, &config.sampling.strategy)?.as_ref();
-            slice_sampling::select(store.records(), &config.sampling, strategy, config.seed)?
-        }
-    };
-    let selection = Selection { store_checksum: Some(store.checksum().to_owned()), ..selection };
-    let store = for_training(&store, &selection)?;
     // A run keeps it.
     let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
     if deterministic {
         device::deterministic()?;
     }
     let (device, threads) = open(&arguments.compute)?;
+    let selection = match (&arguments.selection, arguments.resume) {
+        (_, true) => selection_of(&store, &run.join("selection.json"))?,
+        (Some(path), false) => selection_of(&store, path)?,
+        (None, false) => {
+            let choice =
+                Choosing { registry, config: &config, device, embeddings: arguments.embeddings.as_deref(), stop };
+            let chosen = choice.selection(&store);
+            if stop.load(Ordering::Relaxed) {
+                println!("stopped before anything was learnt");
+                return Ok(false);
+            }
+            chosen?
+        }
+    };
+    let selection = Selection { store_checksum: Some(store.checksum().to_owned()), ..selection };
+    let store = for_training(&store, &selection)?;
     let mut record = if arguments.resume {
         let record = begun_before(run, &store, device, threads)?;
         registry.models.has_stages_of(run, &config.model(), &record)?;

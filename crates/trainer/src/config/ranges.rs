@@ -70,6 +70,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
         ("label_seconds.mask", config.label_seconds.mask, AtLeast0),
         ("label_seconds.crop", config.label_seconds.crop, AtLeast0),
         ("label_seconds.image_level", config.label_seconds.image_level, AtLeast0),
+        ("label_seconds.volume_level", config.label_seconds.volume_level, AtLeast0),
         ("optimizer.weight_decay", optimizer.weight_decay, AtLeast0),
         ("optimizer.betas[0]", optimizer.betas[0], Below1),
         ("optimizer.betas[1]", optimizer.betas[1], Below1),
@@ -113,75 +114,4 @@ pub(super) fn check(config: &Config) -> Result<()> {
 fn one(key: &str, value: f64, range: Range) -> Result<()> {
     ensure!(range.has(value), "`{key}` is {value}, expected {}", range.expected());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
-
-    /// Every fractional number of a table, by its path, with the same number in `place` of it.
-    fn replaced(table: &toml::Value, place: f64) -> Vec<(String, toml::Value)> {
-        let children: Vec<(String, &toml::Value)> = match table {
-            toml::Value::Table(inner) => inner.iter().map(|(key, value)| (key.clone(), value)).collect(),
-            toml::Value::Array(items) => items.iter().enumerate().map(|(i, item)| (i.to_string(), item)).collect(),
-            toml::Value::Float(_) => return vec![(String::new(), toml::Value::Float(place))],
-            _ => return Vec::new(),
-        };
-        let mut found = Vec::new();
-        for (key, child) in children {
-            for (path, value) in replaced(child, place) {
-                let mut whole = table.clone();
-                match &mut whole {
-                    toml::Value::Table(inner) => drop(inner.insert(key.clone(), value)),
-                    toml::Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
-                    _ => unreachable!("it has children"),
-                }
-                found.push((if path.is_empty() { key.clone() } else { format!("{key}.{path}") }, whole));
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn no_number_of_a_configuration_may_be_none() {
-        let set = [
-            "optimizer.schedule={step={factor=0.5,period=9}}",
-            "optimizer.lr_scale={'classifier.*'=0.5}",
-            "classifier.positive_weight=0.5",
-        ];
-        let config = Config::parse(SMALL, &set.map(String::from)).unwrap();
-        let table = toml::Value::try_from(&config).unwrap();
-        for place in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            let all = replaced(&table, place);
-            assert!(all.len() > 60, "{} numbers", all.len());
-            for (path, value) in all {
-                let error = Config::parse(&toml::to_string(&value).unwrap(), &[]).map(drop).unwrap_err().to_string();
-                let key = path.split('.').rfind(|part| part.parse::<usize>().is_err()).unwrap();
-                assert!(error.contains(key) && error.contains("expected"), "{path} = {place}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_at_the_wrong_side_are_refused_and_those_at_the_end_are_not() {
-        for (key, wrong, right) in [
-            ("optimizer.lr.decoder", "-1e-4", "0.0"),
-            ("optimizer.weight_decay", "-0.1", "0.0"),
-            ("optimizer.betas", "[0.9, 1.0]", "[0.0, 0.0]"),
-            ("optimizer.betas", "[-0.1, 0.9]", "[0.99, 0.9999]"),
-            ("training_prompts.jitter_outward_px", "-1.0", "0.0"),
-            ("training_prompts.cam_thresholds", "[0.2, 1.0]", "[0.01]"),
-            ("classifier.focal_gamma", "-0.5", "0.5"),
-            ("classifier.positive_weight", "1.5", "1.0"),
-            ("sampling.keep_rate", "0.0", "1.0"),
-            ("evaluation.oracle_margin_px", "-3.0", "0.0"),
-        ] {
-            let parsed = |value: &str| Config::parse(SMALL, &[format!("{key}={value}")]);
-            let error = parsed(wrong).unwrap_err().to_string();
-            assert!(error.contains(key) && error.contains("expected"), "{error}");
-            assert!(parsed(right).is_ok(), "{key} = {right}");
-        }
-    }
 }

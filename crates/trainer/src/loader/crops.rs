@@ -22,8 +22,15 @@ impl CropSource<'_> {
     pub fn draw(self, mask: &[u8], want: bool, intensity: &Intensity, rng: &mut ChaCha8Rng) -> Option<[usize; 2]> {
         let area = (self.side * self.side) as f32;
         self.first(rng, |place| {
-            let target: usize = self.lines(place).map(|l| mask[l].iter().filter(|&&m| m != 0).count()).sum();
-            if want { target as f32 > 0.03 * area } else { target == 0 && self.has_body(place, intensity) }
+            let count = |is: fn(u8) -> bool| -> usize {
+                self.lines(place).map(|line| mask[line].iter().filter(|&&value| is(value)).count()).sum()
+            };
+            // What is ignored may be the target.
+            if want {
+                count(|value| value == 1) as f32 > 0.03 * area
+            } else {
+                count(|value| value != 0) == 0 && self.has_body(place, intensity)
+            }
         })
     }
 

@@ -20,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use slice_augment::{Appearance, Augmentation, Geometry};
-use slice_store::{Crop, TrainingSlices};
+use slice_store::{Crop, IGNORED, TrainingSlices};
 use stage_api::{BoxPrompt, sent};
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -60,8 +60,10 @@ pub struct Batch {
     pub crops: Option<(Tensor, Tensor)>,
     /// The labelled slices.
     pub labelled: Option<Labelled>,
-    /// What teaches the classifier's map: its own input, `[k, …]`, and masks `[k, 1, H, W]`, 1 or 0.
+    /// What teaches the classifier's map: its own input, `[k, …]`, and masks `[k, 1, H, W]`, 1 or 0, or -1 where it counts in no loss.
     pub masks: Option<(Tensor, Tensor)>,
+    /// What the classifier reads of slices of a volume each, one of which shows the target.
+    pub bags: Vec<Tensor>,
     /// Seconds that the host spent on copies to the device.
     pub copy_seconds: f64,
 }
@@ -94,7 +96,7 @@ impl Slices {
 pub struct Labelled {
     /// `[m, 1, H, W]`.
     pub images: Tensor,
-    /// `[m, 1, H, W]`, 1 or 0.
+    /// `[m, 1, H, W]`, 1 or 0, or -1 where it counts in no loss.
     pub masks: Tensor,
     /// `[m]`, 1 or 0: whether each shows the target, which a change can move out of its slice.
     pub labels: Tensor,
@@ -157,7 +159,8 @@ impl<'a> Loader<'a> {
             let crops = self.crops(step, &mut copy);
             let labelled = (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy));
             let slices = (!step.slices.is_empty()).then(|| self.slices(step, &mut copy).with(labelled.as_ref()));
-            Batch { slices, crops, masks: None, labelled, step: step.clone(), copy_seconds }
+            let bags = step.bags.iter().enumerate().map(|(i, rows)| self.bag(step, i, rows, &mut copy)).collect();
+            Batch { slices, crops, masks: None, labelled, bags, step: step.clone(), copy_seconds }
         })
     }
 
@@ -182,6 +185,15 @@ impl<'a> Loader<'a> {
         };
         let labels: Vec<bool> = rows.iter().map(|&row| self.store.records()[row].has_target()).collect();
         Slices { images: copy(images), labels: self.labels(&labels), whole: None, strong }
+    }
+
+    fn bag(&self, step: &Step, bag: usize, rows: &[usize], copy: &mut impl FnMut(HostBatch) -> Tensor) -> Tensor {
+        let mut images = self.empty(rows.len(), self.store.slice_size());
+        images.images().zip(rows).enumerate().for_each(|(i, (to, &row))| {
+            let mut rng = self.random(step, &format!("bag/{bag}"), i);
+            self.augmented(&self.config.augmentation.classifier, row, to, &mut rng);
+        });
+        copy(images)
     }
 
     fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Option<(Tensor, Tensor)> {
@@ -227,8 +239,8 @@ impl<'a> Loader<'a> {
             .map(|(i, ((to, mask_to), &SliceCopy { row, .. }))| {
                 let mut rng = self.random(step, "labelled", i);
                 let geometry = self.augmented(&self.config.augmentation.labelled, row, to, &mut rng);
-                geometry.mask(self.mask(row), mask_to);
-                BoxPrompt::around(mask_to, size)
+                self.changed_mask(row, &geometry, mask_to);
+                bounds_of(mask_to)
             })
             .collect();
         let shown: Vec<bool> = boxes.iter().map(Option::is_some).collect();
@@ -255,7 +267,7 @@ impl<'a> Loader<'a> {
             let mut rng = stream(self.config.seed, &format!("view/{}/{}", copy.row, copy.copy));
             self.augmented(&self.config.augmentation.labelled, copy.row, image, &mut rng)
         };
-        geometry.mask(self.mask(copy.row), mask);
+        self.changed_mask(copy.row, &geometry, mask);
         pair.map(|values| Tensor::from_slice(&values).reshape([1, 1, size as i64, size as i64]))
     }
 
@@ -264,13 +276,23 @@ impl<'a> Loader<'a> {
     pub fn weak_crop(&self, row: usize, cells: usize) -> Option<Crop> {
         let grid = self.store.slice_size() / cells;
         let source = self.crop_source(row, cells / 2 * grid, grid);
-        let mut rng = stream(self.config.seed, &format!("weak-crop/{row}"));
+        // By its name: rows move when a case is added, and an answer is about this crop.
+        let mut rng = stream(self.config.seed, &format!("weak-crop/{}", self.store.records()[row].id()));
         let [top, left] = source.draw_body(&self.intensity, &mut rng)?;
         Some(Crop { top, left, side: source.side })
     }
 
     fn crop_source(&self, row: usize, side: usize, grid: usize) -> CropSource<'_> {
         CropSource { hu: self.store.image(row), size: self.store.slice_size(), side, grid }
+    }
+
+    /// The mask of a changed slice: 1 is the target, -1 counts in no loss.
+    fn changed_mask(&self, row: usize, geometry: &Geometry, to: &mut [f32]) {
+        let mask = self.mask(row);
+        geometry.mask(mask, to);
+        if mask.contains(&IGNORED) {
+            to.iter_mut().filter(|value| **value > 1.0).for_each(|value| *value = -1.0);
+        }
     }
 
     /// Panics where the mask is not paid for: a plan takes masks of labelled slices only.
@@ -319,6 +341,12 @@ impl<'a> Loader<'a> {
     fn labels(&self, positive: &[bool]) -> Tensor {
         labels(positive, self.device)
     }
+}
+
+/// The tight box around a square mask's target.
+pub fn bounds_of(mask: &[f32]) -> Option<BoxPrompt> {
+    let target: Vec<bool> = mask.iter().map(|&value| value > 0.0).collect();
+    BoxPrompt::around(&target, target.len().isqrt())
 }
 
 /// `[n]`, 1 or 0.

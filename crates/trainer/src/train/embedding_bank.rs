@@ -9,7 +9,7 @@
 use super::Training;
 use crate::annotator::sees_target;
 use crate::config::WeakCrops;
-use crate::loader::{Batch, Batches, Labelled, Loader, Slices, labels};
+use crate::loader::{Batch, Batches, Labelled, Loader, Slices, bounds_of, labels};
 use crate::plan::{SliceCopy, Step, copies};
 use anyhow::{Result, ensure};
 use predictor::Model;
@@ -61,13 +61,15 @@ impl EmbeddingBank {
         let of_labelled = copies(&rows.labelled, config.augmented_copies.count);
         let labelled_copy = |&copy: &SliceCopy| {
             let [image, mask] = loader.labelled_copy(copy);
-            let bounds = bounds_of(&mask);
+            let bounds = target_bounds(&mask);
             (copy, LabelledCopy { image, mask, bounds })
         };
         let labelled: HashMap<SliceCopy, LabelledCopy> = of_labelled.iter().map(labelled_copy).collect();
         let encoding = Encoding { training, model, loader, labelled: &labelled };
-        let mut slices: Vec<usize> = rows.train.iter().chain(&rows.validation).copied().collect();
+        let bags = rows.bags.iter().flatten();
+        let mut slices: Vec<usize> = rows.train.iter().chain(&rows.validation).chain(bags).copied().collect();
         slices.sort_unstable();
+        slices.dedup();
         let slices: Vec<SliceCopy> = slices.into_iter().map(SliceCopy::unchanged).collect();
         let changed: Vec<SliceCopy> = of_labelled.iter().filter(|copy| copy.copy > 0).copied().collect();
         let folder = training.embeddings.map_or_else(|| own_folder(training.run), Path::to_path_buf);
@@ -126,6 +128,11 @@ impl EmbeddingBank {
                 let masks: Vec<&Tensor> = step.masks.iter().map(|v| &self.labelled[v].mask).collect();
                 (inputs, sent(&Tensor::cat(&masks, 0), self.device))
             }),
+            bags: step
+                .bags
+                .iter()
+                .map(|rows| self.embeddings(rows.iter().map(|&row| SliceCopy::unchanged(row))))
+                .collect(),
             step: step.clone(),
             copy_seconds: 0.0,
         }
@@ -246,9 +253,9 @@ impl Encoding<'_> {
     }
 }
 
-fn bounds_of(mask: &Tensor) -> Option<BoxPrompt> {
+fn target_bounds(mask: &Tensor) -> Option<BoxPrompt> {
     let mut values = vec![0f32; mask.numel()];
     let count = values.len();
     no_grad(|| mask.copy_data(&mut values, count));
-    BoxPrompt::around(&values, values.len().isqrt())
+    bounds_of(&values)
 }

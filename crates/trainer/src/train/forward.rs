@@ -41,6 +41,12 @@ impl TrainingLoop<'_> {
                 }
             }
         }
+        for bag in &batch.bags {
+            // The mean over all bags of a step weighs as a slice each.
+            let surest = model.classifier.forward(bag, Mode::TrainUntracked).logit.max().view(1);
+            let (gamma, shown) = (config.classifier.focal_gamma, surest.ones_like());
+            parts.push((focal_loss(&surest, &shown, gamma, self.positive_weight), 1.0));
+        }
         let by_masks = batch.masks.as_ref().map(|(inputs, masks)| {
             let presence = model.classifier.forward(inputs, Mode::TrainUntracked);
             let map = presence.map.context("`classifier.batch_masks` needs a classifier that gives a map of logits")?;

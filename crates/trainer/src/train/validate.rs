@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use evaluation::overlay::{self, Overlay};
 use predictor::Classification;
 use run_record::{Best, EpochRow, MetricsLog, Picture};
+use slice_store::IGNORED;
 use stage_api::{BoxPrompt, Mode, PromptKinds};
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
@@ -93,7 +94,8 @@ impl TrainingLoop<'_> {
             let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size);
             let classification = classification.with_context(|| format!("validation slice '{}'", id()))?.remove(0);
             let truth = training.store.mask(row).expect("validation slices are paid for");
-            if let Some(bounds) = BoxPrompt::around(truth, size).filter(|_| takes_prompts) {
+            let target: Vec<u8> = truth.iter().map(|&value| u8::from(value == 1)).collect();
+            if let Some(bounds) = BoxPrompt::around(&target, size).filter(|_| takes_prompts) {
                 ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
             }
             scores.push(classification.probability);
@@ -110,12 +112,14 @@ impl TrainingLoop<'_> {
                 vec![0; size * size]
             };
             let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
-            dice += seg_metrics::dice(view(&mask), view(truth));
+            let counted: Vec<u8> =
+                mask.iter().zip(truth).map(|(&mask, &truth)| if truth == IGNORED { 0 } else { mask }).collect();
+            dice += seg_metrics::dice(view(&counted), view(&target));
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
                 let slice = id().to_string();
                 let bounds = takes_prompts.then_some(classification.prompt.bounds);
-                show(&mut self.log, steps, &slice, &values, (&classification, bounds), &mask, truth)?;
+                show(&mut self.log, steps, &slice, &values, (&classification, bounds), &mask, &target)?;
             }
         }
         let count = rows.validation.len().max(1) as f64;

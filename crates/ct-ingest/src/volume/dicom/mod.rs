@@ -18,7 +18,10 @@ mod place;
 mod scan;
 mod series;
 
-pub use objects::{DicomPixels, DicomSeries, open_dicom, open_dicom_series, unpack_dicom_frame};
+pub use objects::{
+    DicomPixels, DicomSeries, open_dicom, open_dicom_series, preferred_dicom_series, unpack_dicom_frame,
+};
+pub use series::PreferredSeries;
 
 use super::{ReadOptions, Volume};
 use crate::names::Pseudonyms;
@@ -52,6 +55,9 @@ pub(super) fn read(folder: &Path, options: &ReadOptions, hidden: Option<&Pseudon
     let series = SeriesInPlace::of(folder, options, hidden)?;
     let voxels = pixels::read(folder, &series.slices)?;
     let (shape, SeriesInPlace { slices, geometry, apart_voxels, sha256, warnings }) = (series.shape(), series);
+    // A pseudonym is no UID.
+    let uid = slices[0].series.uid.as_ref().filter(|_| hidden.is_none());
+    let series_sha256 = uid.map(|uid| crate::checksum::sha256(uid.as_str().as_bytes()));
     Ok(Volume {
         path: folder.to_path_buf(),
         shape,
@@ -63,6 +69,7 @@ pub(super) fn read(folder: &Path, options: &ReadOptions, hidden: Option<&Pseudon
         nifti_header: None,
         slices_apart_voxels: apart_voxels,
         patient_id: slices.into_iter().next().and_then(|slice| slice.patient),
+        series_sha256,
     })
 }
 

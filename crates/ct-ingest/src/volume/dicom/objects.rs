@@ -4,7 +4,8 @@ use super::codec::{self, Picture};
 use super::coding::Coding;
 use super::entry::parse;
 use super::frame::Frame;
-use super::{SeriesInPlace, problem};
+use super::series::{self, PreferredSeries};
+use super::{SeriesInPlace, problem, scan};
 use crate::volume::ReadOptions;
 use crate::{Geometry, IngestError};
 use dicom_object::DefaultDicomObject;
@@ -58,6 +59,14 @@ pub fn open_dicom_series(folder: &Path, options: &ReadOptions) -> Result<DicomSe
     let shape = series.shape();
     let files = series.slices.into_iter().map(|slice| slice.file).collect();
     Ok(DicomSeries { shape, geometry: series.geometry, files })
+}
+
+/// The series of a study that is taken where nobody names one, by [`PreferredSeries`]' rules; `None` if there is only one.
+///
+/// # Errors
+/// The folder has no CT series, or none of axial slices.
+pub fn preferred_dicom_series(folder: &Path) -> Result<Option<PreferredSeries>, IngestError> {
+    series::preferred(folder, scan::scan(folder, None)?.images)
 }
 
 /// Unpacks one frame of an object with this transfer syntax: `[rows, columns]` pixels of `bytes` bytes each, row by row.

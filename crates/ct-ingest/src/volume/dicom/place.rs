@@ -273,7 +273,7 @@ fn affine(first: &Plane, axis: [f64; 3]) -> [[f64; 4]; 4] {
 }
 
 /// The slices' unit normal; `None` where the directions of rows and columns are the same.
-fn normal(plane: &Plane) -> Option<[f64; 3]> {
+pub(super) fn normal(plane: &Plane) -> Option<[f64; 3]> {
     let [a, b] = plane.directions;
     let cross = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
     let length = dot(cross, cross).sqrt();

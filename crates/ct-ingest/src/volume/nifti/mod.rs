@@ -126,6 +126,7 @@ fn volume(path: &Path, source: Source<'_>, image: Option<&Path>, options: &ReadO
         nifti_header,
         slices_apart_voxels: 0.0,
         patient_id: None,
+        series_sha256: None,
     })
 }
 

@@ -1,8 +1,10 @@
-//! What the pretrained encoder makes of the slices, where a folder keeps it: evaluations of several runs then encode them once.
+//! What the pretrained encoder makes of the slices, where a folder keeps it: several runs then encode them once.
 
+use crate::config::ModelConfig;
+use crate::embedding_file::{identity, known_or_encoded};
+use crate::intensity::Intensity;
+use crate::model::Model;
 use anyhow::Result;
-use predictor::embedding_file::{identity, known_or_encoded};
-use predictor::{EncodedSlice, Intensity, Model, ModelConfig};
 use serde_json::json;
 use slice_store::Slices;
 use stage_api::{Adapters, Embedding, Mode, sent};
@@ -13,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor};
 
 /// Pretrained embeddings by row.
-pub(crate) struct Known {
+pub struct KnownEmbeddings {
     /// `[n, C, g, g]`, half precision, on the host.
     embeddings: Tensor,
     places: HashMap<usize, i64>,
@@ -21,14 +23,17 @@ pub(crate) struct Known {
     device: Device,
 }
 
-impl Known {
-    /// On the device.
+impl KnownEmbeddings {
+    /// On the device. Panics for a row that it wasn't opened with.
     pub fn of(&self, row: usize) -> Embedding {
         let half = self.embeddings.narrow(0, self.places[&row], 1);
         Embedding::new(sent(&half, self.device).to_kind(Kind::Float), [self.size; 2])
     }
 
     /// The embeddings of these rows, of the folder or encoded now; `None` if it was stopped.
+    ///
+    /// # Errors
+    /// The folder's file is damaged or can't be written.
     pub fn open(
         folder: &Path,
         (config, model): (&ModelConfig, &Model),
@@ -49,15 +54,5 @@ impl Known {
             let places = rows.iter().copied().zip(0..).collect();
             Self { embeddings, places, size: store.slice_size(), device }
         }))
-    }
-}
-
-/// A slice on its way through the encoder.
-pub(crate) fn encoded<'a>(model: &'a Model, row: usize, image: Tensor, known: Option<&Known>) -> EncodedSlice<'a> {
-    let segmenter = model.segmenter.as_ref();
-    let encoded = EncodedSlice::new(segmenter, segmenter.is_adapted(), image);
-    match known {
-        Some(known) => encoded.with_pretrained(known.of(row)),
-        None => encoded,
     }
 }
