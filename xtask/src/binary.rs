@@ -20,7 +20,7 @@ pub const DATA: Binary = Binary { name: "sam-mix-data", first_build_minutes: 8, 
 pub const LABELS: Binary = Binary { name: "sam-mix-labels", first_build_minutes: 8, links_libtorch: false };
 pub const SAM_MIX: Binary = Binary { name: "sam-mix", first_build_minutes: 12, links_libtorch: true };
 pub const REPORT: Binary = Binary { name: "sam-mix-report", first_build_minutes: 1, links_libtorch: false };
-pub const STUDY: Binary = Binary { name: "sam-mix-study", first_build_minutes: 1, links_libtorch: false };
+pub const STUDY: Binary = Binary { name: "sam-mix-study", first_build_minutes: 8, links_libtorch: false };
 
 /// Arguments that belong to the started program.
 #[derive(clap::Args)]

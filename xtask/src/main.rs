@@ -67,8 +67,8 @@ enum Verb {
     Report(Forwarded),
     #[command(about = pass::RUNS.about, after_help = pass::RUNS.examples, disable_help_flag = true)]
     Runs(Forwarded),
-    #[command(about = pass::ABLATION.about, after_help = pass::ABLATION.examples, disable_help_flag = true)]
-    Ablation(Forwarded),
+    #[command(about = pass::STUDY_OF_MODELS.about, after_help = pass::STUDY_OF_MODELS.examples, disable_help_flag = true)]
+    Study(Forwarded),
     #[command(about = test::ABOUT, after_help = test::EXAMPLES, disable_help_flag = true)]
     Test(Forwarded),
     #[command(about = bench::ABOUT, after_help = bench::EXAMPLES)]
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Verb::Export(forwarded) => pass::EXPORT.run(&workspace, &forwarded),
         Verb::Report(forwarded) => pass::REPORT_OF_RUN.run(&workspace, &forwarded),
         Verb::Runs(forwarded) => pass::RUNS.run(&workspace, &forwarded),
-        Verb::Ablation(forwarded) => pass::ABLATION.run(&workspace, &forwarded),
+        Verb::Study(forwarded) => pass::STUDY_OF_MODELS.run(&workspace, &forwarded),
         Verb::Test(forwarded) => test::run(&workspace, &forwarded),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Parity(args) => parity::run(&workspace, &args),

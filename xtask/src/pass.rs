@@ -130,18 +130,17 @@ Examples:
     starts: &[],
 };
 
-pub const ABLATION: Pass = Pass {
-    verb: "ablation",
-    about: "Train and evaluate a table of experiments with several seeds, and write the results",
+pub const STUDY_OF_MODELS: Pass = Pass {
+    verb: "study",
+    about: "Train and evaluate a grid of models, budgets and seeds, and write tables and plots",
     examples: "\
-Starts `sam-mix-study ablation` with the given arguments.
+Starts `sam-mix-study study` with the given arguments.
 
 Examples:
-  cargo xtask ablation --table configs/ablation/lits-mini.toml --store stores/lits-mini --dry-run
-  cargo xtask ablation --table configs/ablation/lits-mini.toml --store stores/lits-mini \\
-    --across stores/totalsegmentator --output ablation.md",
+  cargo xtask study configs/studies/lits-mini.toml --plan
+  cargo xtask study configs/studies/lits-mini.toml --output results",
     binary: &STUDY,
-    subcommand: &["ablation"],
+    subcommand: &["study"],
     starts: &[&DATA, &SAM_MIX],
 };
 
@@ -150,7 +149,7 @@ impl Pass {
         if forwarded.asks_for_help() {
             return binary::help(workspace, self.verb, self.binary, self.subcommand);
         }
-        if !forwarded.asks_for("--dry-run") {
+        if !forwarded.asks_for("--plan") {
             binary::provide(workspace, self.starts)?;
         }
         binary::start(workspace, self.binary, self.subcommand, &forwarded.arguments)

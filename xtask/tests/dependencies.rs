@@ -6,17 +6,19 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("annotation", &["ct-ingest", "slice-sampling", "slice-store", "whole-file"]),
+    ("baselines", &["stage-api"]),
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store", "whole-file"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),
-    ("evaluation", &["predictor", "run-record", "seg-metrics", "slice-store", "stage-api"]),
+    ("evaluation", &["ct-ingest", "predictor", "run-record", "seg-metrics", "slice-store", "stage-api", "statistics"]),
     ("losses", &["seg-metrics", "stage-api"]),
     ("phantom", &["whole-file"]),
     (
         "predictor",
         &[
+            "baselines",
             "cam-classifier",
             "ct-ingest",
             "run-record",
@@ -28,7 +30,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "whole-file",
         ],
     ),
-    ("report", &["run-record", "whole-file"]),
+    ("report", &["run-record", "statistics", "whole-file"]),
     ("run-record", &["slice-store", "whole-file"]),
     ("sam-segmenter", &["stage-api", "whole-file"]),
     ("seg-metrics", &[]),
@@ -40,14 +42,24 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         "stage-trial",
         &["evaluation", "predictor", "run-record", "slice-sampling", "slice-store", "stage-api", "trainer"],
     ),
-    ("study", &["run-record", "whole-file"]),
+    ("statistics", &[]),
+    ("study", &["run-record", "slice-store", "statistics", "whole-file"]),
     ("whole-file", &[]),
     ("xtask", &[]),
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 8] =
-    ["cam-classifier", "evaluation", "losses", "predictor", "sam-segmenter", "stage-api", "stage-trial", "trainer"];
+const MAY_KNOW_TORCH: [&str; 9] = [
+    "baselines",
+    "cam-classifier",
+    "evaluation",
+    "losses",
+    "predictor",
+    "sam-segmenter",
+    "stage-api",
+    "stage-trial",
+    "trainer",
+];
 
 /// Builds for minutes, and is not what starts the others.
 const NOT_FOR_XTASK: [&str; 3] = ["tch", "torch-sys", "polars"];

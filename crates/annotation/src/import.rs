@@ -249,7 +249,7 @@ fn cut(
         return Ok((ct.cut(&mask_of_folder(path, ct, manifest, options.first_picture)?), Vec::new()));
     }
     if !is_dicom_file(path) {
-        return Ok((ct.cut_file(path, manifest, segment, options.resample)?, Vec::new()));
+        return Ok((ct.cut_files(&[path], manifest, segment, options.resample)?, Vec::new()));
     }
     let place =
         Ct { tolerance: manifest.geometry_tolerance, series_sha256: ct.series_sha256(), ..Ct::of_grid(ct.grid()) };

@@ -134,18 +134,14 @@ pub fn mask_jobs(input: &Path, output: &Path, wanted: &Wanted<'_>) -> Result<(Ve
     let volumes: Vec<&Path> = jobs.iter().map(|job| job.input.as_path()).collect();
     let mut places = BTreeSet::new();
     for job in &jobs {
-        let all = job.outputs.iter().map(|(_, path)| path).chain(job.beside.iter().map(|(_, path)| path));
-        if let Some(twice) = all.into_iter().find(|path| !places.insert((*path).clone())) {
+        if let Some(twice) = job.files().find(|path| !places.insert(path.to_path_buf())) {
             return Err(AnnotationError::Outputs(format!(
                 "'{}' would be written of two volumes, the second of which is '{}': move one of them away",
                 twice.display(),
                 job.input.display()
             )));
         }
-        let masks = job.outputs.iter().map(|(_, path)| path);
-        masks
-            .chain(job.beside.iter().map(|(_, path)| path))
-            .try_for_each(|path| whole_file::check_place(path, &volumes, wanted.existing))?;
+        job.files().try_for_each(|path| whole_file::check_place(path, &volumes, wanted.existing))?;
     }
     let skipped = all - jobs.len();
     Ok((jobs, skipped))
@@ -230,6 +226,12 @@ fn volumes_in(folder: &Path, one_is_asked: bool) -> Result<Vec<(String, PathBuf)
 }
 
 impl MaskJob {
+    /// All that is to be written.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let masks = self.outputs.iter().map(|(_, path)| path.as_path());
+        masks.chain(self.beside.iter().map(|(_, path)| path.as_path()))
+    }
+
     /// Before the work: makes the folders, chooses the series of a study, which it says, and reads what DICOM formats refer to. Gives that,
     /// and the options that read the volume.
     ///
@@ -237,8 +239,7 @@ impl MaskJob {
     /// A place that can't be written; a DICOM format for a volume that is no DICOM series; a study without a series of axial slices.
     pub fn begin(&self, options: &ReadOptions) -> Result<(Option<CtSeries>, ReadOptions), AnnotationError> {
         let mut options = options.clone();
-        let files = self.outputs.iter().map(|(_, path)| path).chain(self.beside.iter().map(|(_, path)| path));
-        for output in files {
+        for output in self.files() {
             if let Some(folder) = output.parent() {
                 std::fs::create_dir_all(folder).map_err(AnnotationError::write(output))?;
             }

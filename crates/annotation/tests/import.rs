@@ -29,6 +29,8 @@ fn prepared(data: &Path, store: &Path, manifest: Manifest) -> SliceStore {
         jobs: 1,
         strict: true,
         redo: false,
+        shard: None,
+        merge: Vec::new(),
     };
     prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     SliceStore::open(store).unwrap()
@@ -272,6 +274,8 @@ fn a_dicom_seg_goes_to_the_slices_that_its_frames_lie_on() {
         jobs: 1,
         strict: true,
         redo: false,
+        shard: None,
+        merge: Vec::new(),
     };
     prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sam-mix-labels"));
@@ -427,6 +431,8 @@ fn store_of_series(directory: &Path, change: &dyn Fn(&mut dicom_object::DefaultD
         jobs: 1,
         strict: true,
         redo: false,
+        shard: None,
+        merge: Vec::new(),
     };
     prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     options.store

@@ -6,7 +6,7 @@ mod show;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ct_ingest::{
-    Manifest, MaskCoverage, PrepareOptions, Summary, Verified, check, prepare, summarise, verify, write_montage,
+    Manifest, MaskCoverage, PrepareOptions, Shard, Summary, Verified, check, prepare, summarise, verify, write_montage,
 };
 use slice_store::{MaskResize, Scale, SliceStore, StoreSettings, Window, WindowAt};
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ Examples:
   sam-mix-data prepare --manifest totalsegmentator --data ~/Totalsegmentator_dataset_v201 --store stores/total --jobs 4
   sam-mix-data prepare --manifest my-spleen.json --data ~/spleen --store stores/spleen --size native
   sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits --check     # look first, write nothing
+  sam-mix-data prepare --manifest lits --data ~/LiTS --store parts/3 --shard 3/8      # on one of eight machines
+  sam-mix-data prepare --manifest lits --data ~/LiTS --store stores/lits --merge parts/1 --merge parts/2    # and so on
   sam-mix-data prepare --manifest lits --data ~/few --store stores/few --mask-coverage painted --presence ~/few/presence.csv
 
 Exit status: 0 if every case is in the store, 1 if some could not be prepared or have left it, as their files are gone (they \
@@ -102,6 +104,12 @@ struct PrepareArgs {
     /// Prepare all cases again, in the place of whatever the store holds
     #[arg(long)]
     redo: bool,
+    /// Prepare a part of the cases, for example `2/8`: on as many machines as there are parts, each into a store of its own
+    #[arg(long, value_name = "PART/OF", conflicts_with_all = ["check", "redo"])]
+    shard: Option<Shard>,
+    /// Copy what this store holds of the same data set before the rest is prepared; repeatable
+    #[arg(long, value_name = "STORE", conflicts_with_all = ["check", "redo"])]
+    merge: Vec<PathBuf>,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -278,6 +286,8 @@ fn prepare_options(args: &PrepareArgs) -> anyhow::Result<PrepareOptions> {
         jobs: args.jobs.map_or(processors.min(8), usize::from),
         strict: args.strict,
         redo: args.redo,
+        shard: args.shard,
+        merge: args.merge.clone(),
     })
 }
 

@@ -198,7 +198,17 @@ mod tests {
         let lits = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data-manifests/lits.json");
         let manifest = Manifest { patient, ..Manifest::read(Path::new(lits)).unwrap() };
         let (data, settings) = (PathBuf::from("data"), crate::StoreSettings::default());
-        PrepareOptions { data, store: PathBuf::new(), manifest, settings, jobs: 1, strict: false, redo: false }
+        PrepareOptions {
+            data,
+            store: PathBuf::new(),
+            manifest,
+            settings,
+            jobs: 1,
+            strict: false,
+            redo: false,
+            shard: None,
+            merge: Vec::new(),
+        }
     }
 
     fn secret(secret: &str) -> PrepareOptions {

@@ -8,9 +8,10 @@ use crate::presence::PresenceList;
 use crate::source::Stamp;
 use crate::volume::read_grid_of;
 use crate::{CaseFiles, Discovery, IngestError, Manifest, MaskCoverage, SlicePlan, workers};
-use slice_store::{FORMAT_VERSION, LabelCounts, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
+use slice_store::{FORMAT_VERSION, KnownCase, LabelCounts, Scale, SliceRecord, StoreInfo, StoreSettings, StoreWriter};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +33,35 @@ pub struct PrepareOptions {
     pub strict: bool,
     /// Whether all cases are prepared again, whatever the store holds.
     pub redo: bool,
+    /// The part of the cases to prepare; the others stay as the store has them.
+    pub shard: Option<Shard>,
+    /// Stores of the same data set: a case that one of them holds as it would be made now is copied.
+    pub merge: Vec<PathBuf>,
+}
+
+/// A part of a data set's cases: in natural order every `of`-th, beginning with the `part`-th. Written `2/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    part: usize,
+    of: usize,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("'{text}' is no part of a whole, expected for example 2/8: the second of eight parts");
+        let (part, of) = text.split_once('/').ok_or_else(error)?;
+        let (part, of) = (part.parse().map_err(|_| error())?, of.parse().map_err(|_| error())?);
+        if (1..=of).contains(&part) { Ok(Self { part, of }) } else { Err(error()) }
+    }
+}
+
+impl Shard {
+    /// Whether it has the case that is at `place` of all, counted from 0.
+    fn has(self, place: usize) -> bool {
+        place % self.of == self.part - 1
+    }
 }
 
 /// What happens while a data set is prepared.
@@ -79,6 +109,8 @@ pub enum Outcome {
     },
     /// It is in the store already, from the same files.
     Unchanged,
+    /// It was copied from a store that had it, from the same files.
+    Merged,
     /// It can't be prepared.
     Failed(String),
     /// The user stopped before it was done.
@@ -92,6 +124,8 @@ pub struct Summary {
     pub prepared: usize,
     /// Cases that were there already.
     pub unchanged: usize,
+    /// Cases that were copied from other stores.
+    pub merged: usize,
     /// Cases that can't be prepared, with the reason.
     pub failed: Vec<(String, String)>,
     /// Cases that have left the store's index, since they failed now or their files are gone. What the store has of them stays
@@ -126,6 +160,9 @@ pub fn prepare(
         return Err(IngestError::Strict { case: case.clone(), reason: reason.clone() });
     }
     let info = store_info(&names, options, settings(&names, options, &found)?);
+    for from in &options.merge {
+        StoreWriter::check_source(from, &info)?;
+    }
     let writer = if options.redo {
         StoreWriter::replace(&options.store, info)
     } else {
@@ -135,7 +172,9 @@ pub fn prepare(
         let text = "the manifest's secret is the one that everybody has; replace it in a copy of the manifest";
         report(Event::Warning { case: "patient", text });
     }
-    let work: Vec<(u64, CaseFiles)> = found.cases.into_iter().map(|files| (Stamp::bytes_of(&files), files)).collect();
+    let is_ours = |place: usize| options.shard.is_none_or(|shard| shard.has(place));
+    let (ours, others): (Vec<_>, Vec<_>) = found.cases.into_iter().enumerate().partition(|(place, _)| is_ours(*place));
+    let work: Vec<(u64, CaseFiles)> = ours.into_iter().map(|(_, files)| (Stamp::bytes_of(&files), files)).collect();
     report(Event::Found { cases: work.len(), bytes: work.iter().map(|(bytes, _)| bytes).sum() });
 
     let fatal = Mutex::new(None);
@@ -160,11 +199,14 @@ pub fn prepare(
         return Err(error);
     }
 
-    let mut whole = BTreeSet::new();
+    // What the store has of other parts stays in it.
+    let others = others.into_iter().map(|(_, files)| names.case(&files.case));
+    let mut whole: BTreeSet<String> = others.filter(|case| writer.known(case).is_some()).collect();
     for (case, outcome) in outcomes {
         match outcome {
             Outcome::Prepared { .. } => summary.prepared += 1,
             Outcome::Unchanged => summary.unchanged += 1,
+            Outcome::Merged => summary.merged += 1,
             Outcome::Interrupted => summary.remaining += 1,
             Outcome::Failed(reason) => {
                 // What people drew stays: only its list or its files differ now.
@@ -210,6 +252,13 @@ fn one_case(
     let known = writer.known(case);
     if known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false)) {
         return Ok(Outcome::Unchanged);
+    }
+    for from in &options.merge {
+        let known = KnownCase::read(from, writer.info(), case);
+        if known.is_some_and(|known| work.is_unchanged(&known).unwrap_or(false)) {
+            writer.adopt(from, case)?;
+            return Ok(Outcome::Merged);
+        }
     }
     let Some(cut) = work.cut()? else { return Ok(Outcome::Interrupted) };
     for text in &cut.warnings {

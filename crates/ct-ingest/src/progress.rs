@@ -52,6 +52,7 @@ impl Progress {
         let text = match outcome {
             Outcome::Prepared { labels } => labels.words("the target"),
             Outcome::Failed(error) => format!("failed: {error}"),
+            Outcome::Merged => "copied from another store".to_owned(),
             Outcome::Unchanged | Outcome::Interrupted => return,
         };
         if !self.terminal || matches!(outcome, Outcome::Failed(_)) {

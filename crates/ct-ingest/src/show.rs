@@ -13,7 +13,7 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
     if summary.remaining > 0 {
         println!(
             "interrupted: {} cases are whole, {} are left; run the same command again to go on",
-            summary.prepared + summary.unchanged,
+            summary.prepared + summary.unchanged + summary.merged,
             summary.remaining
         );
         return;
@@ -29,13 +29,14 @@ pub fn prepare(options: &PrepareOptions, summary: &Summary) {
     }
     let (cases, patients, labels) = summary.counts();
     match (summary.prepared, summary.failed.len()) {
-        (0, 0) if summary.left.is_empty() => {
+        (0, 0) if summary.left.is_empty() && summary.merged == 0 => {
             println!("nothing to do: all {} cases are in '{store}' already", summary.unchanged);
         }
         (prepared, failed) => {
             let of = |count: usize, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
             let (failed, left) = (of(failed, "failed"), of(summary.left.len(), "left out"));
-            println!("{} prepared, {} unchanged{failed}{left}", counted(prepared, "case"), summary.unchanged);
+            let merged = of(summary.merged, "copied from other stores");
+            println!("{} prepared, {} unchanged{merged}{failed}{left}", counted(prepared, "case"), summary.unchanged);
         }
     }
     println!(
@@ -117,6 +118,7 @@ pub fn prepare_json(options: &PrepareOptions, summary: &Summary) -> serde_json::
         "finished": summary.remaining == 0,
         "prepared": summary.prepared,
         "unchanged": summary.unchanged,
+        "merged": summary.merged,
         "failed": failed,
         "left": summary.left,
         "remaining": summary.remaining,

@@ -83,6 +83,19 @@ impl StoredCt {
         self.plan.centre(&self.geometry, slice)
     }
 
+    /// The same CT, whose slices are as large as its own, with nothing resized.
+    #[must_use]
+    pub fn at_own_size(&self) -> Self {
+        let [rows, columns] = self.plan.native_size();
+        Self {
+            name: self.name.clone(),
+            shape: self.shape,
+            geometry: self.geometry.clone(),
+            plan: SlicePlan::new(&self.geometry, self.shape, rows.max(columns)),
+            series_sha256: self.series_sha256.clone(),
+        }
+    }
+
     /// Cuts a mask: anything but 0 is the target, in the voxel order of the CT's file.
     ///
     /// Panics if the mask has another number of voxels.
@@ -91,15 +104,15 @@ impl StoredCt {
         CutMask { masks, painted }
     }
 
-    /// Cuts a mask that is a volume: NIfTI, NRRD, MetaImage, or a 3D Slicer segmentation, whose segments count by their names: the
-    /// manifest's, or `segment` alone. Its grid is the CT's, or a part of it; another one if it is to be `resampled`, each voxel of the CT
+    /// Cuts a mask of one or several volumes: NIfTI, NRRD, MetaImage, or a 3D Slicer segmentation, whose segments count by their names: the
+    /// manifest's, or `segment` alone. Each one's grid is the CT's, or a part of it; another one if it is to be `resampled`, each voxel of the CT
     /// getting the nearest one's label.
     ///
     /// # Errors
-    /// It can't be read, lies elsewhere, or has a value that is not one of the manifest's labels.
-    pub fn cut_file(
+    /// One can't be read, lies elsewhere, or has a value that is not one of the manifest's labels.
+    pub fn cut_files(
         &self,
-        path: &Path,
+        paths: &[impl AsRef<Path>],
         manifest: &Manifest,
         segment: Option<&str>,
         resampled: bool,
@@ -109,14 +122,17 @@ impl StoredCt {
             let (values, needed) = (vec![(name.to_owned(), *value)], vec![name.to_owned()]);
             options.segments = Some(SegmentLabels { values, needed });
         }
-        let mask = read_volume_of(path, &options, None)?;
-        let mask = on_whole_grid(mask, self.grid(), manifest.geometry_tolerance)?;
-        let mask = match check_same_geometry(self.grid(), mask.grid(), manifest.geometry_tolerance) {
-            Ok(_) => mask,
-            Err(error) if !resampled => return Err(error),
-            Err(error) => nearest_on_grid(mask, self.grid())?.ok_or(error)?,
+        let read = |path: &Path| {
+            let mask = read_volume_of(path, &options, None)?;
+            let mask = on_whole_grid(mask, self.grid(), manifest.geometry_tolerance)?;
+            match check_same_geometry(self.grid(), mask.grid(), manifest.geometry_tolerance) {
+                Ok(_) => Ok(mask),
+                Err(error) if !resampled => Err(error),
+                Err(error) => nearest_on_grid(mask, self.grid())?.ok_or(error),
+            }
         };
-        let (masks, painted) = painted_slices(&[mask], &self.plan, &manifest.mask_labels())?;
+        let masks = paths.iter().map(|path| read(path.as_ref())).collect::<Result<Vec<_>, IngestError>>()?;
+        let (masks, painted) = painted_slices(&masks, &self.plan, &manifest.mask_labels())?;
         Ok(CutMask { masks, painted: painted.into_iter().map(|painted| painted.any).collect() })
     }
 }

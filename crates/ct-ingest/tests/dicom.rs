@@ -78,7 +78,17 @@ fn hidden_refusal_of(folder: &Path, series: Option<&str>) -> String {
     let mut manifest = Manifest::read(Path::new(shipped)).unwrap();
     manifest.series = series.map(|series| ("case".to_owned(), series.to_owned())).into_iter().collect();
     let (store, settings) = (scratch.path().join("store"), StoreSettings::default());
-    let options = PrepareOptions { data, store, manifest, settings, jobs: 1, strict: false, redo: false };
+    let options = PrepareOptions {
+        data,
+        store,
+        manifest,
+        settings,
+        jobs: 1,
+        strict: false,
+        redo: false,
+        shard: None,
+        merge: Vec::new(),
+    };
     let mut checked = check(&options, &AtomicBool::new(false), &|_| {}).unwrap();
     let Would::Refuse(message) = checked.cases.remove(0).would else { panic!("it is refused") };
     assert!(!message.contains("1.2.826.0.1"), "{message}");
@@ -658,7 +668,17 @@ fn a_narrower_tolerance_leaves_out_the_series_that_it_no_longer_admits() {
         (manifest.patient, manifest.geometry_tolerance) = (None, tolerance(voxels));
         let (data, store) = (data.clone(), scratch.path().join("store"));
         let settings = StoreSettings { slice_size: 16, ..StoreSettings::default() };
-        let options = PrepareOptions { data, store, manifest, settings, jobs: 1, strict: false, redo: false };
+        let options = PrepareOptions {
+            data,
+            store,
+            manifest,
+            settings,
+            jobs: 1,
+            strict: false,
+            redo: false,
+            shard: None,
+            merge: Vec::new(),
+        };
         prepare(&options, &AtomicBool::new(false), &|_| {}).unwrap()
     };
     let wide = prepared(0.1);

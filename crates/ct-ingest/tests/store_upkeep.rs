@@ -244,3 +244,64 @@ fn inspect_verify_finds_a_flipped_bit_of_an_image_and_of_a_mask() {
     assert!(!output.status.success() && text(&output.stderr).contains("keeps no digests"), "{}", text(&output.stderr));
     assert!(Command::new(PROGRAM).arg("inspect").arg(&old).output().unwrap().status.success());
 }
+
+#[test]
+fn parts_that_several_machines_prepared_become_the_store_that_one_would_have_made() {
+    let scratch = Scratch::with_cases(5, SHAPE);
+    scratch.prepared("whole", &[]);
+    let parts = ["1/3", "2/3", "3/3"];
+    for (shard, expected) in parts.iter().zip([names(["0", "3"]), names(["1", "4"]), names(["2"; 1])]) {
+        let store = format!("part-{}", &shard[..1]);
+        scratch.prepared(&store, &["--shard", shard]);
+        assert_eq!(cases(&scratch, &store), expected);
+    }
+    let merge: Vec<String> = (1..=3)
+        .flat_map(|part| ["--merge".to_owned(), scratch.store(&format!("part-{part}")).display().to_string()])
+        .collect();
+    let merge: Vec<&str> = merge.iter().map(String::as_str).collect();
+    let json = |store: &str, more: &[&str]| -> Value {
+        let output = scratch.prepare(store, &[more, &["--json"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let merged = json("merged", &merge);
+    assert_eq!((&merged["prepared"], &merged["merged"]), (&json!(0), &json!(5)));
+    assert_eq!(content(&scratch.store("merged")), content(&scratch.store("whole")));
+    // A part that nobody made is prepared then.
+    let some = json("some", &merge[..4]);
+    assert_eq!((&some["prepared"], &some["merged"]), (&json!(1), &json!(4)));
+    assert_eq!(content(&scratch.store("some")), content(&scratch.store("whole")));
+    // One after the other into one store: nothing that was there leaves it.
+    for shard in parts {
+        scratch.prepared("in-turn", &["--shard", shard]);
+    }
+    assert_eq!(content(&scratch.store("in-turn")), content(&scratch.store("whole")));
+}
+
+#[test]
+fn a_part_that_does_not_belong_or_is_damaged_is_refused_and_leaves_nothing() {
+    let scratch = Scratch::with_cases(2, SHAPE);
+    scratch.prepared("part", &[]);
+    let refused = |more: &[&str], expected: &str| {
+        let output = scratch.prepare("store", more);
+        let words = text(&output.stderr);
+        assert!(!output.status.success() && words.contains(expected), "{words}");
+    };
+    let (part, absent) = (scratch.store("part").display().to_string(), scratch.store("absent").display().to_string());
+    refused(&["--shard", "3/2"], "is no part of a whole");
+    refused(&["--merge", &absent], "absent");
+    refused(&["--merge", &part, "--hu", "-500:500"], "stored_hu");
+    assert!(!scratch.store("store").exists());
+    // A byte of the pixels is another one.
+    let path = scratch.store("part").join("images/1.npy");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    refused(&["--merge", &part], "its bytes are not those that were written");
+    assert!(
+        !scratch.store("store").join("images/1.npy").exists() && !scratch.store("store").join("cases/1.json").exists()
+    );
+    // Without that part it is made from its files.
+    let store = scratch.prepared("store", &[]);
+    assert_eq!(store.checksum(), scratch.prepared("again", &[]).checksum());
+}

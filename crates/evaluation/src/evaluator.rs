@@ -1,93 +1,25 @@
 //! Honest evaluation of a run: what counts are the CAM's own boxes over all slices of patients that training never saw, volume
 //! by volume, as `predict` does it. Results with true boxes are computed in `oracle_box` and stand apart.
 
+use crate::native::native_results;
+use crate::slice_result::{
+    BlindBoxes, BoxesOfLiver, CallSummary, Controls, Distances, LiverResult, OracleResult, SliceResult, pack,
+};
 use anyhow::Result;
+use ct_ingest::NativeMasks;
 use predictor::{
     Classification, EncodedSlice, Intensity, KnownEmbeddings, Model, ModelConfig, NotANumber, SlicePrediction,
     StepMasks, Ticker, VolumePrediction, VolumeSlices, mask_for_box,
 };
-use rayon::prelude::*;
 use run_record::{Evaluation, LabelBudget, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
-use slice_store::{EvaluationSlices, IGNORED, SliceRecord};
+use slice_store::{EvaluationSlices, SliceRecord, counted_of, target_of};
 use stage_api::{BoxPrompt, Embedding, Segmenter};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tch::Device;
-
-/// What is known of one slice.
-pub(crate) struct SliceResult {
-    pub(crate) row: usize,
-    pub(crate) classification: CallSummary,
-    pub(crate) bounds: BoxPrompt,
-    /// After each step of the inference; the last is the prediction.
-    pub(crate) steps: Vec<Overlap>,
-    /// Absent where the segmenter takes no prompt.
-    pub(crate) blind: Option<BlindBoxes>,
-    /// Slices with the target only.
-    pub(crate) liver: Option<LiverResult>,
-    /// The predicted mask, a bit a pixel.
-    pub(crate) mask: Vec<u8>,
-}
-
-impl SliceResult {
-    /// Of the prediction.
-    pub(crate) fn overlap(&self) -> Overlap {
-        self.steps.last().copied().unwrap_or_default()
-    }
-
-    pub(crate) fn dice(&self) -> f64 {
-        self.overlap().dice()
-    }
-}
-
-pub(crate) struct CallSummary {
-    pub(crate) probability: f64,
-    pub(crate) present: bool,
-    pub(crate) empty_cam: bool,
-}
-
-/// Dice of masks that the prediction has no part in.
-pub(crate) struct Controls {
-    pub(crate) blind: BlindBoxes,
-    pub(crate) oracle: Option<OracleResult>,
-}
-
-/// Dice with boxes that look at nothing.
-#[derive(Clone, Copy)]
-pub(crate) struct BlindBoxes {
-    pub(crate) whole_image: f64,
-    pub(crate) central_half: f64,
-}
-
-/// What true boxes give.
-pub(crate) struct OracleResult {
-    pub(crate) distances: Distances,
-    pub(crate) overlap: Overlap,
-    pub(crate) box_iou: f64,
-    pub(crate) pretrained: f64,
-    pub(crate) pretrained_whole_image: f64,
-}
-
-pub(crate) struct LiverResult {
-    pub(crate) cam: Distances,
-    /// Absent where the segmenter takes no prompt.
-    pub(crate) boxes: Option<BoxesOfLiver>,
-}
-
-pub(crate) struct BoxesOfLiver {
-    pub(crate) cam_box_iou: f64,
-    pub(crate) oracle: OracleResult,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Distances {
-    pub(crate) hd_px: f64,
-    pub(crate) hd95_px: f64,
-    pub(crate) hd95_mm: Option<f64>,
-}
 
 /// A volume's slices in order, and what the steps took.
 type ComparedVolume = (Vec<SliceResult>, Vec<StepCost>);
@@ -104,12 +36,16 @@ pub struct Evaluator<'a> {
     pub config: &'a ModelConfig,
     /// Pixels by which the true box is enlarged for the oracle rows.
     pub oracle_margin_px: f32,
+    /// Seconds that an annotator would take to draw one of these boxes.
+    pub box_seconds: f64,
     /// Both branches.
     pub model: &'a Model,
     /// The segmenter as its pretrained weights have it; absent where it takes no prompt.
     pub pretrained: Option<&'a dyn Segmenter>,
     /// The prepared data, with masks.
     pub store: &'a EvaluationSlices<'a>,
+    /// The masks of the store's volumes at their own resolution, where results on these are wanted.
+    pub native: Option<&'a NativeMasks>,
     /// What the run was trained with.
     pub label_budget: &'a LabelBudget,
     /// Where to compute.
@@ -163,6 +99,8 @@ impl Evaluator<'_> {
             // The encoder's part is not in it.
             first.milliseconds_per_slice = None;
         }
+        evaluation.native =
+            self.native.map(|native| native_results(native, self.store, (rows, &results))).transpose()?;
         self.write_table(&results, &directory.join(format!("{split}.parquet")))?;
         self.write_overlays(split, &results, known.as_ref(), directory)?;
         evaluation.seconds = begun.elapsed().as_secs_f64();
@@ -281,17 +219,17 @@ impl Evaluator<'_> {
 
     /// The target's pixels, 0 or 1.
     pub(crate) fn target(&self, row: usize) -> Cow<'_, [u8]> {
-        target(self.truth(row))
+        target_of(self.truth(row))
     }
 
     fn overlap(&self, mask: &[u8], row: usize) -> Overlap {
         let (truth, size) = (self.truth(row), self.store.slice_size());
-        Overlap::of(view(&counted(mask, truth), size), view(&target(truth), size))
+        Overlap::of(view(&counted_of(mask, truth), size), view(&target_of(truth), size))
     }
 
     fn distances(&self, mask: &[u8], row: usize) -> Distances {
         let size = self.store.slice_size();
-        let (mask, target) = (counted(mask, self.truth(row)), self.target(row));
+        let (mask, target) = (counted_of(mask, self.truth(row)), self.target(row));
         let (mask, truth) = (view(&mask, size), view(&target, size));
         let record: &SliceRecord = &self.store.records()[row];
         let px = seg_metrics::surface_distances(mask, truth, Spacing::PIXELS);
@@ -329,55 +267,22 @@ fn oracle_box(segmenter: &dyn Segmenter, embedding: &Embedding, bounds: BoxPromp
     mask_for_box(segmenter, embedding, bounds, None)
 }
 
-/// The target's pixels, 0 or 1.
-fn target(truth: &[u8]) -> Cow<'_, [u8]> {
-    if truth.contains(&IGNORED) {
-        truth.iter().map(|&value| u8::from(value == 1)).collect()
-    } else {
-        Cow::Borrowed(truth)
-    }
-}
-
-/// A mask as far as it counts: where the truth is ignored, it is empty.
-fn counted<'m>(mask: &'m [u8], truth: &[u8]) -> Cow<'m, [u8]> {
-    if truth.contains(&IGNORED) {
-        mask.iter().zip(truth).map(|(&mask, &truth)| if truth == IGNORED { 0 } else { mask }).collect()
-    } else {
-        Cow::Borrowed(mask)
-    }
-}
-
 /// Panics where the sizes differ, as masks of one store never do.
 fn view(mask: &[u8], size: usize) -> MaskView<'_> {
     MaskView::new(mask, size, size).expect("masks have the store's size")
 }
 
-fn pack(mask: &[u8]) -> Vec<u8> {
-    mask.par_chunks(8)
-        .map(|bits| bits.iter().enumerate().fold(0, |byte, (i, &m)| byte | u8::from(m != 0) << i))
-        .collect()
-}
-
-pub(crate) fn unpack(bits: &[u8], size: usize) -> Vec<u8> {
-    (0..size * size).map(|i| bits[i / 8] >> (i % 8) & 1).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slice_store::IGNORED;
 
     #[test]
     fn pixels_that_are_ignored_count_in_no_metric() {
         // Right, wrong, missed, nothing; and both kinds of prediction where the truth is ignored.
         let (mask, truth) = ([1, 1, 0, 0, 1, 0, 0, 0, 0], [1, 0, 1, 0, IGNORED, IGNORED, 0, 0, 0]);
-        let overlap = Overlap::of(view(&counted(&mask, &truth), 3), view(&target(&truth), 3));
+        let overlap = Overlap::of(view(&counted_of(&mask, &truth), 3), view(&target_of(&truth), 3));
         assert_eq!((overlap.prediction, overlap.truth, overlap.dice()), (2, 2, 0.5));
-        assert_eq!(counted(&mask, &[0; 9])[..], mask);
-    }
-
-    #[test]
-    fn packed_masks_unpack_to_themselves() {
-        let mask: Vec<u8> = (0..64).map(|i| u8::from(i % 3 == 0)).collect();
-        assert_eq!(unpack(&pack(&mask), 8), mask);
+        assert_eq!(counted_of(&mask, &[0; 9])[..], mask);
     }
 }

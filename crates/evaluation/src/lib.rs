@@ -5,8 +5,10 @@
 
 mod config;
 mod evaluator;
+mod native;
 pub mod overlay;
 mod pictures;
+mod slice_result;
 mod summary;
 mod text;
 

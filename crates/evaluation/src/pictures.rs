@@ -1,7 +1,8 @@
 //! Pictures of slices: a few of the best and of the middle, and the worst, sorted by what failed.
 
-use crate::evaluator::{Evaluator, SliceResult, unpack};
+use crate::evaluator::Evaluator;
 use crate::overlay::{self, Overlay};
+use crate::slice_result::{SliceResult, unpack};
 use anyhow::{Context, Result};
 use predictor::{EncodedSlice, Intensity, KnownEmbeddings, Model};
 use run_record::{Failure, OverlayRecord, PictureGroup, write_json, write_whole};

@@ -1,6 +1,7 @@
 //! From slices to means, and to a row for each slice.
 
-use crate::evaluator::{BlindBoxes, BoxesOfLiver, Evaluator, LiverResult, OracleResult, SliceResult, StepCost};
+use crate::evaluator::{Evaluator, StepCost};
+use crate::slice_result::{BlindBoxes, BoxesOfLiver, LiverResult, OracleResult, SliceResult, mean, mean_if_all};
 use anyhow::Result;
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 use run_record::{
@@ -44,6 +45,7 @@ impl Evaluator<'_> {
             label_budget: self.label_budget.counts(),
             cam_box: cam_box(results, &volumes),
             oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),
+            oracle_box_seconds: has_prompts.then(|| boxes(results).count() as f64 * self.box_seconds),
             classifier: has_classifier.then(|| classifier(results)),
             counts: counts(results, left_out),
             steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, (results, left_out), &volumes)).collect(),
@@ -58,12 +60,14 @@ impl Evaluator<'_> {
                 .iter()
                 .map(|(case, slices)| VolumeResults {
                     case: (*case).into(),
+                    patient: slices.first().map(|r| self.store.records()[r.row].patient.clone()),
                     slices: slices.len(),
                     liver_slices: slices.iter().filter(|r| r.liver.is_some()).count(),
                     dice_volume: slices.iter().map(|r| r.overlap()).sum::<Overlap>().dice(),
                     dice_liver: mean(slices.iter().filter(|r| r.liver.is_some()).map(|r| r.dice())),
                 })
                 .collect(),
+            native: None,
             seconds: 0.0,
         }
     }
@@ -186,16 +190,6 @@ fn step(i: usize, cost: &StepCost, (results, left_out): (&[SliceResult], usize),
         missed: with_liver(results).filter(|r| r.steps[i].prediction == 0).count(),
         milliseconds_per_slice: Some(1e3 * cost.seconds / (results.len() + left_out).max(1) as f64),
     }
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
-    (count > 0).then(|| sum / count as f64)
-}
-
-/// `None` if any of them is.
-fn mean_if_all(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    mean(values.collect::<Option<Vec<f64>>>()?.into_iter())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Results for people.
 
-use run_record::Evaluation;
+use run_record::{Evaluation, annotators_time};
+use slice_store::counted;
 use std::fmt::Write;
 
 fn left_out(count: usize) -> String {
@@ -66,6 +67,27 @@ pub fn table(e: &Evaluation) -> String {
         ] {
             let _ = writeln!(text, "{name:<34}{:>9}{:>9}", "", cell(dice, 4));
         }
+    }
+    if let Some(seconds) = e.oracle_box_seconds.filter(|&seconds| seconds > 0.0) {
+        let _ = writeln!(text, "drawing the oracle's boxes: {}", annotators_time(seconds));
+    }
+    if let Some(native) = &e.native {
+        let _ = writeln!(
+            text,
+            "on the volumes' own voxels, {}: Dice {}, surface Dice at {} mm {}, HD95 {} mm, ASSD {} mm{}",
+            counted(native.volumes, "volume"),
+            cell(native.dice, 4),
+            native.tolerance_mm,
+            cell(native.surface_dice, 4),
+            cell(native.hd95_mm, 2),
+            cell(native.assd_mm, 2),
+            match native.left_out {
+                0 => String::new(),
+                count => format!(
+                    "; {count} left out: not every slice was predicted, or the truth of some voxels is not known"
+                ),
+            }
+        );
     }
     let c = &e.counts;
     if let Some(classifier) = &e.classifier {

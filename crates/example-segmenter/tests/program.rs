@@ -58,7 +58,7 @@ fn every_verb_of_a_program_with_its_own_stages_knows_them() {
         wrong("segmenter.settings.widht=4")
             .contains("in [segmenter.settings]: unknown field `widht`, expected `width`")
     );
-    assert!(wrong("segmenter.kind=\"tiny-unnet\"").contains("expected one of: sam, tiny-unet"));
+    assert!(wrong("segmenter.kind=\"tiny-unnet\"").contains("expected one of: multi-mix, nnunet, sam, tiny-unet"));
     assert!(wrong("segmentation_loss.tverski=1.0").contains("boundary, ce, dice, focal, iou, tversky"));
     assert!(wrong("optimizer.lr.decoder=1.0").contains("unet"));
 
@@ -109,7 +109,8 @@ fn every_verb_of_a_program_with_its_own_stages_knows_them() {
     let error = Model::from_run(&run, Which::Best, &config, &plain, Device::Cpu).map(drop).unwrap_err().to_string();
     assert!(
         error.contains("was trained by the program 'sam-mix-example-segmenter'")
-            && error.contains("segmenter.kind is \"tiny-unet\", expected one of: sam"),
+            && error
+                .contains("segmenter.kind is \"tiny-unet\", expected one of: multi-mix, nnunet, sam, trans-unet, unet"),
         "{error}"
     );
 }

@@ -9,6 +9,9 @@ use tch::{Device, Kind, Reduction, Tensor};
 pub const MASK_LOSSES: [(&str, MaskLoss); 5] =
     [("boundary", boundary), ("ce", cross_entropy), ("dice", dice), ("focal", focal), ("iou", jaccard)];
 
+/// Those of all masks of a step, `[B · H, W]`.
+pub const BATCH_LOSSES: [(&str, MaskLoss); 1] = [("batch-dice", batch_dice)];
+
 /// Shared pixels and the sum of both, softly.
 fn shared_and_both(logits: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
     let probability = logits.sigmoid();
@@ -19,6 +22,12 @@ fn shared_and_both(logits: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
 fn dice(logits: &Tensor, truth: &Tensor) -> Tensor {
     let (shared, both) = shared_and_both(logits, truth);
     1.0 - (shared * 2.0 + 1.0) / (both + 1.0)
+}
+
+/// Dice loss of a batch as one mask, as nnU-Net has it (smooth 1e-5): slices without the target then don't weigh as much as others.
+fn batch_dice(logits: &Tensor, truth: &Tensor) -> Tensor {
+    let (shared, both) = shared_and_both(logits, truth);
+    1.0 - (shared * 2.0 + 1e-5) / (both + 1e-5)
 }
 
 /// Focal loss of the pixels (γ = 2, α = 0.5).

@@ -65,6 +65,16 @@ pub struct SegmenterConfig {
     pub settings: toml::Table,
 }
 
+impl SegmenterConfig {
+    /// For a model whose weights a checkpoint holds: the file that its setting `weights` began from isn't needed again.
+    #[must_use]
+    pub fn of_checkpoint(&self) -> Self {
+        let mut own = self.clone();
+        own.settings.remove("weights");
+        own
+    }
+}
+
 impl Default for SegmenterConfig {
     fn default() -> Self {
         Self { kind: "sam".into(), weights: None, settings: toml::Table::new() }

@@ -82,6 +82,7 @@ impl Model {
     ) -> Result<Self> {
         let recorded = RunRecord::load(run)?;
         registry.has_stages_of(run, config, &recorded)?;
+        let config = &ModelConfig { segmenter: config.segmenter.of_checkpoint(), ..config.clone() };
         let model = Self::new(config, registry, device)?;
         if let (Some(expected), Some(found)) = (&recorded.weights_sha256, model.segmenter.pretrained_sha256()) {
             ensure!(

@@ -3,15 +3,20 @@
 use crate::config::{ClassifierChoice, ModelConfig, SegmenterConfig};
 use crate::no_classifier::NoClassifier;
 use crate::weights::weights_path;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use baselines::{MultiMix, NnUNet, TransUnet, UNet};
 use cam_classifier::{EmbeddingClassifier, EmbeddingSettings, ResNetClassifier, ResNetSettings};
 use run_record::RunRecord;
 use sam_segmenter::{SamSegmenter, SegmenterSettings};
-use stage_api::{PresenceClassifier, Segmenter};
+use serde::de::DeserializeOwned;
+use stage_api::{PresenceClassifier, Promptless, Segmenter, SliceNetwork};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Once;
 use tch::Device;
+
+/// The kind of segmenter that pretrained weights are of.
+const SAM: &str = "sam";
 
 /// Builds a classifier from its settings table, a seed and a device.
 pub type ClassifierFactory = fn(&toml::Table, u64, Device) -> Result<Box<dyn PresenceClassifier>>;
@@ -38,7 +43,15 @@ impl Default for ModelRegistry {
                 let settings: EmbeddingSettings = settings.clone().try_into().context("in [classifier.settings]")?;
                 Ok(Box::new(EmbeddingClassifier::new(&settings, seed, device)?))
             })
-            .with_segmenter("sam", |config, seed, device| Ok(Box::new(sam(config, seed, device)?)))
+            .with_segmenter(SAM, |config, seed, device| Ok(Box::new(sam(config, seed, device)?)))
+            .with_segmenter("unet", |config, seed, device| promptless(UNet::new(&settings(config)?, seed, device)))
+            .with_segmenter("nnunet", |config, seed, device| promptless(NnUNet::new(&settings(config)?, seed, device)))
+            .with_segmenter("trans-unet", |config, seed, device| {
+                promptless(TransUnet::new(&settings(config)?, seed, device))
+            })
+            .with_segmenter("multi-mix", |config, seed, device| {
+                promptless(MultiMix::new(&settings(config)?, seed, device))
+            })
     }
 }
 
@@ -102,9 +115,23 @@ pub fn known<'a, T>(key: &str, all: &'a BTreeMap<String, T>, name: &str) -> Resu
     })
 }
 
+/// `[segmenter.settings]`, as a network has them.
+fn settings<T: DeserializeOwned>(config: &SegmenterConfig) -> Result<T> {
+    let kind = &config.kind;
+    ensure!(
+        kind == SAM || config.weights.is_none(),
+        "segmenter.weights (or --weights) is of a SAM, but the segmenter is \"{kind}\": leave it out"
+    );
+    config.settings.clone().try_into().context("in [segmenter.settings]")
+}
+
+fn promptless<T: SliceNetwork + 'static>(network: Result<T>) -> Result<Box<dyn Segmenter>> {
+    Ok(Box::new(Promptless(network?)))
+}
+
 /// The settings of a SAM in `[segmenter]`; the seed is the run's.
 pub fn sam_settings(config: &SegmenterConfig) -> Result<SegmenterSettings> {
-    config.settings.clone().try_into().context("in [segmenter.settings]")
+    settings(config)
 }
 
 /// A SAM as `[segmenter]` has it.

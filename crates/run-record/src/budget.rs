@@ -50,11 +50,14 @@ pub struct LabelSeconds {
     pub image_level: f64,
     /// Whether a volume does.
     pub volume_level: f64,
+    /// A box around the target of a slice. Training reads none: it is what the oracle row of an evaluation would cost.
+    #[serde(rename = "box")]
+    pub box_around: f64,
 }
 
 impl Default for LabelSeconds {
     fn default() -> Self {
-        Self { mask: 120.0, crop: 2.0, image_level: 2.0, volume_level: 2.0 }
+        Self { mask: 120.0, crop: 2.0, image_level: 2.0, volume_level: 2.0, box_around: 10.0 }
     }
 }
 
@@ -172,15 +175,19 @@ impl LabelBudget {
 
     /// What it takes an annotator, in words: `, about 2 h 48 min of an annotator's time`; empty where that isn't known.
     pub fn time(&self) -> String {
-        self.seconds.filter(|seconds| *seconds > 0.0).map_or_else(String::new, |seconds| {
-            let minutes = (seconds / 60.0).round() as u64;
-            let time = match minutes {
-                0..60 => format!("{} min", minutes.max(1)),
-                _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
-            };
-            format!(", about {time} of an annotator's time")
-        })
+        let seconds = self.seconds.filter(|seconds| *seconds > 0.0);
+        seconds.map_or_else(String::new, |seconds| format!(", {}", annotators_time(seconds)))
     }
+}
+
+/// `about 2 h 48 min of an annotator's time`.
+pub fn annotators_time(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    let time = match minutes {
+        0..60 => format!("{} min", minutes.max(1)),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    };
+    format!("about {time} of an annotator's time")
 }
 
 /// `5 masks, 32 validation masks, 700 crop labels`.

@@ -97,6 +97,9 @@ pub struct StepResults {
 pub struct VolumeResults {
     /// The case.
     pub case: String,
+    /// Whose it is; absent in results of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
     /// Its slices.
     pub slices: usize,
     /// Those with the target.
@@ -105,6 +108,49 @@ pub struct VolumeResults {
     pub dice_volume: f64,
     /// Mean Dice over its slices with the target, CAM boxes.
     pub dice_liver: Option<f64>,
+}
+
+impl VolumeResults {
+    /// Whose it is: of results of older programs, the case stands for its patient.
+    pub fn patient(&self) -> &str {
+        self.patient.as_deref().unwrap_or(&self.case)
+    }
+}
+
+/// A volume's results on its own voxels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NativeVolume {
+    /// The case.
+    pub case: String,
+    /// Dice of the whole volume.
+    pub dice: f64,
+    /// Surface Dice, 0 to 1; `None`, as the distances are, where the volume's millimetres can't be trusted.
+    pub surface_dice: Option<f64>,
+    /// 95th percentile of the surface distances, in mm.
+    pub hd95_mm: Option<f64>,
+    /// Average symmetric surface distance, in mm.
+    pub assd_mm: Option<f64>,
+}
+
+/// What the prediction is worth on the volumes' own voxels: means over the volumes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NativeResults {
+    /// Volumes that were compared.
+    pub volumes: usize,
+    /// Volumes that were not: not every slice was predicted, or the truth of some voxels is not known.
+    pub left_out: usize,
+    /// Of surface Dice, in mm.
+    pub tolerance_mm: f64,
+    /// Dice of whole volumes.
+    pub dice: Option<f64>,
+    /// Surface Dice.
+    pub surface_dice: Option<f64>,
+    /// 95th percentile of the surface distances, in mm.
+    pub hd95_mm: Option<f64>,
+    /// Average symmetric surface distance, in mm.
+    pub assd_mm: Option<f64>,
+    /// Volume by volume.
+    pub per_volume: Vec<NativeVolume>,
 }
 
 /// All results of one split: `evaluation/<split>.json`, and what `--json` prints. Of a segmenter that takes no prompt there are no
@@ -127,6 +173,9 @@ pub struct Evaluation {
     pub cam_box: BoxResults,
     /// With true boxes, over the slices with the target; never what counts.
     pub oracle_box: Option<BoxResults>,
+    /// What drawing these boxes would take an annotator, as the configuration has it for one, in seconds; absent in results of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oracle_box_seconds: Option<f64>,
     /// The classifier.
     pub classifier: Option<ClassifierResults>,
     /// Counts.
@@ -146,6 +195,9 @@ pub struct Evaluation {
     pub oracle_margin_px: f32,
     /// Volumes.
     pub per_volume: Vec<VolumeResults>,
+    /// On the volumes' own voxels, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeResults>,
     /// Seconds that it took.
     pub seconds: f64,
 }

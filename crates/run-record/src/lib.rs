@@ -16,11 +16,11 @@ mod settings;
 mod tensorboard;
 mod times;
 
-pub use budget::{Annotation, LabelBudget, LabelSeconds, Labels};
+pub use budget::{Annotation, LabelBudget, LabelSeconds, Labels, annotators_time};
 pub use date::utc;
 pub use evaluation::{
-    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, OverlayRecord, PictureGroup,
-    PretrainedResults, StepResults, VolumeResults,
+    BlindBoxResults, BoxResults, ClassifierResults, Counts, Evaluation, Failure, NativeResults, NativeVolume,
+    OverlayRecord, PictureGroup, PretrainedResults, StepResults, VolumeResults,
 };
 pub use files::{RecordError, read_json, read_text, sha256, sha256_of_file, write_json, write_whole};
 pub use metrics::{EpochRow, Metrics, RowKind, StepRow};

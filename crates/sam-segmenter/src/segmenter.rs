@@ -119,14 +119,15 @@ impl Segmenter for SamSegmenter {
     fn embed(&self, features: &Features, adapters: Adapters, mode: Mode) -> Embedding {
         let forward = || self.encoder.forward(&features.tensor, Pass { adapters, mode });
         let encoded = if mode.is_training() { forward() } else { tch::no_grad(forward) };
-        Embedding { tensor: encoded.embedding, slice_size: features.slice_size, rest: encoded.rest }
+        Embedding { rest: encoded.rest, ..Embedding::new(encoded.embedding, features.slice_size) }
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &Prompts, choice: MaskChoice) -> Masks {
         let images = images_of_objects(prompts, embedding.tensor.size()[0]);
         let encoded = self.prompt_encoder.forward(prompts, images.len() as i64, embedding.slice_size);
         let (logits, scores) = self.decoder.forward(&embedding.tensor, &images, &self.grid_encoding, &encoded, choice);
-        Masks { logits: restore(&logits, embedding.slice_size, self.architecture.input_size), scores }
+        let logits = restore(&logits, embedding.slice_size, self.architecture.input_size);
+        Masks { logits, scores, coarser: Vec::new() }
     }
 
     fn default_choice(&self) -> MaskChoice {

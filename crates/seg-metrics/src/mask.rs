@@ -1,5 +1,7 @@
 //! A borrowed binary mask and the size of its pixels.
 
+use crate::boundary::{Field, is_empty};
+
 /// A binary mask of `height` × `width` pixels, row-major; every value but 0 is foreground.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskView<'a> {
@@ -47,11 +49,12 @@ impl<'a> MaskView<'a> {
 
     /// No pixel is foreground.
     pub fn is_empty(&self) -> bool {
-        self.pixels.iter().all(|&value| value == 0)
+        is_empty(self.pixels)
     }
 
-    pub(crate) fn row(&self, y: usize) -> &'a [u8] {
-        &self.pixels[y * self.width..][..self.width]
+    pub(crate) fn field(&self, spacing: Spacing) -> Field<'a> {
+        let (size, spacing) = ([self.height, 1, self.width], [spacing.row, 1.0, spacing.column]);
+        Field { cells: self.pixels, size, spacing, flat: true }
     }
 
     /// Refuses to compare masks of different sizes: the one check of all functions of two masks.

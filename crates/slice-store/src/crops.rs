@@ -31,7 +31,7 @@ struct Answers {
 }
 
 /// By row and crop.
-pub(crate) type Crops = HashMap<(usize, Crop), bool>;
+pub(crate) type Crops = HashMap<usize, HashMap<Crop, bool>>;
 
 impl StoreWriter {
     /// Adds answers about crops; the masks and labels of the store stay as they are. Of the crops of slices that the store doesn't have, or that
@@ -60,12 +60,12 @@ impl StoreWriter {
 impl Slices {
     /// What an annotator said of a crop; `None` if nobody was asked. Panics where there is no such row.
     pub fn answered(&self, row: usize, crop: Crop) -> Option<bool> {
-        self.crops.get(&(row, crop)).copied()
+        self.crops.get(&row)?.get(&crop).copied()
     }
 
     /// Whether anybody was asked about a crop of the slice.
     pub fn has_answers(&self, row: usize) -> bool {
-        self.crops.keys().any(|(of, _)| *of == row)
+        self.crops.contains_key(&row)
     }
 }
 
@@ -76,8 +76,12 @@ pub(crate) fn open(store: &Path, records: &[SliceRecord]) -> Result<(Crops, Opti
         return Ok((Crops::new(), None));
     }
     let rows: HashMap<SliceId, usize> = records.iter().enumerate().map(|(row, record)| (record.id(), row)).collect();
-    let all = answers.into_iter().flat_map(|of| of.crops);
-    let crops = all.filter_map(|of| Some(((*rows.get(&of.slice)?, of.crop), of.shows_target))).collect();
+    let mut crops = Crops::new();
+    for answer in answers.into_iter().flat_map(|of| of.crops) {
+        if let Some(&row) = rows.get(&answer.slice) {
+            crops.entry(row).or_default().insert(answer.crop, answer.shows_target);
+        }
+    }
     files::sha256_of_file(&path_of(store)).map(|digest| (crops, Some(digest)))
 }
 

@@ -45,6 +45,7 @@ pub use mmap::map_file;
 pub use natural::natural_order;
 pub use record::{
     IGNORED, LabelCounts, Presence, PresenceCounts, PresenceSource, SliceId, SliceLabel, SliceRecord, counted,
+    counted_of, target_of,
 };
 pub use settings::{FORMAT_VERSION, MaskResize, Scale, StoreInfo, StoreSettings, Window, WindowAt};
 pub use store::{SliceStore, Slices, StoredArray};

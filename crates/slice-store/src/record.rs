@@ -2,12 +2,31 @@
 
 use crate::natural_order;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 /// A mask's pixel that counts in no loss and no metric: nobody knows whether it is the target.
 pub const IGNORED: u8 = 255;
+
+/// The target's pixels of a mask, 0 or 1: what is ignored is none.
+pub fn target_of(truth: &[u8]) -> Cow<'_, [u8]> {
+    if truth.contains(&IGNORED) {
+        truth.iter().map(|&value| u8::from(value == 1)).collect()
+    } else {
+        Cow::Borrowed(truth)
+    }
+}
+
+/// A predicted mask as far as it counts: where the truth is ignored, it is empty.
+pub fn counted_of<'m>(mask: &'m [u8], truth: &[u8]) -> Cow<'m, [u8]> {
+    if truth.contains(&IGNORED) {
+        mask.iter().zip(truth).map(|(&mask, &truth)| if truth == IGNORED { 0 } else { mask }).collect()
+    } else {
+        Cow::Borrowed(mask)
+    }
+}
 
 /// A slice of a case; written as `case/0012`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -42,6 +42,8 @@ pub struct KnownCase {
     pub manifest: Value,
     /// [`CaseData::provenance`].
     pub provenance: Value,
+    /// Whether masks were imported into it since.
+    pub has_imports: bool,
 }
 
 /// `cases/<case>.json`.
@@ -173,6 +175,15 @@ impl StoreWriter {
         place::of(path).map(drop)
     }
 
+    /// Whether cases may be taken over from the store at `from` into one of that `info`.
+    ///
+    /// # Errors
+    /// There is no store, or one of other settings.
+    pub fn check_source(from: &Path, info: &StoreInfo) -> Result<(), StoreError> {
+        read_info(from)?;
+        Self::check(from, info)
+    }
+
     /// The store's directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -244,6 +255,49 @@ impl StoreWriter {
             // Half a case is worth nothing, and the disk may be full.
             for path in [images, masks] {
                 let _ = fs::remove_file(path);
+            }
+        }
+        attempt
+    }
+
+    /// Takes over a whole case of another store of the same settings, with the same bytes.
+    ///
+    /// # Errors
+    /// Masks were imported into it, here or there; its arrays are not what they were when they were written. Then this store has
+    /// nothing of it.
+    pub fn adopt(&self, from: &Path, case: &str) -> Result<(), StoreError> {
+        let file: CaseFile = files::read_json(&case_path(from, case))?;
+        if self.has_imports(case) || !file.imports.is_empty() || crops::has_answers_of(from, case) {
+            let problem = format!(
+                "masks or answers about its crops were imported into it, here or in '{}', which would be lost: merge stores before anything is \
+                 imported into them",
+                from.display()
+            );
+            return Err(StoreError::CaseData { case: case.to_owned(), problem });
+        }
+        remove_if_there(&self.path.join("index.parquet"))?;
+        remove_if_there(&case_path(&self.path, case))?;
+        let copy = |kind: &str, expected: &str| {
+            let (source, to) = (array_path(from, kind, case), array_path(&self.path, kind, case));
+            let mut bytes = File::open(&source).map_err(StoreError::io("read", &source))?;
+            let found = files::replace_file_hashed(&to, |file| std::io::copy(&mut bytes, file).map(drop))?;
+            if found == expected {
+                return Ok(());
+            }
+            Err(StoreError::damaged(
+                &source,
+                "its bytes are not those that were written; prepare that store again".to_owned(),
+            ))
+        };
+        if file.masks_sha256.is_none() {
+            remove_if_there(&array_path(&self.path, "masks", case))?;
+        }
+        let attempt = copy("images", &file.images_sha256)
+            .and_then(|()| file.masks_sha256.as_ref().map_or(Ok(()), |sha256| copy("masks", sha256)))
+            .and_then(|()| files::replace_json(&case_path(&self.path, case), &file));
+        if attempt.is_err() {
+            for kind in ["images", "masks"] {
+                let _ = fs::remove_file(array_path(&self.path, kind, case));
             }
         }
         attempt
@@ -336,8 +390,8 @@ impl KnownCase {
         let masks = file.mask_slices.len();
         let is_whole =
             holds("images", 2 * pixels * file.records.len()) && (masks == 0 || holds("masks", pixels * masks));
-        let CaseFile { source_sha256, manifest, provenance, .. } = file;
-        is_whole.then_some(Self { source_sha256, manifest, provenance })
+        let CaseFile { source_sha256, manifest, provenance, imports, .. } = file;
+        is_whole.then_some(Self { source_sha256, manifest, provenance, has_imports: !imports.is_empty() })
     }
 }
 

@@ -167,7 +167,7 @@ fn a_whole_case_is_known_by_its_source_and_half_a_case_is_not() {
     assert_eq!(writer.known("v1"), None);
     write_case(&writer, "v1", 0, 3).unwrap();
     let (source_sha256, manifest, provenance) = ("sum of v1".to_owned(), json!({ "labels": 1 }), json!(1));
-    assert_eq!(writer.known("v1"), Some(KnownCase { source_sha256, manifest, provenance }));
+    assert_eq!(writer.known("v1"), Some(KnownCase { source_sha256, manifest, provenance, has_imports: false }));
     fs::remove_file(directory.path().join("masks/v1.npy")).unwrap();
     assert_eq!(writer.known("v1"), None);
 }

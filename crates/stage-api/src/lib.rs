@@ -260,6 +260,8 @@ pub struct Embedding {
     pub tensor: Tensor,
     /// Size of the slices that it was made from: their pixels are the unit of the prompts.
     pub slice_size: SliceSize,
+    /// [`Masks::coarser`] of a network whose embedding is its masks.
+    pub coarser: Vec<Tensor>,
     /// The way of a gradient from [`Self::tensor`] into the encoder, where the encoder goes it by itself: the binding of
     /// libtorch has no autograd functions of one's own, and what such an encoder saves is worth a call.
     pub rest: Option<EncoderBackward>,
@@ -268,7 +270,7 @@ pub struct Embedding {
 impl Embedding {
     /// One that gradients end at, or pass through by the graph alone.
     pub fn new(tensor: Tensor, slice_size: SliceSize) -> Self {
-        Self { tensor, slice_size, rest: None }
+        Self { tensor, slice_size, coarser: Vec::new(), rest: None }
     }
 
     /// To be called after `backward()` of a loss that was made of an embedding in [`Mode::Train`]: carries the gradient on
@@ -302,6 +304,8 @@ pub struct Masks {
     pub logits: Tensor,
     /// `[P, M]`, the predicted intersection over union of each mask.
     pub scores: Tensor,
+    /// Of a network with deep supervision, in training: `[P, 1, h, w]` of its coarser resolutions, finest first. Else empty.
+    pub coarser: Vec<Tensor>,
 }
 
 /// Which of the decoder's masks are asked for.
@@ -409,6 +413,12 @@ pub trait SliceNetwork {
     /// Slices `[B, 1, H, W]`, windowed to `[0, 1]`, to logits `[B, 1, H, W]`; above 0 is the target.
     fn forward(&self, slices: &Tensor, mode: Mode) -> Tensor;
 
+    /// What training supervises: logits as [`Self::forward`] gives them, and behind them `[B, 1, h, w]` of coarser resolutions,
+    /// where the network has deep supervision.
+    fn supervised(&self, slices: &Tensor) -> Vec<Tensor> {
+        vec![self.forward(slices, Mode::Train)]
+    }
+
     /// Every parameter and statistic, in a fixed order: what a checkpoint holds.
     fn tensors(&self) -> Vec<NamedTensor>;
 }
@@ -428,15 +438,21 @@ impl<T: SliceNetwork> Segmenter for Promptless<T> {
     }
 
     fn embed(&self, features: &Features, _: Adapters, mode: Mode) -> Embedding {
-        let forward = || self.0.forward(&features.tensor, mode);
-        let logits = if mode.is_training() { forward() } else { tch::no_grad(forward) };
-        Embedding::new(logits, features.slice_size)
+        if mode != Mode::Train {
+            let forward = || self.0.forward(&features.tensor, mode);
+            let logits = if mode.is_training() { forward() } else { tch::no_grad(forward) };
+            return Embedding::new(logits, features.slice_size);
+        }
+        let mut supervised = self.0.supervised(&features.tensor);
+        let coarser = supervised.split_off(1);
+        Embedding { coarser, ..Embedding::new(supervised.remove(0), features.slice_size) }
     }
 
     fn decode(&self, embedding: &Embedding, _: &Prompts, _: MaskChoice) -> Masks {
         let logits = embedding.tensor.shallow_clone();
         let scores = Tensor::ones([logits.size()[0], 1], (Kind::Float, logits.device()));
-        Masks { logits, scores }
+        let coarser = embedding.coarser.iter().map(Tensor::shallow_clone).collect();
+        Masks { logits, scores, coarser }
     }
 
     fn default_choice(&self) -> MaskChoice {

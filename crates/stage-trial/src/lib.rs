@@ -14,6 +14,7 @@ use slice_store::SliceStore;
 use stage_api::PromptKinds;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::Device;
 use trainer::config::Config;
 use trainer::registry::Registry;
@@ -29,6 +30,15 @@ labelled = 2
 validation_slices = 2
 split = { given = { train = ["0", "1"], validation = ["2"], test = ["3"] } }
 "#;
+
+/// The one who draws from torch's random numbers, which a process has one stream of: two models made at once, or a model
+/// made while another trains, would each get what the other left.
+///
+/// Held by [`Trial`] for as long as it trains or evaluates, and by a test that makes a model itself.
+pub fn random_numbers() -> MutexGuard<'static, ()> {
+    static HELD: Mutex<()> = Mutex::new(());
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What is trained, and on what; on the CPU.
 pub struct Trial<'a> {
@@ -63,6 +73,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the program would say.
     pub fn train_until(&self, run: &Path, stop: &AtomicBool) -> Result<(RunRecord, Outcome)> {
+        let _held = random_numbers();
         let begun = run.join("run.json").is_file();
         let selection = if begun {
             Selection::load(&run.join("selection.json"))?
@@ -106,6 +117,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the program would say.
     pub fn evaluate(&self, run: &Path) -> Result<Evaluation> {
+        let _held = random_numbers();
         let config = self.config.model();
         let model = Model::from_run(run, Which::Best, &config, &self.registry.models, Device::Cpu)?;
         let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
@@ -116,9 +128,11 @@ impl<'a> Trial<'a> {
         let evaluator = Evaluator {
             config: &config,
             oracle_margin_px: self.config.evaluation.oracle_margin_px,
+            box_seconds: self.config.label_seconds.box_around,
             model: &model,
             pretrained: pretrained.as_deref(),
             store: &self.store.for_evaluation(),
+            native: None,
             label_budget: &record.label_budget,
             device: Device::Cpu,
             embeddings: None,

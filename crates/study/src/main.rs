@@ -1,15 +1,15 @@
-//! `sam-mix-study`: many runs at once. It starts the programs that train and evaluate and reads what they wrote; it links neither
-//! libtorch nor polars.
+//! `sam-mix-study`: many runs at once. It starts the programs that train and evaluate and reads what they wrote; it links no
+//! libtorch.
 
-mod ablation;
 mod programs;
 mod runs;
+mod study;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Train and evaluate tables of experiments, and list runs
+/// Train and evaluate grids of models, and list runs
 #[derive(Parser)]
 #[command(name = "sam-mix-study", version)]
 struct Cli {
@@ -19,15 +19,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    #[command(about = ablation::ABOUT, after_help = ablation::EXAMPLES)]
-    Ablation(ablation::Args),
+    #[command(about = study::ABOUT, after_help = study::EXAMPLES)]
+    Study(study::Args),
     #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
     Runs(runs::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Ablation(args) => ablation::run(&args),
+        Verb::Study(args) => study::run(&args),
         Verb::Runs(args) => runs::run(&args),
     };
     outcome.unwrap_or_else(|error| {
@@ -67,9 +67,9 @@ mod tests {
     #[test]
     fn a_path_is_looked_for_from_here_and_from_the_folder_upward() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("configs/ablation")).unwrap();
+        std::fs::create_dir_all(folder.path().join("configs/studies")).unwrap();
         std::fs::write(folder.path().join("configs/a.toml"), "").unwrap();
-        let from = folder.path().join("configs/ablation");
+        let from = folder.path().join("configs/studies");
         assert_eq!(located("configs/a.toml".as_ref(), &from), folder.path().join("configs/a.toml"));
         assert_eq!(located("src/main.rs".as_ref(), &from), Path::new("src/main.rs"), "from here first");
         assert_eq!(located("no/such.toml".as_ref(), &from), Path::new("no/such.toml"));

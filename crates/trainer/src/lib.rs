@@ -12,6 +12,7 @@ pub mod loader;
 pub mod optimizer;
 pub mod patterns;
 pub mod plan;
+pub mod planned;
 pub mod prompts;
 pub mod registry;
 pub mod schedule;

@@ -31,34 +31,3 @@ pub fn matching<'a>(key: &str, pattern: &str, names: impl Iterator<Item = &'a st
     }
     Ok(found)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stars_and_question_marks_stand_for_what_they_say() {
-        for (pattern, name, expected) in [
-            ("classifier.*", "classifier.conv1.weight", true),
-            ("classifier.*", "segmenter.classifier.weight", false),
-            ("*.bias", "a.b.bias", true),
-            ("*.bias", "a.bias.weight", false),
-            ("*layer?.*weight", "x.layer3.0.conv1.weight", true),
-            ("*layer?.*", "x.layer.0", false),
-            ("a.b", "a.b", true),
-            ("a.b", "a.bc", false),
-            ("*", "", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_that_fits_nothing_is_an_error_with_the_nearest_names() {
-        let names = ["classifier.conv1.weight", "classifier.conv1.bias", "segmenter.decoder.weight"];
-        let error = matching("optimizer.freeze", "clasifier.conv1*", names.into_iter()).unwrap_err().to_string();
-        assert!(error.contains("`optimizer.freeze`") && error.contains("`classifier.conv1.bias`"), "{error}");
-        assert_eq!(matching("optimizer.freeze", "*weight", names.into_iter()).unwrap(), [names[0], names[2]]);
-    }
-}

@@ -1,13 +1,22 @@
 //! Everything that a configuration can name, in one place: classifiers, segmenters, strategies that choose the labelled slices,
 //! and parts of the segmentation loss. A crate of one's own adds to it and hands it to [`crate::cli::main`].
 
-use losses::MASK_LOSSES;
+use losses::{BATCH_LOSSES, MASK_LOSSES};
 use predictor::{ClassifierFactory, ModelRegistry, SegmenterFactory};
 use slice_sampling::{
     DisagreeingSubset, KCenterSubset, StratifiedSubset, SubsetStrategy, UncertainSubset, UniformSubset,
 };
 use stage_api::MaskLoss;
 use std::collections::BTreeMap;
+
+/// A part of the segmentation loss.
+#[derive(Clone, Copy)]
+pub enum RegisteredLoss {
+    /// Of one mask `[H, W]`; a batch's is the mean over its slices.
+    OfMask(MaskLoss),
+    /// Of all masks of a step at once, `[B · H, W]`: for segmenters without prompts, which give one mask a slice.
+    OfBatch(MaskLoss),
+}
 
 /// The stages by name.
 pub struct Registry {
@@ -16,16 +25,17 @@ pub struct Registry {
     /// `sampling.strategy`
     pub strategies: BTreeMap<String, Box<dyn SubsetStrategy>>,
     /// Keys of `[segmentation_loss]`.
-    pub losses: BTreeMap<String, MaskLoss>,
+    pub losses: BTreeMap<String, RegisteredLoss>,
 }
 
 impl Default for Registry {
     /// The stages of this workspace.
     fn default() -> Self {
         let empty = Self { models: ModelRegistry::default(), strategies: BTreeMap::new(), losses: BTreeMap::new() };
-        MASK_LOSSES
+        let of_masks = MASK_LOSSES.into_iter().fold(empty, |registry, (name, loss)| registry.with_loss(name, loss));
+        BATCH_LOSSES
             .into_iter()
-            .fold(empty, |registry, (name, loss)| registry.with_loss(name, loss))
+            .fold(of_masks, |registry, (name, loss)| registry.with_batch_loss(name, loss))
             .with_strategy("uniform", UniformSubset)
             .with_strategy("stratified", StratifiedSubset)
             .with_strategy("k-center", KCenterSubset)
@@ -57,7 +67,14 @@ impl Registry {
     /// Adds a part of the segmentation loss: `segmentation_loss.<name> = WEIGHT` then counts it.
     #[must_use]
     pub fn with_loss(mut self, name: &str, loss: MaskLoss) -> Self {
-        self.losses.insert(name.into(), loss);
+        self.losses.insert(name.into(), RegisteredLoss::OfMask(loss));
+        self
+    }
+
+    /// The same of all masks of a step at once.
+    #[must_use]
+    pub fn with_batch_loss(mut self, name: &str, loss: MaskLoss) -> Self {
+        self.losses.insert(name.into(), RegisteredLoss::OfBatch(loss));
         self
     }
 }

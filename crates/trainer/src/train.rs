@@ -94,7 +94,13 @@ impl Training<'_> {
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         self.check_input(model.classifier.input())?;
         self.check_phases(&model)?;
-        SegmentationLosses::new(&self.config.segmentation_loss, &self.registry.losses)?;
+        let losses = SegmentationLosses::new(&self.config.segmentation_loss, &self.registry.losses)?;
+        ensure!(
+            !losses.need_batches() || model.segmenter.prompts() == PromptKinds::None,
+            "a part of `segmentation_loss` is of all masks of a step at once, but the segmenter \"{}\" takes prompts, slice by slice: \
+             take `dice` for `batch-dice`",
+            self.config.segmenter.kind
+        );
         State::new(self.config, &model).map(drop)
     }
 
@@ -145,7 +151,11 @@ impl Training<'_> {
 
     /// Trains from the start, or from the last checkpoint if the run has one.
     pub fn run(&self, record: &mut RunRecord) -> Result<Outcome> {
-        let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
+        let mut config = self.config.model();
+        if checkpoint::directory(self.run, Which::Last).is_ok() {
+            config.segmenter = config.segmenter.of_checkpoint();
+        }
+        let model = Model::new(&config, &self.registry.models, self.device)?;
         let rows = annotator::rows(self.config, self.store, self.selection)?;
         let steps = plan(self.config, &rows.train, &rows.labelled, &rows.bags);
         let mut state = State::new(self.config, &model)?;

@@ -1,7 +1,11 @@
 //! What a configuration may say: unknown keys, overrides, and the range of every number.
 
+use baselines::NnUNetSettings;
 use slice_augment::Augmentation;
+use slice_sampling::{NoSights, Sights, SubsetStrategy, UniformSubset, select};
+use stage_trial::{SAMPLING, store_of};
 use trainer::config::{AugmentationConfig, Config};
+use trainer::planned::{asks, keep, plan};
 
 const SMALL: &str = "[sampling]\nlabelled = 5\n[[phase]]\nname = \"all\"\nepochs = 1\n";
 
@@ -141,4 +145,59 @@ fn numbers_at_the_wrong_side_are_refused_and_those_at_the_end_are_not() {
         assert!(error.contains(key) && error.contains("expected"), "{error}");
         assert!(parsed(right).is_ok(), "{key} = {right}");
     }
+}
+
+/// A segmenter that plans for itself.
+const PLANNED: &str = r#"
+[segmenter]
+kind = "nnunet"
+settings = { plan = true, mirrored = false }
+[classifier]
+kind = "none"
+[[phase]]
+name = "all"
+epochs = 1
+encoder = "trained"
+"#;
+
+fn planned(change: impl Fn(String) -> String) -> Config {
+    Config::parse(&change(format!("{SAMPLING}{PLANNED}")), &[]).unwrap()
+}
+
+#[test]
+fn a_plan_is_made_for_the_slices_of_the_store_and_kept_by_the_run() {
+    let place = tempfile::tempdir().unwrap();
+    for (side, features) in [(64, 5), (256, 7)] {
+        let slices = || (vec![0i16; 2 * side * side], vec![1u8; 2 * side * side]);
+        let path = place.path().join(side.to_string());
+        let store = store_of(&path, side, (0..4).map(|_| slices())).unwrap();
+        let mut own = planned(|text| text);
+        let strategy: (&dyn SubsetStrategy, &dyn Sights) = (&UniformSubset, &NoSights);
+        let selection = select(store.records(), &own.sampling, strategy, 0).unwrap();
+        plan(&mut own, &store, &selection).unwrap();
+        let settings: NnUNetSettings = own.segmenter.settings.clone().try_into().unwrap();
+        assert_eq!((settings.patch, settings.features.len()), ([side as i64; 2], features), "{settings:?}");
+        assert!(!settings.mirrored, "what the plan leaves open stays as it was set");
+        assert!(own.phases[0].batch_labelled >= 2, "nnU-Net has two slices at least");
+        // Whoever goes on with the run asks for a plan again, and gets the same.
+        let mut again = planned(|text| text);
+        keep(&own, &mut again).unwrap();
+        assert_eq!(toml::to_string(&again).unwrap(), toml::to_string(&own).unwrap());
+        let mut other = planned(|text| text.replace("mirrored = false", "mirrored = true"));
+        keep(&own, &mut other).unwrap();
+        assert_ne!(toml::to_string(&other).unwrap(), toml::to_string(&own).unwrap(), "what no plan decides differs");
+    }
+}
+
+#[test]
+fn a_plan_is_of_nnu_net_and_of_what_nobody_has_set() {
+    let refused = |from: &str, to: &str| asks(&planned(|text| text.replace(from, to))).unwrap_err().to_string();
+    assert!(!asks(&planned(|text| text.replace("\"nnunet\"", "\"unet\""))).unwrap(), "another segmenter's own setting");
+    assert!(refused("plan = true,", "plan = true, features = [8, 8],").contains("`features` stands beside it"));
+    assert!(refused("plan = true", "plan = 1").contains("is 1, expected true or false"));
+    let mut none = planned(|text| text.replace("plan = true", "plan = false"));
+    assert!(!asks(&none).unwrap());
+    let own = planned(|text| text.replace("plan = true, ", ""));
+    keep(&own, &mut none).unwrap();
+    assert_eq!(toml::to_string(&none).unwrap(), toml::to_string(&own).unwrap());
 }

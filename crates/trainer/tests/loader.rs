@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CONFIG, store};
-use slice_store::{SliceStore, TrainingSlices};
+use slice_store::{IGNORED, SliceStore, TrainingSlices};
 use stage_api::BoxPrompt;
 use tch::{Device, Tensor};
 use trainer::config::Config;
@@ -144,4 +144,36 @@ fn boxes_are_around_the_changed_masks_and_strong_views_lie_where_the_weak_ones_d
         }
     }
     assert!(moved > 10 && boxes > 2, "{moved} slices moved, {boxes} boxes");
+}
+
+#[test]
+fn a_copy_whose_target_moved_out_while_nobody_knows_the_rest_teaches_no_presence() {
+    let place = tempfile::tempdir().unwrap();
+    let size = stage_trial::SIZE;
+    // The target is one corner; what could be the target is in the middle, and stays.
+    let mut mask = vec![0u8; size * size];
+    mask[..3].fill(1);
+    for row in size / 3..size / 2 {
+        mask[row * size + size / 3..row * size + size / 2].fill(IGNORED);
+    }
+    let masks = [mask, vec![0; size * size]].concat();
+    let images = vec![0i16; masks.len()];
+    let store = stage_trial::store_of(place.path(), size, [(images, masks)]).unwrap();
+    let text = format!("{CONFIG}[augmentation.labelled]\nrotate_deg = 30\nprobability = 0.5\n");
+    let config = Config::parse(&text.replace("epochs = 1", "epochs = 8"), &[]).unwrap();
+    let paid = store.for_training([0]).unwrap();
+    let loader = Loader::new(&paid, &config, Device::Cpu, 2).unwrap();
+    let (mut stayed, mut moved_out) = (0, 0);
+    for step in &plan(&config, &[0, 1], &[0], &[]) {
+        let batch = loader.load(step);
+        let (Some(slices), Some(labelled)) = (batch.slices, batch.labelled) else { continue };
+        let known = labelled.boxes.iter().flatten().count();
+        let count = (step.slices.len() + known) as i64;
+        assert_eq!((slices.images.size()[0], slices.labels.size()), (count, vec![count]));
+        let behind = slices.labels.narrow(0, step.slices.len() as i64, known as i64);
+        assert!(Vec::<f32>::try_from(behind).unwrap().iter().all(|&shown| shown == 1.0));
+        stayed += known;
+        moved_out += labelled.boxes.len() - known;
+    }
+    assert!(stayed > 0 && moved_out > 0, "{stayed} stayed, {moved_out} moved out");
 }

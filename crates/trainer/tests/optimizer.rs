@@ -1,9 +1,13 @@
-//! The optimiser against the recurrences written out, and across a restart.
+//! The optimiser against the recurrences written out, and across a restart; the average of its weights, the schedule of its rates, and
+//! parameters by the pattern of their names.
 
 use stage_api::{Group, NamedTensor};
 use tch::{Device, Kind, Tensor};
-use trainer::config::{OptimizerConfig, OptimizerKind};
+use trainer::average::WeightAverage;
+use trainer::config::{OptimizerConfig, OptimizerKind, Schedule};
 use trainer::optimizer::{Optimizer, clip, global_norm};
+use trainer::patterns::{matches, matching};
+use trainer::schedule::schedule_factor;
 
 fn config(kind: OptimizerKind) -> OptimizerConfig {
     OptimizerConfig { kind, weight_decay: 0.01, ..OptimizerConfig::default() }
@@ -128,4 +132,91 @@ fn a_gradient_that_was_dropped_moves_nothing_and_the_next_one_does() {
     assert!(optimizer.state().is_empty(), "it was given moments");
     descend(&mut optimizer, &p, 3);
     assert!((p[0].tensor.double_value(&[0, 0]) - adam_written_out(true)).abs() < 1e-6);
+}
+
+const DECODER: Group = Group::trainable("decoder");
+const LORA: Group = Group::trainable("lora");
+
+fn weight(group: Group, value: f32) -> NamedTensor {
+    NamedTensor { name: group.name.into(), group, tensor: Tensor::from_slice(&[value]) }
+}
+
+#[test]
+fn the_average_follows_its_recurrence_where_a_group_learns_and_rests_where_not() {
+    let weights = [weight(DECODER, 1.0), weight(LORA, 1.0)];
+    let mut average = WeightAverage::new(0.15, &weights);
+    for (updates, value) in [2.0f64, 3.0].into_iter().enumerate() {
+        for w in &weights {
+            let _ = w.tensor.shallow_clone().fill_(value);
+        }
+        average.update(&weights, |t| (t.group == DECODER).then_some(updates));
+    }
+    // Decays 1/10, then min(0.15, 2/11): 0.1 + 0.9 · 2 = 1.9; 0.15 · 1.9 + 0.85 · 3 = 2.835.
+    assert!((average.tensors[0].tensor.double_value(&[0]) - 2.835).abs() < 1e-6);
+    assert_eq!(average.tensors[1].tensor.double_value(&[0]), 1.0);
+}
+
+#[test]
+fn swapping_twice_is_nothing() {
+    let weights = [weight(DECODER, 1.0)];
+    let mut average = WeightAverage::new(0.9, &weights);
+    let _ = weights[0].tensor.shallow_clone().fill_(5.0);
+    average.swap(&weights);
+    assert_eq!((weights[0].tensor.double_value(&[0]), average.tensors[0].tensor.double_value(&[0])), (1.0, 5.0));
+    average.swap(&weights);
+    assert_eq!((weights[0].tensor.double_value(&[0]), average.tensors[0].tensor.double_value(&[0])), (5.0, 1.0));
+}
+
+fn at(schedule: Schedule, done: usize) -> f64 {
+    let config = OptimizerConfig { warmup_steps: 10, schedule, ..OptimizerConfig::default() };
+    schedule_factor(&config, done, 110)
+}
+
+#[test]
+fn every_schedule_rises_first() {
+    let step = Schedule::Step { factor: 0.5, period: 30 };
+    for schedule in [Schedule::Constant, Schedule::Cosine, Schedule::Poly, step] {
+        assert!((at(schedule, 0) - 0.1).abs() < 1e-12, "{schedule:?}");
+        assert!((at(schedule, 10) - 1.0).abs() < 1e-12, "{schedule:?}");
+    }
+}
+
+#[test]
+fn after_the_warmup_each_follows_its_formula() {
+    assert_eq!(at(Schedule::Constant, 109), 1.0);
+    // Half-way the cosine is half-way between 1 and 0.02.
+    assert!((at(Schedule::Cosine, 60) - 0.51).abs() < 1e-12);
+    assert!(at(Schedule::Cosine, 109) < 0.021);
+    // 0.5^0.9 and 0.01^0.9 = 10^−1.8.
+    assert!((at(Schedule::Poly, 60) - 0.535_886_731).abs() < 1e-9);
+    assert!((at(Schedule::Poly, 109) - 0.015_848_932).abs() < 1e-9);
+    assert_eq!(at(Schedule::Poly, 110), 0.0);
+    let step = Schedule::Step { factor: 0.5, period: 30 };
+    assert_eq!([39, 40, 69, 70, 100].map(|done| at(step, done)), [1.0, 0.5, 0.5, 0.25, 0.125]);
+}
+
+#[test]
+fn stars_and_question_marks_stand_for_what_they_say() {
+    for (pattern, name, expected) in [
+        ("classifier.*", "classifier.conv1.weight", true),
+        ("classifier.*", "segmenter.classifier.weight", false),
+        ("*.bias", "a.b.bias", true),
+        ("*.bias", "a.bias.weight", false),
+        ("*layer?.*weight", "x.layer3.0.conv1.weight", true),
+        ("*layer?.*", "x.layer.0", false),
+        ("a.b", "a.b", true),
+        ("a.b", "a.bc", false),
+        ("*", "", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+    }
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_is_an_error_with_the_nearest_names() {
+    let names = ["classifier.conv1.weight", "classifier.conv1.bias", "segmenter.decoder.weight"];
+    let error = matching("optimizer.freeze", "clasifier.conv1*", names.into_iter()).unwrap_err().to_string();
+    assert!(error.contains("`optimizer.freeze`") && error.contains("`classifier.conv1.bias`"), "{error}");
+    assert_eq!(matching("optimizer.freeze", "*weight", names.into_iter()).unwrap(), [names[0], names[2]]);
 }

@@ -38,6 +38,8 @@ fn store_with(directory: &Path, rows: &str, without: Option<usize>) -> PathBuf {
         jobs: 2,
         strict: false,
         redo: false,
+        shard: None,
+        merge: Vec::new(),
     };
     let summary = ct_ingest::prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     assert_eq!(summary.prepared, 4);

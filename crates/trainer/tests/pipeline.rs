@@ -65,9 +65,17 @@ fn volumes_become_an_evaluated_run_that_survives_ctrl_c_and_predicts() {
     assert_eq!(record["label_budget"]["masks"]["slices"], record["labelled"]);
 
     // What scripts rely on.
-    let evaluated = sam_mix(&["evaluate", "--run", text(&run), "--store", text(&store), "--split", "test", "--json"]);
+    let data = directory.path().join("data");
+    let evaluate = ["evaluate", "--run", text(&run), "--store", text(&store), "--split", "test", "--json"];
+    let evaluated = sam_mix(&[&evaluate[..], &["--volumes", text(&data)]].concat());
     assert!(evaluated.status.success(), "{}", error_of(&evaluated));
     let e: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    // Slices are as large as the volumes' own: the same voxels are compared.
+    let native = &e["native"];
+    assert_eq!((&native["volumes"], &native["left_out"]), (&Value::from(1), &Value::from(0)));
+    let difference = native["dice"].as_f64().unwrap() - e["cam_box"]["dice_volume"].as_f64().unwrap();
+    assert!(difference.abs() < 1e-9, "{native}");
+    assert!(native["per_volume"][0]["hd95_mm"].as_f64().unwrap() >= 0.0, "{native}");
     for group in ["cam_box", "oracle_box"] {
         for key in ["dice_all", "dice_liver", "dice_volume", "hd_px", "hd95_px", "hd95_mm", "box_iou"] {
             assert!(e[group].get(key).is_some_and(|v| v.is_null() || v.is_f64()), "{group}.{key} in {e}");

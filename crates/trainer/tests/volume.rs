@@ -64,7 +64,7 @@ impl Segmenter for Cutter {
         let (rows, columns) = (part(bounds.y0, bounds.y1), part(bounds.x0, bounds.x1));
         let _ = inside.narrow(0, rows.0, rows.1).narrow(1, columns.0, columns.1).fill_(1.0);
         let logits = &embedding.tensor * inside * if self.is_damaged { f64::NAN } else { 1.0 };
-        Masks { logits, scores: Tensor::from_slice(&[0.9f32]).reshape([1, 1]) }
+        Masks { logits, scores: Tensor::from_slice(&[0.9f32]).reshape([1, 1]), coarser: Vec::new() }
     }
 
     fn default_choice(&self) -> MaskChoice {

@@ -165,9 +165,15 @@ impl Checker {
 
     /// Keys that a page shows, in the place of a configuration's own.
     fn configuration(&self, keys: &str) -> Result<(), String> {
-        if ["[[row]]", "[package]"].iter().any(|table| keys.contains(table)) {
-            // A table of experiments, a manifest of cargo's.
+        if keys.contains("[package]") {
+            // A manifest of cargo's.
             return Ok(());
+        }
+        if keys.contains("[[model]]") {
+            let shown = "configs/studies/shown.toml";
+            fs::write(self.0.root().join(shown), keys).map_err(|error| error.to_string())?;
+            let output = self.0.program("xtask", &["study", shown, "--plan", "--commands"].map(str::to_owned));
+            return if output.status.success() { Ok(()) } else { Err(complaint(&output)) };
         }
         let shown = "configs/shown.toml";
         fs::write(self.0.root().join(shown), with_keys(CONFIGURATION, keys)?).map_err(|error| error.to_string())?;

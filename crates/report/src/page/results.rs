@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{evaluate, figure, not_there_yet};
 use crate::evaluation::{Evaluation, Overlay};
 use crate::run::Run;
-use run_record::{BlindBoxResults, BoxResults, PictureGroup};
+use run_record::{BlindBoxResults, BoxResults, PictureGroup, annotators_time};
 
 pub fn sections(run: &Run) -> Markup {
     html! {
@@ -36,6 +36,7 @@ fn section(run: &Run, evaluation: &Evaluation) -> Markup {
             (steps(run, evaluation))
             (counts(run, evaluation))
             (volumes(run, evaluation))
+            (native(evaluation))
             (overlays(run, evaluation))
         }
     }
@@ -59,6 +60,41 @@ fn tiles(run: &Run, evaluation: &Evaluation) -> Markup {
                     div class="set" { (set) }
                 }
             }
+        }
+    }
+}
+
+/// On the volumes' own voxels, where that was asked for.
+fn native(evaluation: &Evaluation) -> Markup {
+    let Some(native) = &evaluation.results.native else { return html! {} };
+    let surface = format!("Surface Dice at {} mm", native.tolerance_mm);
+    html! {
+        h3 { "On the volumes' own voxels" }
+        div class="scroll" {
+            table class="results" {
+                thead { tr { th {} th { "Dice" } th { (surface) } th { "HD95" span class="set" { "mm" } } th { "ASSD" span class="set" { "mm" } } } }
+                tbody {
+                    @for volume in &native.per_volume {
+                        tr {
+                            td { (volume.case) }
+                            td { (figure(Some(volume.dice), 4)) }
+                            td { (figure(volume.surface_dice, 4)) }
+                            td { (figure(volume.hd95_mm, 2)) }
+                            td { (figure(volume.assd_mm, 2)) }
+                        }
+                    }
+                    tr class="counts" {
+                        td { "Mean" }
+                        td { (figure(native.dice, 4)) }
+                        td { (figure(native.surface_dice, 4)) }
+                        td { (figure(native.hd95_mm, 2)) }
+                        td { (figure(native.assd_mm, 2)) }
+                    }
+                }
+            }
+        }
+        @if native.left_out > 0 {
+            p { (native.left_out) " left out: not every slice was predicted, or the truth of some voxels is not known." }
         }
     }
 }
@@ -109,6 +145,11 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
         ("Box IoU", &target_slices),
     ];
     let oracle = format!("Oracle box (true box + {} px)", results.oracle_margin_px);
+    let by_hand = results
+        .oracle_box_seconds
+        .filter(|&seconds| seconds > 0.0)
+        .map_or_else(String::new, |seconds| format!(". Drawing its boxes: {}", annotators_time(seconds)));
+    let by_hand = format!("With ground truth as prompt: never counts{by_hand}");
     let pretrained = results.pretrained_weights.as_ref();
     let (head, prediction) = if takes_prompts { ("Prompt", "CAM box") } else { ("", "Prediction") };
     let columns = &columns[..if takes_prompts { 7 } else { 6 }];
@@ -130,7 +171,7 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
                 }
                 @if takes_prompts {
                     tbody class="oracle" {
-                        tr { th class="group" colspan="8" { "With ground truth as prompt: never counts" } }
+                        tr { th class="group" colspan="8" { (by_hand) } }
                         (row(&oracle, results.oracle_box.as_ref().map(all_cells), ""))
                         (row("Control: pretrained weights, oracle box", pretrained.map(|p| liver_cell(p.oracle_dice_liver)), ""))
                     }

@@ -4,6 +4,7 @@ use super::{Compute, open, open_run};
 use crate::registry::Registry;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use ct_ingest::NativeMasks;
 use evaluation::{Evaluator, table};
 use predictor::Model;
 use run_record::checkpoint::Which;
@@ -11,6 +12,7 @@ use slice_sampling::Selection;
 use slice_sampling::rows_of;
 use slice_store::SliceStore;
 use stage_api::PromptKinds;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use whole_file::{Existing, check_place};
@@ -49,6 +51,10 @@ pub(super) struct EvaluateArgs {
     /// Replace results that are in the folder of --output
     #[arg(long, requires = "output")]
     overwrite: bool,
+    /// Folder of the data set that the store was prepared from: adds Dice, surface Dice at 2 mm, HD95 and ASSD in mm on the
+    /// volumes' own voxels, against their own masks
+    #[arg(long, value_name = "FOLDER")]
+    volumes: Option<PathBuf>,
     /// Folder that keeps what the pretrained encoder makes of the slices: evaluations that find it there don't encode them again
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
@@ -112,6 +118,8 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
             check_place(&output.join(file), &[], existing)?;
         }
     }
+    let cases: BTreeSet<&str> = rows.iter().map(|&row| store.records()[row].case.as_str()).collect();
+    let native = arguments.volumes.as_deref().map(|data| NativeMasks::open(&store, data, &cases)).transpose()?;
     let (device, _) = open(&arguments.compute)?;
     let which = if arguments.last { Which::Last } else { Which::Best };
     let mut model_config = config.model();
@@ -131,9 +139,11 @@ pub(super) fn evaluate(registry: &Registry, arguments: &EvaluateArgs, stop: &Ato
     let evaluator = Evaluator {
         config: &model_config,
         oracle_margin_px: config.evaluation.oracle_margin_px,
+        box_seconds: config.label_seconds.box_around,
         model: &model,
         pretrained: pretrained.as_deref(),
         store: &store,
+        native: native.as_ref(),
         label_budget: &record.label_budget,
         device,
         embeddings,

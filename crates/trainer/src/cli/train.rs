@@ -3,6 +3,7 @@
 use super::choosing::Choosing;
 use super::{Compute, device_name, find_weights, open, program};
 use crate::config::Config;
+use crate::planned;
 use crate::registry::Registry;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
@@ -69,7 +70,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         "'{}' is no run, there is nothing to resume: leave --resume out",
         run.display()
     );
-    let config = configuration(arguments)?;
+    let mut config = configuration(arguments)?;
     let store = SliceStore::open(&arguments.store)?;
     // A run keeps it.
     let deterministic = arguments.deterministic || arguments.resume && RunRecord::load(run)?.deterministic;
@@ -92,6 +93,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         }
     };
     let selection = Selection { store_checksum: Some(store.checksum().to_owned()), ..selection };
+    planned::plan(&mut config, &store, &selection)?;
     let store = for_training(&store, &selection)?;
     let mut record = if arguments.resume {
         let record = begun_before(run, &store, device, threads)?;
@@ -193,6 +195,7 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
         let mut asked =
             arguments.config.as_ref().map_or_else(|| Ok(config.clone()), |path| Config::load(path, &arguments.set))?;
         asked.segmenter.weights.clone_from(&config.segmenter.weights);
+        planned::keep(&own, &mut asked)?;
         let difference = differing_settings(&own, &asked)?;
         ensure!(
             difference.is_empty(),

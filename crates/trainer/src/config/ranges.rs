@@ -71,6 +71,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
         ("label_seconds.crop", config.label_seconds.crop, AtLeast0),
         ("label_seconds.image_level", config.label_seconds.image_level, AtLeast0),
         ("label_seconds.volume_level", config.label_seconds.volume_level, AtLeast0),
+        ("label_seconds.box", config.label_seconds.box_around, AtLeast0),
         ("optimizer.weight_decay", optimizer.weight_decay, AtLeast0),
         ("optimizer.betas[0]", optimizer.betas[0], Below1),
         ("optimizer.betas[1]", optimizer.betas[1], Below1),

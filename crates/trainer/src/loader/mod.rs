@@ -81,14 +81,17 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// With labelled slices behind them.
-    fn with(self, labelled: Option<&Labelled>) -> Self {
-        let Some(labelled) = labelled else { return self };
-        Self {
-            images: Tensor::cat(&[&self.images, &labelled.images], 0),
-            labels: Tensor::cat(&[&self.labels, &labelled.labels], 0),
-            ..self
-        }
+    /// With those labelled slices behind them of which it is known.
+    fn with(self, labelled: &Labelled, presence: &[Option<bool>]) -> Self {
+        let known: Vec<Tensor> = (0..)
+            .zip(presence)
+            .filter(|(_, shown)| shown.is_some())
+            .map(|(i, _)| labelled.images.narrow(0, i, 1))
+            .collect();
+        let images: Vec<&Tensor> = std::iter::once(&self.images).chain(&known).collect();
+        let shown: Vec<bool> = presence.iter().copied().flatten().collect();
+        let labels = Tensor::cat(&[&self.labels, &labels(&shown, self.labels.device())], 0);
+        Self { images: Tensor::cat(&images, 0), labels, ..self }
     }
 }
 
@@ -98,8 +101,6 @@ pub struct Labelled {
     pub images: Tensor,
     /// `[m, 1, H, W]`, 1 or 0, or -1 where it counts in no loss.
     pub masks: Tensor,
-    /// `[m]`, 1 or 0: whether each shows the target, which a change can move out of its slice.
-    pub labels: Tensor,
     /// The tight box around each mask; `None` where it is empty.
     pub boxes: Vec<Option<BoxPrompt>>,
     /// `[m, C, g, g]`, what the pretrained encoder made of each, where that is kept.
@@ -158,7 +159,11 @@ impl<'a> Loader<'a> {
             };
             let crops = self.crops(step, &mut copy);
             let labelled = (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy));
-            let slices = (!step.slices.is_empty()).then(|| self.slices(step, &mut copy).with(labelled.as_ref()));
+            let slices = (!step.slices.is_empty()).then(|| {
+                let slices = self.slices(step, &mut copy);
+                labelled.iter().fold(slices, |slices, (labelled, presence)| slices.with(labelled, presence))
+            });
+            let labelled = labelled.map(|(labelled, _)| labelled);
             let bags = step.bags.iter().enumerate().map(|(i, rows)| self.bag(step, i, rows, &mut copy)).collect();
             Batch { slices, crops, masks: None, labelled, bags, step: step.clone(), copy_seconds }
         })
@@ -228,10 +233,11 @@ impl<'a> Loader<'a> {
         source.draw(self.mask(row), with_target, &self.intensity, &mut rng).is_some()
     }
 
-    fn labelled(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Labelled {
+    /// The step's labelled slices, and whether each shows the target, which a change can move out of it.
+    fn labelled(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> (Labelled, Vec<Option<bool>>) {
         let (rows, size) = (&step.labelled, self.store.slice_size());
         let (mut images, mut masks) = (self.empty(rows.len(), size), self.empty(rows.len(), size));
-        let boxes: Vec<Option<BoxPrompt>> = images
+        let (boxes, presence): (Vec<Option<BoxPrompt>>, Vec<Option<bool>>) = images
             .images()
             .zip(masks.images())
             .zip(rows)
@@ -240,11 +246,11 @@ impl<'a> Loader<'a> {
                 let mut rng = self.random(step, "labelled", i);
                 let geometry = self.augmented(&self.config.augmentation.labelled, row, to, &mut rng);
                 self.changed_mask(row, &geometry, mask_to);
-                bounds_of(mask_to)
+                let bounds = bounds_of(mask_to);
+                (bounds, presence_of(mask_to))
             })
-            .collect();
-        let shown: Vec<bool> = boxes.iter().map(Option::is_some).collect();
-        Labelled { images: copy(images), masks: copy(masks), labels: self.labels(&shown), boxes, pretrained: None }
+            .unzip();
+        (Labelled { images: copy(images), masks: copy(masks), boxes, pretrained: None }, presence)
     }
 
     /// A slice as it is, `[1, 1, H, W]` on the host: of any row, since no mask is looked at.
@@ -347,6 +353,14 @@ impl<'a> Loader<'a> {
 pub fn bounds_of(mask: &[f32]) -> Option<BoxPrompt> {
     let target: Vec<bool> = mask.iter().map(|&value| value > 0.0).collect();
     BoxPrompt::around(&target, target.len().isqrt())
+}
+
+/// Whether a mask shows the target; nobody knows where its only pixels that could be are ignored.
+fn presence_of(mask: &[f32]) -> Option<bool> {
+    if mask.iter().any(|&value| value > 0.0) {
+        return Some(true);
+    }
+    mask.iter().all(|&value| value == 0.0).then_some(false)
 }
 
 /// `[n]`, 1 or 0.

@@ -175,11 +175,9 @@ impl EmbeddingBank {
             let parts: Vec<&Tensor> = known.iter().map(|k| part(k)).collect();
             sent(&Tensor::cat(&parts, 0), self.device)
         };
-        let shown: Vec<bool> = known.iter().map(|k| k.bounds.is_some()).collect();
         Labelled {
             images: together(|k| &k.image),
             masks: together(|k| &k.mask),
-            labels: labels(&shown, self.device),
             boxes: known.iter().map(|k| k.bounds).collect(),
             pretrained: Some(self.embeddings(of.iter().copied())),
         }

@@ -10,7 +10,7 @@ use crate::prompts::training_prompt;
 use anyhow::{Context, Result, bail};
 use losses::{focal_loss, map_loss};
 use run_record::Part;
-use stage_api::{Mode, PromptKinds, Prompts};
+use stage_api::{Adapters, Mode, PromptKinds, Prompts};
 use tch::{Kind, Reduction, Tensor};
 
 impl TrainingLoop<'_> {
@@ -59,7 +59,19 @@ impl TrainingLoop<'_> {
         // L_seg, on the labelled slices only.
         let mut embeddings = Vec::new();
         let (mut segmentation, mut score): (Option<Tensor>, Option<Tensor>) = (None, None);
-        for (i, copy) in batch.step.labelled.iter().enumerate() {
+        let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
+        // Without prompts a step's slices go together, as batch normalisation and losses of batches want them.
+        if let (false, Some(labelled)) = (takes_prompts, &batch.labelled) {
+            let features = model.segmenter.features(&labelled.images);
+            let embedding = model.segmenter.embed(&features, Adapters::On, Mode::Train);
+            watch.lap(times, Part::Encoder);
+            let found = model.segmenter.decode(&embedding, &Prompts::default(), model.segmenter.default_choice());
+            let loss = self.segmentation_losses.of(&found, &labelled.masks);
+            embeddings.push(embedding);
+            (segmentation, score) = (Some(loss.total), Some(loss.score));
+            watch.lap(times, Part::Decoder);
+        }
+        for (i, copy) in batch.step.labelled.iter().enumerate().filter(|_| takes_prompts) {
             let Some(Labelled { images, masks, boxes, pretrained, .. }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
@@ -75,12 +87,8 @@ impl TrainingLoop<'_> {
             let embedding = cache.embedding(&row, phase.encoder, self.adapted, model);
             watch.lap(times, Part::Encoder);
             let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
-            let prompts = if model.segmenter.prompts() == PromptKinds::None {
-                Prompts::default()
-            } else {
-                let seen = (row.pretrained.as_ref().unwrap_or(&row.image), embedding.slice_size[0]);
-                training_prompt(config, phase.prompts, model.classifier.as_ref(), seen, boxes[i], &mut rng)
-            };
+            let seen = (row.pretrained.as_ref().unwrap_or(&row.image), embedding.slice_size[0]);
+            let prompts = training_prompt(config, phase.prompts, model.classifier.as_ref(), seen, boxes[i], &mut rng);
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
             let loss = self.segmentation_losses.of(&found, &masks.narrow(0, i as i64, 1));
             score = Some(score.map_or_else(|| loss.score.shallow_clone(), |s| s + &loss.score));
@@ -88,7 +96,8 @@ impl TrainingLoop<'_> {
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
-        let [segmentation, score] = [segmentation, score].map(|sum| sum.map(|s| s / batch.step.labelled.len() as f64));
+        let decoded = if takes_prompts { batch.step.labelled.len() } else { 1 };
+        let [segmentation, score] = [segmentation, score].map(|sum| sum.map(|s| s / decoded as f64));
         let total = [&classifier, &segmentation].into_iter().flatten().map(Tensor::shallow_clone).reduce(|a, b| a + b);
         let read = read_together([&classifier, &segmentation, &score, &total]);
         watch.lap(times, if score.is_some() { Part::Decoder } else { Part::Classifier });

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use evaluation::overlay::{self, Overlay};
 use predictor::Classification;
 use run_record::{Best, EpochRow, MetricsLog, Picture};
-use slice_store::IGNORED;
+use slice_store::{counted_of, target_of};
 use stage_api::{BoxPrompt, Mode, PromptKinds};
 
 /// Validation slices whose overlays TensorBoard shows, the same in every epoch.
@@ -94,7 +94,7 @@ impl TrainingLoop<'_> {
             let classification = predictor.classify(pretrained.as_ref().unwrap_or(&image), size);
             let classification = classification.with_context(|| format!("validation slice '{}'", id()))?.remove(0);
             let truth = training.store.mask(row).expect("validation slices are paid for");
-            let target: Vec<u8> = truth.iter().map(|&value| u8::from(value == 1)).collect();
+            let target = target_of(truth);
             if let Some(bounds) = BoxPrompt::around(&target, size).filter(|_| takes_prompts) {
                 ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
             }
@@ -112,9 +112,7 @@ impl TrainingLoop<'_> {
                 vec![0; size * size]
             };
             let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
-            let counted: Vec<u8> =
-                mask.iter().zip(truth).map(|(&mask, &truth)| if truth == IGNORED { 0 } else { mask }).collect();
-            dice += seg_metrics::dice(view(&counted), view(&target));
+            dice += seg_metrics::dice(view(&counted_of(&mask, truth)), view(&target));
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
                 let slice = id().to_string();

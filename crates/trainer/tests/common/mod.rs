@@ -8,7 +8,7 @@ use predictor::Model;
 use run_record::RunRecord;
 use run_record::checkpoint::{Which, directory};
 use slice_store::{SliceStore, StoreSettings};
-use stage_trial::Trial;
+use stage_trial::{Trial, random_numbers};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -65,6 +65,8 @@ pub fn store_of(directory: &Path, slice_size: usize) -> PathBuf {
         jobs: 2,
         strict: false,
         redo: false,
+        shard: None,
+        merge: Vec::new(),
     };
     let summary = ct_ingest::prepare(&options, &AtomicBool::new(false), &|_| ()).unwrap();
     assert_eq!(summary.prepared, 4);
@@ -123,6 +125,7 @@ impl Bench {
 
     /// What a checkpoint would hold before the first step.
     pub fn untrained(&self) -> BTreeMap<String, Tensor> {
+        let _held = random_numbers();
         let model = Model::new(&self.config(&[]).unwrap().model(), &self.registry.models, Device::Cpu).unwrap();
         model.tensors().into_iter().map(|t| (t.name, t.tensor.detach().copy())).collect()
     }

@@ -1,0 +1,232 @@
+//! What a study comes to: stores, runs in their order, and the arguments of the programs that make them.
+
+use anyhow::{Context, Result, bail, ensure};
+use run_record::{Evaluation, RunRecord, Status, read_json, read_settings};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::file::{Model, Study, run_name};
+use super::store::{Store, check_names};
+use super::{Args, Embeddings};
+use crate::located;
+
+/// All that was checked before anything runs.
+pub struct Experiment {
+    pub title: String,
+    /// The study file.
+    pub file: PathBuf,
+    pub rows: Vec<Row>,
+    /// The runs in the order in which they are made: finished ones first, then seed by seed.
+    pub jobs: Vec<Job>,
+    /// The one that is trained on, then those across.
+    pub stores: Vec<Store>,
+    /// Where runs that encode the same slices or augmented copies find what came of it, if they shall. Large.
+    pub embeddings: Option<PathBuf>,
+    /// Whether rows of the study were left out.
+    pub is_part: bool,
+}
+
+/// A model with a number of labelled slices.
+pub struct Row {
+    pub model: Model,
+    /// `None`: the configuration's own.
+    pub budget: Option<usize>,
+    pub seeds: u64,
+    pub config: PathBuf,
+    /// The file of pretrained weights, where the configuration names one that is not there.
+    pub missing_weights: Option<PathBuf>,
+}
+
+/// One run.
+pub struct Job {
+    /// Its place in the table.
+    pub row: usize,
+    pub seed: u64,
+    pub run: PathBuf,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    New,
+    Begun,
+    Finished,
+}
+
+impl Experiment {
+    /// Reads and checks what the arguments name. Nothing is built, started or written.
+    pub fn open(args: &Args) -> Result<Self> {
+        let file = located(&args.study, Path::new("."));
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let study = Study::load(&file)?;
+        if let Some(unknown) = args.models.iter().find(|key| study.models.iter().all(|model| model.key != **key)) {
+            let known: Vec<&str> = study.models.iter().map(|model| model.key.as_str()).collect();
+            bail!("--models: '{}' has no model `{unknown}`, only: {}", file.display(), known.join(", "));
+        }
+        let all: Vec<(&Model, Option<usize>)> = study
+            .models
+            .iter()
+            .flat_map(|model| study.rows_of(model).into_iter().map(move |budget| (model, budget)))
+            .collect();
+        for budget in &args.budgets {
+            let known = all.iter().any(|(_, of)| *of == Some(*budget));
+            ensure!(known, "--budgets: no model of '{}' has {budget} labelled slices", file.display());
+        }
+        let is_picked = |(model, budget): &(&Model, Option<usize>)| {
+            (args.models.is_empty() || args.models.contains(&model.key))
+                && (args.budgets.is_empty() || budget.is_some_and(|budget| args.budgets.contains(&budget)))
+        };
+        let picked: Vec<_> = all.iter().copied().filter(is_picked).collect();
+        ensure!(!picked.is_empty(), "--models and --budgets leave nothing of the study '{}'", file.display());
+        let seeds = |model: &Model| args.seeds.or(model.seeds).unwrap_or(study.seeds);
+        let rows = picked.iter().map(|(model, budget)| {
+            // `Study::load` has made sure that one of them is there.
+            let config = model.config.as_ref().or(study.config.as_ref()).context("no configuration")?;
+            Row::open(model, *budget, seeds(model), located(config, folder))
+        });
+        let rows: Vec<Row> = rows.collect::<Result<_>>()?;
+        let stores: Vec<Store> =
+            std::iter::once(&study.train).chain(&study.across).map(|of| Store::find(of, folder)).collect();
+        check_names(&stores)?;
+        let runs = runs_folder(args, &file);
+        let mut jobs = Vec::new();
+        for seed in 0..rows.iter().map(|row| row.seeds).max().unwrap_or_default() {
+            let of_seed = rows.iter().enumerate().filter(|(_, row)| seed < row.seeds).map(|(index, row)| Job {
+                row: index,
+                seed,
+                run: runs.join(format!("{}-{seed}", row.key())),
+            });
+            jobs.extend(of_seed);
+        }
+        jobs.sort_by_key(|job| job.progress() != Progress::Finished);
+        let embeddings = (args.embeddings != Embeddings::Unshared).then(|| runs.join("embeddings"));
+        let whole = |row: &Row| row.seeds >= row.model.seeds.unwrap_or(study.seeds);
+        let is_part = picked.len() < all.len() || !rows.iter().all(whole);
+        Ok(Self { title: study.title, file, rows, jobs, stores, embeddings, is_part })
+    }
+
+    /// What must be there before anything runs, and is not; with what to do.
+    pub fn missing(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.stores.iter().filter_map(|store| store.missing.clone()).collect();
+        for row in &self.rows {
+            let of = row.missing_weights.as_ref().map(|path| {
+                format!(
+                    "'{}' is missing, the pretrained weights that '{}' names: `cargo xtask setup` gets LiteMedSAM's, \
+                     docs/how-to/other-checkpoints.md says where others are",
+                    path.display(),
+                    row.config.display()
+                )
+            });
+            all.extend(of.filter(|line| !all.contains(line)));
+        }
+        all
+    }
+
+    /// Arguments of `sam-mix` that train a run, or go on with it. A finished run's configuration and store are compared with
+    /// what is asked, and that is all.
+    pub fn training(&self, job: &Job) -> Vec<OsString> {
+        let row = &self.rows[job.row];
+        let mut arguments: Vec<OsString> = vec!["train".into()];
+        let mut add = |option: &str, value: OsString| arguments.extend([option.into(), value]);
+        add("--config", row.config.clone().into());
+        add("--store", self.stores[0].path.clone().into());
+        add("--run", job.run.clone().into());
+        add("--set", format!("seed={}", job.seed).into());
+        for item in &row.set() {
+            add("--set", item.into());
+        }
+        arguments.extend(self.sharing());
+        if job.progress() != Progress::New {
+            arguments.push("--resume".into());
+        }
+        arguments
+    }
+
+    /// The evaluations that a run lacks, as arguments of `sam-mix`.
+    pub fn evaluations(&self, job: &Job) -> Vec<Vec<OsString>> {
+        let lacking = (0..self.stores.len()).filter(|&store| self.evaluation(job, store).is_none());
+        let arguments = lacking.map(|store| {
+            let split = if store == 0 { "test" } else { "all" };
+            let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
+            let arguments =
+                ["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()];
+            arguments.into_iter().chain(self.sharing()).collect()
+        });
+        arguments.collect()
+    }
+
+    fn sharing(&self) -> impl Iterator<Item = OsString> {
+        self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()])
+    }
+
+    /// What a finished run is worth on a store; `None` if that was not evaluated, or by a checkpoint that the run has no more.
+    pub fn evaluation(&self, job: &Job, store: usize) -> Option<Evaluation> {
+        let Store { dataset, checksum, .. } = &self.stores[store];
+        let name = if store == 0 { "test" } else { dataset };
+        let path = job.run.join("evaluation").join(format!("{name}.json"));
+        let changed = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
+        let (evaluated, saved) = (changed(&path)?, changed(&job.run.join("checkpoints/best"))?);
+        let it: Evaluation = read_json(&path).ok()?;
+        let is_of_store =
+            it.dataset == *dataset && checksum.as_ref().is_none_or(|checksum| it.store_checksum == *checksum);
+        (evaluated >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
+    }
+}
+
+/// Where the runs are.
+pub fn runs_folder(args: &Args, file: &Path) -> PathBuf {
+    args.runs.clone().unwrap_or_else(|| Path::new("runs").join(file.file_stem().unwrap_or_default()))
+}
+
+impl Row {
+    fn open(model: &Model, budget: Option<usize>, seeds: u64, config: PathBuf) -> Result<Self> {
+        let text = fs::read_to_string(&config)
+            .with_context(|| format!("model `{}`: cannot read its configuration '{}'", model.key, config.display()))?;
+        let settings: toml::Table = read_settings(&text, &model.set)
+            .with_context(|| format!("model `{}`, in '{}'", model.key, config.display()))?;
+        let weights = settings.get("segmenter").and_then(|segmenter| segmenter.get("weights")?.as_str());
+        // The trainer looks for it from here.
+        let missing_weights = weights.map(PathBuf::from).filter(|path| !path.exists());
+        Ok(Self { model: model.clone(), budget, seeds, config, missing_weights })
+    }
+
+    /// How the folders of its runs begin.
+    pub fn key(&self) -> String {
+        run_name(&self.model.key, self.budget)
+    }
+
+    /// As in tables.
+    pub fn name(&self) -> String {
+        let Some(budget) = self.budget else { return self.model.name.clone() };
+        format!("{}, {}", self.model.name, slice_store::counted(budget, "labelled slice"))
+    }
+
+    /// Overrides of its configuration.
+    pub fn set(&self) -> Vec<String> {
+        let budget = self.budget.map(|budget| format!("sampling.labelled={budget}"));
+        budget.into_iter().chain(self.model.set.iter().cloned()).collect()
+    }
+
+    /// The paper's figure, in domain or across.
+    pub fn of_paper(&self, store: usize) -> Option<f64> {
+        let figures = if store == 0 { &self.model.paper } else { &self.model.paper_across };
+        figures.get(&self.budget?.to_string()).copied()
+    }
+}
+
+impl Job {
+    pub fn progress(&self) -> Progress {
+        match self.record() {
+            Some(record) if record.status == Status::Finished => Progress::Finished,
+            // A damaged record is the trainer's to report.
+            None if !self.run.join("run.json").exists() => Progress::New,
+            _ => Progress::Begun,
+        }
+    }
+
+    /// The run's own record; `None` if it is not there, or none.
+    pub fn record(&self) -> Option<RunRecord> {
+        RunRecord::load(&self.run).ok()
+    }
+}

@@ -1,0 +1,88 @@
+//! Curves of a study as SVG: Dice against labelled slices, and validation Dice against epochs and against time.
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+/// A line with its points; a deviation becomes a bar.
+pub struct Line {
+    pub name: String,
+    /// x, y, deviation of y.
+    pub points: Vec<(f64, f64, Option<f64>)>,
+}
+
+const SIZE: (u32, u32) = (720, 440);
+const FONT: (&str, i32) = ("sans-serif", 13);
+
+/// One pair of axes with its lines, as the text of an SVG file. There is at least one point.
+pub fn plot(title: &str, x_label: &str, y_label: &str, lines: &[Line]) -> Result<String> {
+    let mut text = String::new();
+    draw(&mut text, (title, x_label, y_label), lines).map_err(|error| anyhow!("cannot draw '{title}': {error}"))?;
+    Ok(text)
+}
+
+fn draw(
+    text: &mut String,
+    (title, x_label, y_label): (&str, &str, &str),
+    lines: &[Line],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let most = points().map(|(x, ..)| *x).fold(0.0, f64::max);
+    let lowest = points().map(|(_, y, sd)| y - sd.unwrap_or(0.0)).fold(1.0, f64::min);
+    // Dice of good models lie close together; ten steps to 1, whole hundredths.
+    let bottom = (lowest * 10.0 - 0.2).floor().max(0.0) / 10.0;
+    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(38)
+        .y_label_area_size(52)
+        .build_cartesian_2d(0.0..most.max(1e-3) * 1.05, bottom..1.0)?;
+    chart.configure_mesh().x_desc(x_label).y_desc(y_label).label_style(FONT).light_line_style(WHITE).draw()?;
+    for (index, line) in lines.iter().enumerate() {
+        let colour = Palette99::pick(index).to_rgba();
+        let path = line.points.iter().map(|(x, y, _)| (*x, *y));
+        chart
+            .draw_series(LineSeries::new(path.clone(), colour.stroke_width(2)))?
+            .label(line.name.clone())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        if line.points.len() < 60 {
+            chart.draw_series(path.map(|point| Circle::new(point, 3, colour.filled())))?;
+        }
+        let bars = line.points.iter().filter_map(|(x, y, sd)| sd.map(|sd| [(*x, y - sd), (*x, y + sd)]));
+        chart.draw_series(bars.map(|bar| PathElement::new(bar, colour.stroke_width(1))))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.2))
+        .label_font(FONT)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_has_its_axes_names_and_a_bar_for_each_deviation() {
+        let line = Line { name: "a < b".into(), points: vec![(5.0, 0.8, Some(0.05)), (50.0, 0.9, None)] };
+        let svg = plot("T", "labelled slices", "Dice", &[line]).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        for text in ["labelled slices", "Dice", "a &lt; b"] {
+            assert!(svg.contains(text), "no {text} in {svg}");
+        }
+        assert_eq!(svg.matches("<circle").count(), 2);
+        // The bar: a vertical line from 0.75 to 0.85.
+        let is_bar = |line: &str| {
+            let points = line.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+            let points: Vec<&str> = points.split_whitespace().collect();
+            points.len() == 2 && points[0].split(',').next() == points[1].split(',').next()
+        };
+        let bars = svg.lines().filter(|line| line.starts_with("<polyline") && line.contains("#E6194B") && is_bar(line));
+        assert_eq!(bars.count(), 1, "{svg}");
+    }
+}
