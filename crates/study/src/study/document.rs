@@ -36,8 +36,10 @@ pub struct Column<T> {
 }
 
 /// Of a store: in domain, or across.
-pub fn columns(store: usize) -> &'static [Column<Evaluation>] {
-    if store == 0 { &OWN } else { &ACROSS }
+pub fn columns(experiment: &Experiment, store: usize) -> Vec<&'static Column<Evaluation>> {
+    let columns: &[_] = if store == 0 { &OWN } else { &ACROSS };
+    let with_volumes = experiment.stores[store].volumes.is_some();
+    columns.iter().chain(NATIVE.iter().filter(|_| with_volumes)).collect()
 }
 
 const fn column<T>(title: &'static str, key: &'static str, digits: usize, of: fn(&T) -> Option<f64>) -> Column<T> {
@@ -83,6 +85,14 @@ static ACROSS: [Column<Evaluation>; 10] = [
     CENTRAL,
     ORACLE,
     PRETRAINED,
+];
+
+/// On the volumes' own voxels.
+static NATIVE: [Column<Evaluation>; 4] = [
+    column("Dice (own voxels)", "native.dice", 4, |it| it.native.as_ref()?.dice),
+    column("surface Dice (2 mm)", "native.surface_dice", 4, |it| it.native.as_ref()?.surface_dice),
+    column("HD95 (mm)", "native.hd95_mm", 2, |it| it.native.as_ref()?.hd95_mm),
+    column("ASSD (mm)", "native.assd_mm", 2, |it| it.native.as_ref()?.assd_mm),
 ];
 
 const MILLISECONDS: fn(&StepResults) -> Option<f64> = |step| step.milliseconds_per_slice;
@@ -160,7 +170,7 @@ impl Document<'_> {
         let rows = self.experiment.rows.iter().zip(&self.results).enumerate().map(|(at, (row, results))| {
             let stores = self.experiment.stores.iter().enumerate();
             let evaluations = stores.map(|(index, store)| {
-                let figures: serde_json::Map<_, _> = columns(index)
+                let figures: serde_json::Map<_, _> = columns(self.experiment, index)
                     .iter()
                     .map(|column| (column.key.to_owned(), results.figure(index, column.of).as_json()))
                     .collect();
@@ -243,7 +253,7 @@ impl Document<'_> {
     }
 
     fn table_of(&self, store: usize) -> String {
-        let columns = columns(store);
+        let columns = columns(self.experiment, store);
         let titles = columns.iter().map(|column| self.of_target(column.title));
         let minutes = (store == 0).then(|| "minutes".to_owned());
         let mut text = header(["row".to_owned(), "seeds".to_owned()].into_iter().chain(titles).chain(minutes));

@@ -148,10 +148,12 @@ impl Experiment {
         let lacking = (0..self.stores.len()).filter(|&store| self.evaluation(job, store).is_none());
         let arguments = lacking.map(|store| {
             let split = if store == 0 { "test" } else { "all" };
-            let (run, path) = (job.run.clone().into(), self.stores[store].path.clone().into());
+            let Store { path, volumes, .. } = &self.stores[store];
+            let (run, path) = (job.run.clone().into(), path.clone().into());
             let arguments =
                 ["evaluate".into(), "--run".into(), run, "--store".into(), path, "--split".into(), split.into()];
-            arguments.into_iter().chain(self.sharing()).collect()
+            let volumes = volumes.iter().flat_map(|volumes| ["--volumes".into(), volumes.into()]);
+            arguments.into_iter().chain(volumes).chain(self.sharing()).collect()
         });
         arguments.collect()
     }
@@ -160,9 +162,9 @@ impl Experiment {
         self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()])
     }
 
-    /// What a finished run is worth on a store; `None` if that was not evaluated, or by a checkpoint that the run has no more.
+    /// What a finished run is worth on a store; `None` if that was not evaluated, or not on its volumes' own voxels, or by a checkpoint that the run has no more.
     pub fn evaluation(&self, job: &Job, store: usize) -> Option<Evaluation> {
-        let Store { dataset, checksum, .. } = &self.stores[store];
+        let Store { dataset, checksum, volumes, .. } = &self.stores[store];
         let name = if store == 0 { "test" } else { dataset };
         let path = job.run.join("evaluation").join(format!("{name}.json"));
         let changed = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
@@ -170,7 +172,8 @@ impl Experiment {
         let it: Evaluation = read_json(&path).ok()?;
         let is_of_store =
             it.dataset == *dataset && checksum.as_ref().is_none_or(|checksum| it.store_checksum == *checksum);
-        (evaluated >= saved && job.progress() == Progress::Finished && is_of_store).then_some(it)
+        let is_whole = volumes.is_none() || it.native.is_some();
+        (evaluated >= saved && is_whole && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
 }
 

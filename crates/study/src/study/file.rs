@@ -38,6 +38,8 @@ pub struct DataSet {
     pub store: PathBuf,
     /// The command that makes it.
     pub prepare: Option<String>,
+    /// The data set that the store was prepared from, for figures on its volumes' own voxels.
+    pub volumes: Option<PathBuf>,
     /// Whether an option, a threshold or a rule was chosen on it: its figures are no result.
     #[serde(default)]
     pub development: bool,

@@ -76,7 +76,7 @@ fn values(document: &Document) -> Vec<Figure> {
         for run in &results.runs {
             for (index, store) in document.experiment.stores.iter().enumerate() {
                 let Some(evaluation) = &run.evaluations[index] else { continue };
-                all.extend(columns(index).iter().map(|column| Figure {
+                all.extend(columns(document.experiment, index).into_iter().map(|column| Figure {
                     model: row.model.key.clone(),
                     labelled: row.budget.map(|budget| budget as u64),
                     seed: run.seed,

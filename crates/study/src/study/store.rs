@@ -18,6 +18,8 @@ pub struct Store {
     pub target: String,
     /// Of its content; `None` in a plan, which starts nothing that could tell it.
     pub checksum: Option<String>,
+    /// The data set that it was prepared from, where figures on its volumes' own voxels are wanted.
+    pub volumes: Option<PathBuf>,
     /// What to do, where it can't be used.
     pub missing: Option<String>,
     /// Whether its figures are no result.
@@ -33,8 +35,17 @@ impl Store {
             Some(prepare) => format!("{error:#}: `{prepare}` makes it"),
             None => format!("{error:#}: `cargo xtask prepare --store {}` makes one", of.store.display()),
         });
+        let volumes = of.volumes.as_ref().map(|volumes| located(volumes, folder));
+        let missing = missing.or_else(|| {
+            let absent = volumes.as_ref().filter(|volumes| !volumes.is_dir())?;
+            let store = path.display();
+            Some(format!(
+                "'{}' is no folder: the data set that '{store}' was prepared from, for `volumes`",
+                absent.display()
+            ))
+        });
         let (dataset, target) = read.unwrap_or_else(|_| (String::new(), "target".into()));
-        Self { path, dataset, target, checksum: None, missing, development: of.development }
+        Self { path, dataset, target, checksum: None, volumes, missing, development: of.development }
     }
 
     fn read(path: &Path) -> Result<(String, String)> {

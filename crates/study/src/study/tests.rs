@@ -119,6 +119,36 @@ fn the_commands_go_seed_by_seed_through_models_and_budgets() {
 }
 
 #[test]
+fn figures_on_the_volumes_own_voxels_are_asked_for_and_need_the_volumes() {
+    let place = place();
+    write(&place, "study.toml", &STUDY.replace("store = \"own\"", "store = \"own\"\nvolumes = \"ct\""));
+    let open = || open(&place, &["--models", "own", "--seeds", "1"]).unwrap();
+    let missing = open().missing();
+    assert!(missing.len() == 1 && missing[0].contains("ct' is no folder"), "{missing:?}");
+    fs::create_dir(place.path().join("ct")).unwrap();
+    assert!(open().missing().is_empty());
+    let evaluations = |experiment: &Experiment| experiment.evaluations(&experiment.jobs[0]);
+    let first = &evaluations(&open())[0];
+    assert!(first.windows(2).any(|pair| pair[0] == "--volumes" && Path::new(&pair[1]).ends_with("ct")), "{first:?}");
+    // An evaluation without them is made again, one with them is kept and has its columns.
+    finish(&place, "own", 0);
+    let without = of("lits", "sum");
+    write(&place, "runs/own-0/evaluation/test.json", &without);
+    assert_eq!(evaluations(&open()).len(), 2);
+    let mut with: Value = serde_json::from_str(&without).unwrap();
+    with["native"] = json!({ "volumes": 1, "left_out": 0, "tolerance_mm": 2.0, "dice": 0.9125, "surface_dice": 0.875,
+        "hd95_mm": 7.25, "assd_mm": null, "per_volume": [] });
+    write(&place, "runs/own-0/evaluation/test.json", &with.to_string());
+    assert_eq!(evaluations(&open()).len(), 1);
+    let experiment = open();
+    let keys = |store| document::columns(&experiment, store).into_iter().map(|column| column.key).collect::<Vec<_>>();
+    assert!(keys(0).contains(&"native.hd95_mm") && !keys(1).contains(&"native.hd95_mm"));
+    let found = experiment.evaluation(&experiment.jobs[0], 0).unwrap();
+    let of = |key: &str| (document::columns(&experiment, 0).into_iter().find(|c| c.key == key).unwrap().of)(&found);
+    assert_eq!(["native.dice", "native.hd95_mm", "native.assd_mm"].map(of), [Some(0.9125), Some(7.25), None]);
+}
+
+#[test]
 fn what_is_done_is_not_done_again() {
     let place = place();
     let commands = || commands(&place, &["--models", "ours", "--seeds", "1"]);
