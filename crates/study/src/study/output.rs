@@ -38,7 +38,9 @@ pub fn write(document: &Document, folder: &Path) -> Result<()> {
         let name = if store == 0 { "label-efficiency".to_owned() } else { format!("label-efficiency-{dataset}") };
         let lines = label_efficiency(document, store);
         if lines.iter().any(|line| !line.points.is_empty()) {
-            let title = format!("Label efficiency: {}", document.experiment.stores[store].label());
+            let of = &document.experiment.stores[store];
+            let development = if of.development { " (development data: no result)" } else { "" };
+            let title = format!("Label efficiency: {dataset}{development}");
             write(&format!("{name}.svg"), &plot(&title, "labelled slices", "Dice (slices with the target)", &lines)?)?;
             write(&format!("{name}.csv"), &curve(["model", "labelled_slices", "dice_liver", "deviation"], &lines))?;
         }
@@ -190,7 +192,7 @@ fn label_efficiency(document: &Document, store: usize) -> Vec<Line> {
         let Some(budget) = row.budget else { continue };
         let dice = results.figure(store, |it| it.cam_box.dice_liver);
         if lines.last().is_none_or(|line| line.name != row.model.name) {
-            lines.push(Line { name: row.model.name.clone(), points: Vec::new() });
+            lines.push(Line { name: row.model.name.clone(), seed: None, points: Vec::new() });
         }
         if let (Some(line), Some(mean)) = (lines.last_mut(), dice.mean()) {
             line.points.push((budget as f64, mean, dice.deviation()));
@@ -213,9 +215,9 @@ fn progress(document: &Document) -> [Vec<Line>; 2] {
             Some(((epoch + 1) as f64, of[1]? / 60.0, dice))
         });
         let points: Vec<(f64, f64, f64)> = points.collect();
-        let name = format!("{}, seed {}", experiment.rows[job.row].name(), job.seed);
+        let name = experiment.rows[job.row].name();
         if !points.is_empty() {
-            let line = |points| Line { name: name.clone(), points };
+            let line = |points| Line { name: name.clone(), seed: Some(job.seed), points };
             lines[0].push(line(points.iter().map(|(epoch, _, dice)| (*epoch, *dice, None)).collect()));
             lines[1].push(line(points.iter().map(|(_, minutes, dice)| (*minutes, *dice, None)).collect()));
         }
@@ -229,7 +231,8 @@ fn curve(titles: [&str; 4], lines: &[Line]) -> String {
         for (x, y, deviation) in &line.points {
             let deviation = deviation.map_or_else(String::new, |deviation| deviation.to_string());
             // Writing to a text can't fail.
-            let _ = writeln!(text, "{},{x},{y},{deviation}", quoted(&line.name));
+            let name = line.seed.map_or_else(|| line.name.clone(), |seed| format!("{}, seed {seed}", line.name));
+            let _ = writeln!(text, "{},{x},{y},{deviation}", quoted(&name));
         }
     }
     text
