@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use stage_api::{Group, Mode, NamedTensor, SliceNetwork};
+use stage_api::{Group, Mode, NamedTensor, Presence, PresenceClassifier, SliceNetwork};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use crate::layers::{Convolution, Kernel, cropped, padded_to_multiples};
@@ -33,6 +34,11 @@ impl Default for MultiMixSettings {
 /// the slice.
 #[derive(Debug)]
 pub struct MultiMix {
+    network: Rc<Network>,
+}
+
+#[derive(Debug)]
+struct Network {
     /// From full resolution downwards.
     encoder: Vec<Pair>,
     classes: Linear,
@@ -66,31 +72,37 @@ impl MultiMix {
         };
         let to_logit =
             |name: &str, input: i64| Convolution::new(name, [input, 1], Kernel::same(1), 1.0, device).drawn_uniformly();
-        Ok(Self {
+        let network = Network {
             encoder: (1..=5).map(down).collect(),
             classes: Linear::new("encoder.fc", [level(5), 2], device),
             decoder: (1..=4).rev().map(up).collect(),
             last: to_logit("decoder.conv_last", width),
             unused: to_logit("decoder.conv_last_saliency", width + 1),
-        })
+        };
+        Ok(Self { network: Rc::new(network) })
     }
 
     /// Slices `[B, 1, H, W]`, windowed to `[0, 1]`, to the logits of the two classes `[B, 2]` (the second is "the target is
     /// there") and the segmentation's logits `[B, 1, H, W]`.
     pub fn forward_both(&self, slices: &Tensor, mode: Mode) -> (Tensor, Tensor) {
         let run = || {
-            // Five poolings leave nothing of a side below 32.
-            let size @ [height, width] = [slices.size()[2], slices.size()[3]];
-            let is_small = height.min(width) < LEAST;
-            let slices = &if is_small { padded_to_multiples(slices, [LEAST; 2]) } else { slices.shallow_clone() };
-            let saliency = self.saliency(slices);
-            let (levels, classes) = self.encode(slices, mode);
-            let logits = self.decode(&Tensor::cat(&[slices, &saliency], 1), &levels, mode);
-            (classes, if is_small { cropped(&logits, size) } else { logits })
+            let seen = seen(slices);
+            let saliency = self.network.saliency(&seen);
+            let (levels, classes) = self.network.encode(&seen, mode);
+            let logits = self.network.decode(&Tensor::cat(&[&seen, &saliency], 1), &levels, mode);
+            (classes, cropped(&logits, [slices.size()[2], slices.size()[3]]))
         };
         if mode.is_training() { run() } else { tch::no_grad(run) }
     }
+}
 
+/// Slices as the network sees them: five poolings leave nothing of a side below 32.
+fn seen(slices: &Tensor) -> Tensor {
+    let is_small = slices.size()[2].min(slices.size()[3]) < LEAST;
+    if is_small { padded_to_multiples(slices, [LEAST; 2]) } else { slices.shallow_clone() }
+}
+
+impl Network {
     /// How much each pixel moves the higher class logit of its slice, `|∂ max_k z_k / ∂x|`, `[B, 1, H, W]`, by the network as in
     /// inference. Without gradient.
     fn saliency(&self, slices: &Tensor) -> Tensor {
@@ -131,12 +143,37 @@ impl SliceNetwork for MultiMix {
         self.forward_both(slices, mode).1
     }
 
+    fn own_classifier(&self) -> Option<Box<dyn PresenceClassifier>> {
+        Some(Box::new(Head { network: Rc::clone(&self.network) }))
+    }
+
     fn tensors(&self) -> Vec<NamedTensor> {
-        let mut all: Vec<NamedTensor> = self.encoder.iter().flat_map(Pair::tensors).collect();
-        all.extend(self.classes.tensors(PARAMETERS));
-        all.extend(self.decoder.iter().flat_map(Pair::tensors));
-        all.extend([&self.last, &self.unused].into_iter().flat_map(|conv| conv.tensors(PARAMETERS)));
+        let Network { encoder, classes, decoder, last, unused } = &*self.network;
+        let mut all: Vec<NamedTensor> = encoder.iter().flat_map(Pair::tensors).collect();
+        all.extend(classes.tensors(PARAMETERS));
+        all.extend(decoder.iter().flat_map(Pair::tensors));
+        all.extend([last, unused].into_iter().flat_map(|conv| conv.tensors(PARAMETERS)));
         all
+    }
+}
+
+/// The network's classifier.
+struct Head {
+    network: Rc<Network>,
+}
+
+impl PresenceClassifier for Head {
+    /// Of two classes: the logit of one of them against the other. It has no map.
+    fn forward(&self, slices: &Tensor, mode: Mode) -> Presence {
+        let run = || self.network.encode(&seen(slices), mode).1;
+        let classes = if mode.is_training() { run() } else { tch::no_grad(run) };
+        let cam = Tensor::zeros([slices.size()[0], 1, 1, 1], (Kind::Float, slices.device()));
+        Presence { logit: classes.select(1, 1) - classes.select(1, 0), cam, map: None }
+    }
+
+    /// They are the segmenter's.
+    fn tensors(&self) -> Vec<NamedTensor> {
+        Vec::new()
     }
 }
 

@@ -11,5 +11,5 @@ mod prompt;
 mod resnet;
 
 pub use embedding::{EmbeddingClassifier, EmbeddingSettings};
-pub use prompt::{CamPrompt, PromptSettings, cam_prompt, cam_prompts};
+pub use prompt::{CamPrompt, EmptyMap, PromptSettings, cam_prompt, cam_prompts};
 pub use resnet::{BlockKind, ResNetClassifier, ResNetSettings, SettingsError};

@@ -14,18 +14,40 @@ pub struct PromptSettings {
     /// The threshold is a value of the map itself, and not a share of its maximum: for classifiers whose map is a
     /// probability.
     pub absolute: bool,
+    /// The box where the map has nothing above the threshold.
+    pub empty: EmptyMap,
+}
+
+/// The box of an empty map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmptyMap {
+    /// The central half of the slice.
+    #[default]
+    CentralHalf,
+    /// The whole slice. With `classifier.kind = "none"` every slice is prompted by it.
+    Whole,
+}
+
+impl EmptyMap {
+    fn bounds(self, size: usize) -> BoxPrompt {
+        match self {
+            Self::CentralHalf => BoxPrompt::central_half(size),
+            Self::Whole => BoxPrompt::whole(size),
+        }
+    }
 }
 
 impl Default for PromptSettings {
     fn default() -> Self {
-        Self { threshold: 0.2, absolute: false }
+        Self { threshold: 0.2, absolute: false, empty: EmptyMap::CentralHalf }
     }
 }
 
 /// The prompt that one slice's map gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CamPrompt {
-    /// The tight box around the component, no margin; the central half of the slice where the map is empty.
+    /// The tight box around the component, no margin; what [`PromptSettings::empty`] says where the map is empty.
     pub bounds: BoxPrompt,
     /// Row-major, `size × size`, 1 inside the component; all 0 where the map is empty.
     pub mask: Vec<u8>,
@@ -54,7 +76,7 @@ pub fn cam_prompt(map: &[f32], size: usize, settings: &PromptSettings) -> CamPro
     let mask = component.unwrap_or_else(|| vec![0; map.len()]);
     match BoxPrompt::around(&mask, size) {
         Some(bounds) => CamPrompt { bounds, mask, empty: false },
-        None => CamPrompt { bounds: BoxPrompt::central_half(size), mask, empty: true },
+        None => CamPrompt { bounds: settings.empty.bounds(size), mask, empty: true },
     }
 }
 
@@ -150,7 +172,7 @@ mod tests {
                        0., 0., 0.,
                        5., 5.,  n];
             assert_eq!(prompt(&map, 3).mask, [0, 0, 0, 0, 0, 0, 1, 1, 0]);
-            let absolute = PromptSettings { threshold: 0.5, absolute: true };
+            let absolute = PromptSettings { threshold: 0.5, absolute: true, ..PromptSettings::default() };
             let below = [n, 0.1, 0.1, 0.1];
             assert!(cam_prompt(&below, 2, &absolute).empty, "nothing is above the threshold");
         }
@@ -168,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_absolute_threshold_is_the_maps_own() {
-        let settings = PromptSettings { threshold: 0.5, absolute: true };
+        let settings = PromptSettings { threshold: 0.5, absolute: true, ..PromptSettings::default() };
         let bounds = |map: &[f32]| cam_prompt(map, 3, &settings).bounds;
         assert_eq!(bounds(&[0.6, 0.4, 0., 0., 0., 0., 0., 0., 0.]), BoxPrompt { x0: 0.0, y0: 0.0, x1: 0.0, y1: 0.0 });
         assert!(cam_prompt(&[0.4; 9], 3, &settings).empty);

@@ -14,7 +14,7 @@ use predictor::{
 use run_record::{Evaluation, LabelBudget, write_json};
 use seg_metrics::{MaskView, Overlap, Spacing};
 use slice_store::{EvaluationSlices, SliceRecord, counted_of, target_of};
-use stage_api::{BoxPrompt, Embedding, Segmenter};
+use stage_api::{Adapters, BoxPrompt, ClassifierInput, Embedding, Mode, Segmenter};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Evaluator<'_> {
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
-        let known = match self.embeddings {
+        let known = match self.shared_embeddings() {
             Some(folder) => match KnownEmbeddings::open(
                 folder,
                 (self.config, self.model),
@@ -106,6 +106,11 @@ impl Evaluator<'_> {
         evaluation.seconds = begun.elapsed().as_secs_f64();
         write_json(&directory.join(format!("{split}.json")), &evaluation)?;
         Ok(Some(evaluation))
+    }
+
+    /// The folder, where what the encoder makes of a slice can be kept there: else training changes it, and every run has its own.
+    pub(crate) fn shared_embeddings(&self) -> Option<&Path> {
+        self.embeddings.filter(|_| self.model.segmenter.embedding_shape().is_some())
     }
 
     /// Predicts the slices of a volume, which never sees their masks, and compares.
@@ -201,8 +206,14 @@ impl Evaluator<'_> {
         let tight = BoxPrompt::around(&self.target(row), size)?;
         let bounds = tight.enlarged(self.oracle_margin_px, size);
         let mask = oracle_box(self.model.segmenter.as_ref(), encoded.adapted(), bounds);
-        let by_pretrained = oracle_box(pretrained, encoded.pretrained(), bounds);
-        let whole_by_pretrained = mask_for_box(pretrained, encoded.pretrained(), BoxPrompt::whole(size), None);
+        // Where training changed the encoder itself, the pretrained one is the other model's.
+        let own = self.model.segmenter.embedding_shape().is_none().then(|| {
+            let features = pretrained.features(encoded.input(ClassifierInput::Slices));
+            pretrained.embed(&features, Adapters::Off, Mode::Eval)
+        });
+        let seen = own.as_ref().unwrap_or_else(|| encoded.pretrained());
+        let by_pretrained = oracle_box(pretrained, seen, bounds);
+        let whole_by_pretrained = mask_for_box(pretrained, seen, BoxPrompt::whole(size), None);
         Some(OracleResult {
             distances: self.distances(&mask, row),
             overlap: self.overlap(&mask, row),

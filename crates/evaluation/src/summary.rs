@@ -41,13 +41,16 @@ impl Evaluator<'_> {
             split: split.into(),
             dataset: self.store.info().dataset.clone(),
             store_checksum: self.store.checksum().into(),
-            kept_embeddings: self.embeddings.is_some(),
+            kept_embeddings: self.shared_embeddings().is_some(),
             label_budget: self.label_budget.counts(),
             cam_box: cam_box(results, &volumes),
             oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),
             oracle_box_seconds: has_prompts.then(|| boxes(results).count() as f64 * self.box_seconds),
             classifier: has_classifier.then(|| classifier(results)),
-            counts: counts(results, left_out),
+            counts: Counts {
+                empty_cam: results.iter().filter(|r| has_classifier && r.classification.empty_cam).count(),
+                ..counts(results, left_out)
+            },
             steps: costs.iter().enumerate().map(|(i, cost)| step(i, cost, (results, left_out), &volumes)).collect(),
             control_whole_image: blind(|b| b.whole_image),
             control_central_half: blind(|b| b.central_half),
@@ -65,6 +68,8 @@ impl Evaluator<'_> {
                     liver_slices: slices.iter().filter(|r| r.liver.is_some()).count(),
                     dice_volume: slices.iter().map(|r| r.overlap()).sum::<Overlap>().dice(),
                     dice_liver: mean(slices.iter().filter(|r| r.liver.is_some()).map(|r| r.dice())),
+                    oracle_dice_volume: oracle_dice_volume(slices),
+                    oracle_dice_liver: mean(oracles(slices).map(|oracle| oracle.overlap.dice())),
                 })
                 .collect(),
             native: None,
@@ -144,20 +149,26 @@ fn cam_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
 }
 
 fn oracle_box(results: &[SliceResult], volumes: &Volumes) -> BoxResults {
-    let of_volume = |slices: &Vec<&SliceResult>| {
-        let overlaps: Vec<Overlap> =
-            slices.iter().filter_map(|r| r.liver.as_ref()?.boxes.as_ref()).map(|b| b.oracle.overlap).collect();
-        (!overlaps.is_empty()).then(|| overlaps.into_iter().sum::<Overlap>().dice())
-    };
     BoxResults {
         dice_all: None,
         dice_liver: mean(boxes(results).map(|b| b.oracle.overlap.dice())),
-        dice_volume: mean(volumes.values().filter_map(of_volume)),
+        dice_volume: mean(volumes.values().filter_map(|slices| oracle_dice_volume(slices))),
         hd_px: mean(boxes(results).map(|b| b.oracle.distances.hd_px)),
         hd95_px: mean(boxes(results).map(|b| b.oracle.distances.hd95_px)),
         hd95_mm: mean_if_all(boxes(results).map(|b| b.oracle.distances.hd95_mm)),
         box_iou: mean(boxes(results).map(|b| b.oracle.box_iou)),
     }
+}
+
+/// Of the slices with the target together.
+fn oracle_dice_volume(slices: &[&SliceResult]) -> Option<f64> {
+    let overlaps: Vec<Overlap> = oracles(slices).map(|oracle| oracle.overlap).collect();
+    (!overlaps.is_empty()).then(|| overlaps.into_iter().sum::<Overlap>().dice())
+}
+
+/// With true boxes, of the slices with the target.
+fn oracles<'a>(slices: &'a [&SliceResult]) -> impl Iterator<Item = &'a OracleResult> {
+    slices.iter().filter_map(|r| Some(&r.liver.as_ref()?.boxes.as_ref()?.oracle))
 }
 
 fn classifier(results: &[SliceResult]) -> ClassifierResults {
@@ -172,7 +183,7 @@ fn counts(results: &[SliceResult], left_out: usize) -> Counts {
         slices: results.len(),
         left_out,
         liver_slices: with_liver(results).count(),
-        empty_cam: results.iter().filter(|r| r.classification.empty_cam).count(),
+        empty_cam: 0,
         missed: with_liver(results).filter(|r| r.overlap().prediction == 0).count(),
         false_positive: results.iter().filter(|r| r.liver.is_none() && r.overlap().prediction > 0).count(),
     }

@@ -37,7 +37,11 @@ pub fn table(e: &Evaluation) -> String {
         "HD95 mm",
     );
     let oracle = format!("oracle box +{} px (not what counts)", e.oracle_margin_px);
-    let prediction = if has_boxes { "CAM box" } else { "prediction" };
+    let prediction = match (has_boxes, &e.classifier) {
+        (false, _) => "prediction",
+        (true, None) => "whole image as box",
+        (true, Some(_)) => "CAM box",
+    };
     let rows = [Some((prediction, &e.cam_box)), e.oracle_box.as_ref().map(|row| (oracle.as_str(), row))];
     for (name, r) in rows.into_iter().flatten() {
         let _ = writeln!(

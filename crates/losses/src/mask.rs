@@ -6,8 +6,14 @@ use stage_api::{MaskLoss, sent};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// All of them, by the name that a configuration has for them.
-pub const MASK_LOSSES: [(&str, MaskLoss); 5] =
-    [("boundary", boundary), ("ce", cross_entropy), ("dice", dice), ("focal", focal), ("iou", jaccard)];
+pub const MASK_LOSSES: [(&str, MaskLoss); 6] = [
+    ("boundary", boundary),
+    ("ce", cross_entropy),
+    ("dice", dice),
+    ("focal", focal),
+    ("iou", jaccard),
+    ("weighted-iou", weighted_jaccard),
+];
 
 /// Those of all masks of a step, `[B · H, W]`.
 pub const BATCH_LOSSES: [(&str, MaskLoss); 1] = [("batch-dice", batch_dice)];
@@ -43,6 +49,18 @@ fn cross_entropy(logits: &Tensor, truth: &Tensor) -> Tensor {
 /// Soft Jaccard loss (smooth 1, on the sigmoid).
 fn jaccard(logits: &Tensor, truth: &Tensor) -> Tensor {
     let (shared, both) = shared_and_both(logits, truth);
+    1.0 - (&shared + 1.0) / (both - &shared + 1.0)
+}
+
+/// Soft Jaccard loss (smooth 1) in which pixels weigh 1 to 6: 1 + 5 · |share of the target among the 31 × 31 pixels around − whether it is
+/// the target's|, so those at its edge most (Wei et al., 2020, "F³Net"; padding counts as pixels without the target).
+fn weighted_jaccard(logits: &Tensor, truth: &Tensor) -> Tensor {
+    let [height, width] = truth.size()[..] else { unreachable!("a mask is [H, W]") };
+    let around = truth.view([1, 1, height, width]).avg_pool2d([31, 31], [1, 1], [15, 15], false, true, None);
+    let weight = (around.view([height, width]) - truth).abs() * 5.0 + 1.0;
+    let probability = logits.sigmoid();
+    let shared = (&probability * truth * &weight).sum(Kind::Float);
+    let both = ((probability + truth) * weight).sum(Kind::Float);
     1.0 - (&shared + 1.0) / (both - &shared + 1.0)
 }
 
@@ -98,6 +116,9 @@ mod tests {
         // Shared 0.5, sum of both 1.25 + 1, union 1.75; each with 1 added to both sides of the fraction.
         close("dice", 1.0 - 2.0 / 3.25);
         close("iou", 1.0 - 1.5 / 2.75);
+        // Of 31 × 31 pixels around each, one is the target's: weights 1 + 5 · 960/961 and 1 + 5/961.
+        let (inner, outer) = (1.0 + 5.0 * 960.0 / 961.0, 1.0 + 5.0 / 961.0);
+        close("weighted-iou", 1.0 - (0.5 * inner + 1.0) / (inner + 0.75 * outer + 1.0));
         // −ln of the probability of what is true: 1/2 and 1/4.
         close("ce", f64::midpoint(2f64.ln(), 4f64.ln()));
         close("focal", 0.5 * (0.25 * 2f64.ln() + 0.75 * 0.75 * 4f64.ln()) / 2.0);

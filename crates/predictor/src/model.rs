@@ -3,10 +3,10 @@
 use crate::checkpoint::load_weights;
 use crate::config::{ModelConfig, PredictionConfig};
 use crate::predictor::Predictor;
-use crate::registry::ModelRegistry;
+use crate::registry::{ModelRegistry, OWN_CLASSIFIER};
 use crate::weights::weights_path;
-use anyhow::{Result, ensure};
-use cam_classifier::PromptSettings;
+use anyhow::{Context, Result, ensure};
+use cam_classifier::{EmptyMap, PromptSettings};
 use run_record::RunRecord;
 use run_record::checkpoint::{self, Which};
 use slice_sampling::stream_seed;
@@ -25,10 +25,17 @@ pub struct Model {
 impl Model {
     /// Pretrained where there are weights, random by the seed where not.
     pub fn new(config: &ModelConfig, registry: &ModelRegistry, device: Device) -> Result<Self> {
-        let classifier =
-            registry.classifier(&config.classifier, stream_seed(config.seed, "init/classifier"), device)?;
+        let classifier = (config.classifier.kind != OWN_CLASSIFIER)
+            .then(|| registry.classifier(&config.classifier, stream_seed(config.seed, "init/classifier"), device));
         let seed = stream_seed(config.seed, "init/lora") >> 1;
         let segmenter = registry.segmenter(&config.segmenter, seed, device)?;
+        let classifier = classifier.transpose()?;
+        let classifier = classifier.or_else(|| segmenter.own_classifier()).with_context(|| {
+            format!(
+                "`classifier.kind` is \"{OWN_CLASSIFIER}\", but the segmenter \"{}\" has no classifier of its own: name another",
+                config.segmenter.kind
+            )
+        })?;
         let model = Self { classifier, segmenter };
         model.check(config)?;
         Ok(model)
@@ -46,8 +53,9 @@ impl Model {
             );
         } else {
             ensure!(
-                classifier != "none",
-                "`classifier.kind` is \"none\", but the segmenter \"{segmenter}\" needs prompts: name a classifier"
+                classifier != "none" || config.prompt.empty == EmptyMap::Whole,
+                "`classifier.kind` is \"none\", but the segmenter \"{segmenter}\" needs prompts: name a classifier, or prompt every slice by \
+                 its whole, `prompt.empty = \"whole\"`"
             );
         }
         let share = config.prediction.trained_share;

@@ -1,4 +1,4 @@
-//! `classifier.kind = "none"`: for segmenters that need no prompt.
+//! `classifier.kind = "none"`: for segmenters that need no prompt, or that get the whole slice for one.
 
 use stage_api::{Mode, NamedTensor, Presence, PresenceClassifier};
 use tch::{Kind, Tensor};

@@ -3,7 +3,7 @@
 use crate::config::{ClassifierChoice, ModelConfig, SegmenterConfig};
 use crate::no_classifier::NoClassifier;
 use crate::weights::weights_path;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use baselines::{MultiMix, NnUNet, TransUnet, UNet};
 use cam_classifier::{EmbeddingClassifier, EmbeddingSettings, ResNetClassifier, ResNetSettings};
 use run_record::RunRecord;
@@ -17,6 +17,9 @@ use tch::Device;
 
 /// The kind of segmenter that pretrained weights are of.
 const SAM: &str = "sam";
+
+/// The classifier that the segmenter itself has.
+pub(crate) const OWN_CLASSIFIER: &str = "own";
 
 /// Builds a classifier from its settings table, a seed and a device.
 pub type ClassifierFactory = fn(&toml::Table, u64, Device) -> Result<Box<dyn PresenceClassifier>>;
@@ -35,6 +38,8 @@ impl Default for ModelRegistry {
     fn default() -> Self {
         Self { classifiers: BTreeMap::new(), segmenters: BTreeMap::new() }
             .with_classifier("none", |_, _, _| Ok(Box::new(NoClassifier)))
+            // What builds it is the segmenter.
+            .with_classifier(OWN_CLASSIFIER, |_, _, _| bail!("a segmenter's own classifier is made with it"))
             .with_classifier("resnet", |settings, seed, device| {
                 let settings: ResNetSettings = settings.clone().try_into().context("in [classifier.settings]")?;
                 Ok(Box::new(ResNetClassifier::new(&settings, seed, device)?))

@@ -47,7 +47,7 @@ pub struct VolumePrediction {
 /// What a step of the inference made of a volume.
 #[derive(Debug)]
 pub struct StepMasks {
-    /// `CAM box` (`slice by slice` of a segmenter that takes no prompt), `refined`, `propagated` or `largest component`.
+    /// `CAM box` (`slice by slice` of a segmenter that takes no prompt, `whole image` of one without classifier), `refined`, `propagated` or `largest component`.
     pub name: &'static str,
     /// A mask a slice, row-major, 0 or 1.
     pub masks: Vec<Vec<u8>>,
@@ -111,7 +111,12 @@ impl Predictor<'_> {
     fn steps(&self, count: usize) -> OwnSteps {
         let step = |name| StepMasks { name, masks: Vec::with_capacity(count), seconds: 0.0 };
         let refined = (self.prediction.refinements > 0).then(|| step("refined"));
-        let first = if self.segmenter.prompts() == PromptKinds::None { "slice by slice" } else { "CAM box" };
+        let first = match self.segmenter.prompts() {
+            PromptKinds::None => "slice by slice",
+            // Without a classifier there is no map.
+            _ if self.classifier.tensors().is_empty() => "whole image",
+            _ => "CAM box",
+        };
         OwnSteps { own: std::iter::once(step(first)).chain(refined).collect(), keeping_seconds: 0.0 }
     }
 

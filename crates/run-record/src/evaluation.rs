@@ -75,7 +75,7 @@ pub struct PretrainedResults {
 /// What the prediction was worth after a step of the inference; the last step's is the prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepResults {
-    /// The step: `CAM box` (`slice by slice` of a segmenter that takes no prompt), `refined`, `propagated` or `largest component`.
+    /// The step: `CAM box` (`slice by slice` of a segmenter that takes no prompt, `whole image` of one without classifier), `refined`, `propagated` or `largest component`.
     pub name: String,
     /// Mean Dice over all slices.
     pub dice_all: Option<f64>,
@@ -108,6 +108,12 @@ pub struct VolumeResults {
     pub dice_volume: f64,
     /// Mean Dice over its slices with the target, CAM boxes.
     pub dice_liver: Option<f64>,
+    /// Dice of its slices with the target together, true boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oracle_dice_volume: Option<f64>,
+    /// Mean Dice over its slices with the target, true boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oracle_dice_liver: Option<f64>,
 }
 
 impl VolumeResults {
@@ -200,6 +206,25 @@ pub struct Evaluation {
     pub native: Option<NativeResults>,
     /// Seconds that it took.
     pub seconds: f64,
+}
+
+impl Evaluation {
+    /// The figures of true boxes in the place of the prediction's; `None` where there are none. Slices without the target have no such box: volumes
+    /// are of those with it alone, and the counts stay the prediction's.
+    pub fn with_true_boxes(&self) -> Option<Self> {
+        let of_volume = |volume: &VolumeResults| {
+            let dice_volume = volume.oracle_dice_volume?;
+            Some(VolumeResults { dice_volume, dice_liver: volume.oracle_dice_liver, ..volume.clone() })
+        };
+        Some(Self {
+            cam_box: self.oracle_box.clone()?,
+            steps: Vec::new(),
+            classifier: None,
+            per_volume: self.per_volume.iter().filter_map(of_volume).collect(),
+            native: None,
+            ..self.clone()
+        })
+    }
 }
 
 /// What failed in a slice. The first that fits, in this order.

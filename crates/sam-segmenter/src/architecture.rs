@@ -185,7 +185,7 @@ impl EncoderArchitecture {
     }
 
     /// Side of the input that its weights are for.
-    fn native_input_size(&self) -> i64 {
+    pub(crate) fn native_input_size(&self) -> i64 {
         match self {
             Self::Vit(vit) => vit.grid * vit.patch,
             Self::TinyVit(TinyVitArchitecture { patch_kernel: 1, .. }) => 256,

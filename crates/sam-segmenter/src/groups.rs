@@ -4,8 +4,10 @@ use stage_api::Group;
 
 /// The low-rank adapters in the image encoder.
 pub const LORA: Group = Group::trainable("lora");
-/// The image encoder's own parameters.
+/// The image encoder's own parameters, where adapters are trained in their place.
 pub const ENCODER: Group = Group::frozen("encoder");
+/// The same, where they are trained themselves.
+pub const TRAINED_ENCODER: Group = Group::trainable("encoder");
 /// The prompt encoder, with the dense CAM prompt's vector.
 pub const PROMPT_ENCODER: Group = Group::trainable("prompt_encoder");
 /// The mask decoder.

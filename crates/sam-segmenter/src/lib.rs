@@ -22,5 +22,5 @@ pub use self::error::WeightsError;
 pub use self::family::{Family, InputNormalization};
 pub use self::lora_target::LoraTarget;
 pub use self::segmenter::{Notes, SamSegmenter};
-pub use self::settings::{DensePrompt, LoraInit, Memory, SegmenterSettings};
+pub use self::settings::{DensePrompt, EncoderPart, LoraInit, Memory, SegmenterSettings};
 pub use self::torchscript::{TORCHSCRIPT_DECODER, TORCHSCRIPT_ENCODER};

@@ -13,11 +13,11 @@ use crate::checkpoint::{Place, StateFile, Weights};
 use crate::encoder::{ImageEncoder, Pass};
 use crate::error::WeightsError;
 use crate::family::Family;
-use crate::groups::LORA;
+use crate::groups::{LORA, TRAINED_ENCODER};
 use crate::mask_decoder::MaskDecoder;
 use crate::preparation::{prepare, restore};
 use crate::prompt_encoder::PromptEncoder;
-use crate::settings::{DensePrompt, SegmenterSettings};
+use crate::settings::{DensePrompt, EncoderPart, SegmenterSettings};
 
 pub use self::export::Notes;
 use self::unknown::unknown_encoder;
@@ -39,7 +39,7 @@ pub struct SamSegmenter {
 impl SamSegmenter {
     /// Builds the model that the tensors of a state dictionary (`.pth` or `.safetensors`) are of, and fills it.
     ///
-    /// The encoder's own weights are frozen; adapters, prompt encoder and decoder ask for gradients.
+    /// Adapters, prompt encoder and decoder ask for gradients; the encoder's own weights do if the settings say so, and are frozen else.
     ///
     /// # Errors
     /// If the file cannot be read; if its family is neither stated nor known; if any tensor is missing, superfluous or of
@@ -147,12 +147,12 @@ impl Segmenter for SamSegmenter {
     }
 
     fn encoder_groups(&self) -> &'static [&'static str] {
-        &[LORA.name]
+        &[LORA.name, TRAINED_ENCODER.name]
     }
 
     fn embedding_shape(&self) -> Option<[i64; 3]> {
         let grid = self.architecture.grid();
-        Some([EMBEDDING, grid, grid])
+        (self.settings.encoder == EncoderPart::Adapters).then_some([EMBEDDING, grid, grid])
     }
 
     fn pretrained_sha256(&self) -> Option<&str> {
@@ -251,6 +251,14 @@ fn architecture(file: &StateFile, settings: &SegmenterSettings) -> Result<SamArc
         });
     };
     let input_size = settings.input_size.or(file.record().input_size);
+    let native = encoder.native_input_size();
+    let has_positions = matches!(encoder, EncoderArchitecture::Vit(_));
+    if settings.encoder == EncoderPart::Whole && has_positions && input_size.is_some_and(|size| size != native) {
+        return Err(WeightsError::Settings(format!(
+            "`encoder` is \"whole\", which trains the positions as the file has them, for an input of {native} pixels: leave \
+             `input_size` out"
+        )));
+    }
     SamArchitecture::new(family, encoder, input_size).map_err(|what| WeightsError::malformed(path, what))
 }
 

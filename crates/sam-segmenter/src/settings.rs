@@ -20,6 +20,8 @@ pub struct SegmenterSettings {
     /// Side of the encoder's input in pixels; `None`: as the weights have it. A ViT's positions are resized to another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<i64>,
+    /// What training changes of the image encoder.
+    pub encoder: EncoderPart,
     /// Rank of the adapters in the encoder; 0 for none.
     pub lora_rank: usize,
     /// The maps of every attention block that have adapters.
@@ -65,6 +67,13 @@ impl SegmenterSettings {
 
     /// The first value that makes no sense, with what was expected.
     pub fn check(&self) -> Result<(), String> {
+        if self.encoder == EncoderPart::Whole && (self.lora_rank > 0 || self.memory != Memory::Keep) {
+            return Err(format!(
+                "`encoder` is \"whole\", which trains the encoder's own weights without adapters: expected `lora_rank = 0` (now {}) \
+                 and `memory = \"keep\"`",
+                self.lora_rank
+            ));
+        }
         if self.lora_rank > 0 && self.lora_targets.is_empty() {
             return Err(format!(
                 "`lora_rank` is {}, but `lora_targets` is empty: rank 0 means no adapters",
@@ -86,6 +95,7 @@ impl Default for SegmenterSettings {
         Self {
             family: None,
             input_size: None,
+            encoder: EncoderPart::Adapters,
             lora_rank: 8,
             lora_targets: vec![LoraTarget::Q, LoraTarget::V],
             lora_alpha: None,
@@ -98,6 +108,17 @@ impl Default for SegmenterSettings {
             seed: 0,
         }
     }
+}
+
+/// What training changes of the image encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncoderPart {
+    /// The adapters; its own weights are frozen, and their first layers' results can be kept.
+    Adapters,
+    /// Its own weights, all of them; running statistics stay as the file has them. The pretrained encoder then is gone: no
+    /// classifier can read its embeddings.
+    Whole,
 }
 
 /// What a training step keeps of the encoder's forward pass.

@@ -15,7 +15,7 @@ mod worklist;
 pub use error::SamplingError;
 pub use random::stream_seed;
 pub use rows::{Rows, for_training, rows_of};
-pub use select::{SamplingSettings, Selection, select};
+pub use select::{All, LabelledCount, SamplingSettings, Selection, select};
 pub use split::{Split, SplitRule, split_patients};
 pub use subset::{
     Choice, DisagreeingSubset, KCenterSubset, NoSights, Pool, PredictedSlice, Sights, StratifiedSubset, SubsetStrategy,

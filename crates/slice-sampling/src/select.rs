@@ -18,7 +18,7 @@ pub struct SamplingSettings {
     #[serde(default)]
     pub split: SplitRule,
     /// N: slices whose masks are used.
-    pub labelled: usize,
+    pub labelled: LabelledCount,
     /// The middle share of each training volume's slices that is used, in `(0, 1]`; the authors' script has 0.3.
     #[serde(default = "all")]
     pub keep_rate: f64,
@@ -42,13 +42,47 @@ impl SamplingSettings {
         if !(self.keep_rate > 0.0 && self.keep_rate <= 1.0) {
             return refuse("keep_rate", self.keep_rate.to_string(), "more than 0, at most 1");
         }
-        if self.labelled == 0 {
+        if self.labelled == LabelledCount::Number(0) {
             return refuse("labelled", "0".into(), "at least 1");
         }
         if self.validation_slices > MOST_VALIDATION_SLICES {
             return refuse("validation_slices", self.validation_slices.to_string(), "at most 32");
         }
         Ok(())
+    }
+}
+
+/// How many slices' masks are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of slices, at least 1, or \"all\"")]
+pub enum LabelledCount {
+    /// So many.
+    Number(usize),
+    /// Those of every training slice with a mask that shows the target.
+    All(All),
+}
+
+/// `"all"`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum All {
+    /// The word.
+    All,
+}
+
+impl LabelledCount {
+    /// Of so many that there are.
+    pub(crate) fn of(self, there: usize) -> usize {
+        match self {
+            Self::Number(count) => count,
+            Self::All(All::All) => there.max(1),
+        }
+    }
+}
+
+impl From<usize> for LabelledCount {
+    fn from(count: usize) -> Self {
+        Self::Number(count)
     }
 }
 
@@ -119,15 +153,16 @@ pub fn select(
     })
 }
 
-/// `count` of the pool's slices whose mask shows the target, in the pool's order: those that are labelled already, and what the strategy
+/// So many of the pool's slices whose mask shows the target, in the pool's order: those that are labelled already, and what the strategy
 /// chooses beside them.
 fn labelled(
     pool: &[&SliceRecord],
-    count: usize,
+    count: LabelledCount,
     (strategy, sights): (&dyn SubsetStrategy, &dyn Sights),
     seed: u64,
 ) -> Result<Vec<SliceId>, SamplingError> {
     let can_be: Vec<usize> = (0..pool.len()).filter(|&at| pool[at].has_target() && pool[at].has_mask()).collect();
+    let count = count.of(can_be.len());
     if can_be.len() < count {
         return Err(SamplingError::TooFewSlices { asked: count, found: can_be.len() });
     }

@@ -60,7 +60,7 @@ pub fn worklist(
     let parts = [
         (Purpose::Train, &split.train, settings.labelled, strategy),
         // As they are used: spread over the patients.
-        (Purpose::Validation, &split.validation, settings.validation_slices, &StratifiedSubset),
+        (Purpose::Validation, &split.validation, settings.validation_slices.into(), &StratifiedSubset),
     ];
     for (part, (purpose, patients, budget, strategy)) in parts.into_iter().enumerate() {
         let of_patients = records.iter().filter(|record| patients.contains(&record.patient));
@@ -70,8 +70,8 @@ pub fn worklist(
         }
         let drawn: Vec<usize> = (0..pool.len()).filter(|&at| pool[at].has_mask() && pool[at].has_target()).collect();
         list.drawn[part] = drawn.len();
-        let mut count = budget.saturating_sub(list.drawn[part]);
         let candidates = candidates(&pool);
+        let mut count = budget.of(drawn.len() + candidates.len()).saturating_sub(drawn.len());
         if purpose == Purpose::Validation {
             // As training takes them: so many at most.
             count = count.min(candidates.len());
@@ -140,7 +140,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         SamplingSettings {
             split: SplitRule::Given { train: names(&["a", "b", "c"]), validation: names(&["v"]), test: names(&["t"]) },
-            labelled,
+            labelled: labelled.into(),
             keep_rate: 1.0,
             validation_slices: 2,
             strategy: "uniform".into(),
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(chosen, ["a/0002", "a/0003", "a/0004", "b/0009"]);
         assert_eq!((list.drawn, list.unknown), ([1, 0], 1));
         // Training would pass over what lies outside of the middle share.
-        let middle = SamplingSettings { keep_rate: 0.4, labelled: 2, ..settings };
+        let middle = SamplingSettings { keep_rate: 0.4, labelled: 2.into(), ..settings };
         let list = worklist(&records, &middle, (&UniformSubset, &NoSights), 0).unwrap();
         assert_eq!((names(&list, Purpose::Train).len(), list.drawn), (2, [0, 0]));
         assert!(names(&list, Purpose::Train).iter().all(|name| ["a/0003", "a/0004"].contains(&name.as_str())));

@@ -33,7 +33,7 @@ fn records(patients: usize, slices: u32) -> Vec<SliceRecord> {
 fn settings(labelled: usize, keep_rate: f64) -> SamplingSettings {
     SamplingSettings {
         split: SplitRule::default(),
-        labelled,
+        labelled: labelled.into(),
         keep_rate,
         validation_slices: 32,
         strategy: "uniform".into(),

@@ -3,17 +3,19 @@
 //! Invariant: nothing that has a [`TrainingSlices`] and not the store gets at a mask outside of its list, or at a number that
 //! was counted in one; and what it read is counted.
 
-use crate::{IGNORED, SliceId, SliceLabel, SliceStore, Slices, StoreError};
+use crate::{IGNORED, Presence, SliceId, SliceLabel, SliceStore, Slices, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
-/// A store as training sees it: images and records of all slices, masks of those that are in the label budget.
+/// A store as training sees it: images and records of all slices, masks of those that are in the label budget or empty by their label.
 pub struct TrainingSlices<'a> {
     store: &'a SliceStore,
     /// By row.
     is_paid: Vec<bool>,
+    /// The mask of a slice without the target.
+    empty: Vec<u8>,
     read: Mutex<Read>,
 }
 
@@ -66,22 +68,26 @@ impl SliceStore {
             }
             is_paid[row] = true;
         }
-        Ok(TrainingSlices { store: self, is_paid, read: Mutex::default() })
+        Ok(TrainingSlices { store: self, is_paid, empty: self.empty_mask(), read: Mutex::default() })
     }
 
     /// The handle that evaluation reads through.
     pub fn for_evaluation(&self) -> EvaluationSlices<'_> {
-        EvaluationSlices { store: self, empty: vec![0; self.slice_size().pow(2)] }
+        EvaluationSlices { store: self, empty: self.empty_mask() }
+    }
+
+    fn empty_mask(&self) -> Vec<u8> {
+        vec![0; self.slice_size().pow(2)]
     }
 }
 
 impl TrainingSlices<'_> {
     /// The mask in a row of the index: 1 is the target, [`IGNORED`] counts in no loss, `size * size` pixels, row by row. `None` where it is
-    /// not paid for.
+    /// not paid for, but that of a slice which is known to be without the target is empty: its image-level label says so.
     /// Panics where there is no such row.
     pub fn mask(&self, row: usize) -> Option<&[u8]> {
         if !self.is_paid[row] {
-            return None;
+            return (self.records()[row].presence() == Presence::Absent).then_some(self.empty.as_slice());
         }
         self.read(|read| read.masks.insert(row));
         self.store.masks.of(self.store, row)

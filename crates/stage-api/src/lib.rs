@@ -376,12 +376,19 @@ pub trait Segmenter {
     /// the pretrained file again.
     fn tensors(&self) -> Vec<NamedTensor>;
 
+    /// The head of its own that says whether the target is there, where it has one: `classifier.kind = "own"`. Its parameters are among
+    /// [`Self::tensors`].
+    fn own_classifier(&self) -> Option<Box<dyn PresenceClassifier>> {
+        None
+    }
+
     /// Names of the groups that a phase with a frozen encoder doesn't train.
     fn encoder_groups(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// `[C, g, g]` of the embedding of a slice, where a classifier can read it.
+    /// `[C, g, g]` of what the pretrained encoder makes of a slice, where training leaves that as it is: a classifier can read it, and it can
+    /// be kept for other runs.
     fn embedding_shape(&self) -> Option<[i64; 3]> {
         None
     }
@@ -417,6 +424,11 @@ pub trait SliceNetwork {
     /// where the network has deep supervision.
     fn supervised(&self, slices: &Tensor) -> Vec<Tensor> {
         vec![self.forward(slices, Mode::Train)]
+    }
+
+    /// [`Segmenter::own_classifier`].
+    fn own_classifier(&self) -> Option<Box<dyn PresenceClassifier>> {
+        None
     }
 
     /// Every parameter and statistic, in a fixed order: what a checkpoint holds.
@@ -461,6 +473,10 @@ impl<T: SliceNetwork> Segmenter for Promptless<T> {
 
     fn is_adapted(&self) -> bool {
         false
+    }
+
+    fn own_classifier(&self) -> Option<Box<dyn PresenceClassifier>> {
+        self.0.own_classifier()
     }
 
     fn tensors(&self) -> Vec<NamedTensor> {

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use crate::programs::{self, DATA, Programs, SAM_MIX};
 use document::Document;
 use experiment::{Experiment, Job, runs_folder};
+use file::Budget;
 use results::RowResults;
 
 pub const ABOUT: &str = "Train and evaluate a grid of models, budgets and seeds, and write tables and plots";
@@ -57,9 +58,9 @@ pub struct Args {
     /// Keys of the models to work on, and to write [default: all]
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     models: Vec<String>,
-    /// Numbers of labelled slices to work on, and to write [default: all]
+    /// Numbers of labelled slices (or `all`) to work on, and to write [default: as the study says]
     #[arg(long, value_name = "N", value_delimiter = ',')]
-    budgets: Vec<usize>,
+    budgets: Vec<Budget>,
     /// Runs of each row, with seeds from 0 [default: as the study says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,

@@ -192,7 +192,7 @@ fn against_memory(store: &TrainingSlices, arguments: &Arguments) -> Result<()> {
     tch::set_num_threads(arguments.workers as i32);
     let classifier = Registry::default().models.classifier(&config.model().classifier, 0, Device::Cpu)?;
     let rows: Vec<usize> = (0..store.records().len()).collect();
-    let steps = plan(&config, &rows, &rows[..1], &[]);
+    let steps = plan(&config, &rows, &rows[..1], &[], &[]);
     let loader = Loader::new(store, &config, Device::Cpu, arguments.workers)?;
     let in_memory: Vec<Batch> = steps.iter().map(|step| loader.load(step)).collect();
     let (mut memory, mut loaded, mut waited) = (Vec::new(), Vec::new(), Vec::new());

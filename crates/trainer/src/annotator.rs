@@ -50,6 +50,11 @@ fn bags(store: &Slices, train: &[usize]) -> Vec<Vec<usize>> {
     bags.filter(|bag: &Vec<usize>| !bag.is_empty()).collect()
 }
 
+/// Training slices that are known to be without the target.
+pub fn absent(store: &Slices, rows: &Rows) -> Vec<usize> {
+    rows.train.iter().copied().filter(|&row| store.records()[row].presence() == Presence::Absent).collect()
+}
+
 /// Whether anybody has said whether a slice shows the target.
 fn is_known(store: &Slices, row: usize) -> bool {
     store.records()[row].presence() != Presence::Unknown
@@ -68,7 +73,12 @@ pub fn budget(
         ids.iter().filter(|id| !selection.labelled.contains(id)).cloned().collect()
     };
     let learns = config.classifier.kind != "none" && config.phases.iter().any(|p| p.train_classifier && p.epochs > 0);
-    let taught = if learns { unmasked(&ids(&rows.train)) } else { Vec::new() };
+    let with_absent = config.phases.iter().any(|p| p.batch_absent > 0);
+    let taught = match (learns, with_absent) {
+        (true, _) => unmasked(&ids(&rows.train)),
+        (false, true) => ids(&absent(store, &rows)),
+        (false, false) => Vec::new(),
+    };
     let mut budget = LabelBudget::default();
     budget.set(Annotation::Masks, selection.labelled.clone());
     budget.set(Annotation::ValidationMasks, selection.validation.clone());

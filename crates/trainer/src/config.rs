@@ -163,8 +163,10 @@ pub struct ClassifierConfig {
     pub batch_crops: usize,
     /// Side of a crop in pixels.
     pub crop_size: usize,
-    /// Weight of the squared difference between the presence probabilities of a slice and of a strongly augmented copy of it; 0: there is no copy.
+    /// Weight of what a strongly augmented copy of a slice should say as the slice does; 0: there is no copy.
     pub consistency: f64,
+    /// Copies learn what slices are called, where the probability is at least this; absent: the squared difference of the probabilities counts.
+    pub pseudo_label_confidence: Option<f64>,
     /// What stands for a training slice where a classifier reads embeddings.
     pub weak_crops: WeakCrops,
     /// Learn from volumes of which it is only known that they show the target: of `batch_slices` slices of each, once an epoch, the surest
@@ -211,6 +213,7 @@ impl Default for ClassifierConfig {
             batch_crops: 16,
             crop_size: 128,
             consistency: 0.0,
+            pseudo_label_confidence: None,
             weak_crops: WeakCrops::Off,
             bags: false,
             batch_masks: 0,
@@ -328,6 +331,9 @@ pub struct PhaseConfig {
     /// Labelled slices of a step.
     #[serde(default = "one")]
     pub batch_labelled: usize,
+    /// Slices that are known to be without the target, beside them: an image-level label says that their masks are empty.
+    #[serde(default)]
+    pub batch_absent: usize,
     /// What the encoder does.
     #[serde(default)]
     pub encoder: EncoderTraining,

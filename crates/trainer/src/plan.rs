@@ -63,12 +63,12 @@ pub fn copies(labelled: &[usize], count: usize) -> Vec<SliceCopy> {
     labelled.iter().enumerate().flat_map(|(i, &row)| (0..=of(i)).map(move |copy| SliceCopy { row, copy })).collect()
 }
 
-/// All steps of a run. `train`, `labelled` and `bags` are rows of the store.
+/// All steps of a run. `train`, `labelled`, `bags` and `absent` (slices without the target) are rows of the store.
 ///
 /// An epoch passes once over all training slices and `labelled_passes` times over the labelled ones; the shorter of the
 /// two sequences is spread evenly over the longer. Of each bag it takes as many slices, once, as a step has. With `labelled_steps` it passes over the labelled slices' copies, as often
 /// as so many steps need.
-pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<usize>]) -> Vec<Step> {
+pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<usize>], absent: &[usize]) -> Vec<Step> {
     let copies = copies(labelled, config.augmented_copies.count);
     let mut steps = Vec::new();
     for (phase, settings) in config.phases.iter().enumerate() {
@@ -80,6 +80,7 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<us
             let guided = guided(settings, labelled, &copies, &mut rng);
             let guided: Vec<&[SliceCopy]> = guided.chunks(settings.batch_labelled).collect();
             let bags = if settings.train_classifier { bags_of(bags, config, (phase, epoch)) } else { Vec::new() };
+            let mut of_absent = stream(config.seed, &format!("absent/{phase}/{epoch}"));
             let count = batches.len().max(guided.len());
             // Of `total` things, those that fall to step `i` when they are spread evenly.
             let share = |i: usize, total: usize| i * total / count..(i + 1) * total / count;
@@ -92,6 +93,11 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<us
                 } else {
                     Vec::new()
                 };
+                let mut guided = guided[share(i, guided.len())].concat();
+                if !guided.is_empty() {
+                    let drawn = |_| SliceCopy::unchanged(absent[of_absent.random_range(0..absent.len())]);
+                    guided.extend((0..settings.batch_absent).map(drawn));
+                }
                 let masks = if slices.is_empty() { 0 } else { config.classifier.batch_masks };
                 let masks = (0..masks).map(|_| copies[rng.random_range(0..copies.len())]).collect();
                 let accumulate = config.optimizer.accumulate_steps;
@@ -106,7 +112,7 @@ pub fn plan(config: &Config, train: &[usize], labelled: &[usize], bags: &[Vec<us
                     updates: i + 1 == first + accumulates,
                     slices,
                     crops,
-                    labelled: guided[share(i, guided.len())].concat(),
+                    labelled: guided,
                     masks,
                     bags: bags[share(i, bags.len())].to_vec(),
                 });

@@ -13,7 +13,7 @@ mod validate;
 use crate::annotator;
 use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
 use crate::loader::Loader;
-use crate::plan::plan;
+use crate::plan::{Step, plan};
 use crate::registry::Registry;
 use crate::segmentation_loss::SegmentationLosses;
 use crate::stopwatch::Stopwatch;
@@ -93,7 +93,8 @@ impl Training<'_> {
         self.check_crops(&rows)?;
         let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
         self.check_input(model.classifier.input())?;
-        self.check_phases(&model)?;
+        self.check_phases(&model, &rows)?;
+        self.check_own_classifier(&rows)?;
         let losses = SegmentationLosses::new(&self.config.segmentation_loss, &self.registry.losses)?;
         ensure!(
             !losses.need_batches() || model.segmenter.prompts() == PromptKinds::None,
@@ -105,7 +106,7 @@ impl Training<'_> {
     }
 
     /// Whether every phase that trains the segmenter leaves it something to learn.
-    fn check_phases(&self, model: &Model) -> Result<()> {
+    fn check_phases(&self, model: &Model, rows: &Rows) -> Result<()> {
         let promptless = model.segmenter.prompts() == PromptKinds::None;
         let frozen = |p: &&PhaseConfig| promptless && p.is_guided() && p.encoder == EncoderTraining::Frozen;
         if let Some(phase) = self.config.phases.iter().find(frozen) {
@@ -113,6 +114,38 @@ impl Training<'_> {
                 "phase '{}' has `encoder = \"frozen\"`, but the segmenter \"{}\" has no encoder apart: `encoder = \"trained\"`",
                 phase.name,
                 self.config.segmenter.kind
+            );
+        }
+        if let Some(phase) = self.config.phases.iter().find(|p| p.batch_absent > 0) {
+            let (name, target) = (&phase.name, &self.store.info().target);
+            ensure!(
+                promptless,
+                "phase '{name}' has `batch_absent`, for segmenters without prompts: there is no box where there is no {target}"
+            );
+            ensure!(
+                !annotator::absent(self.store, rows).is_empty(),
+                "phase '{name}' has `batch_absent = {}`, but no training slice is known to be without the {target}",
+                phase.batch_absent
+            );
+        }
+        Ok(())
+    }
+
+    fn steps(&self, rows: &Rows) -> Vec<Step> {
+        plan(self.config, &rows.train, &rows.labelled, &rows.bags, &annotator::absent(self.store, rows))
+    }
+
+    /// A segmenter's own classifier learns in the segmenter's updates.
+    fn check_own_classifier(&self, rows: &Rows) -> Result<()> {
+        let steps = self.steps(rows);
+        let alone = |step: &&Step| !step.slices.is_empty() && step.labelled.is_empty();
+        if let Some(step) = steps.iter().find(alone).filter(|_| self.config.classifier.kind == "own") {
+            let phase = &self.config.phases[step.phase];
+            let batches = rows.train.len().div_ceil(self.config.classifier.batch_slices);
+            bail!(
+                "phase '{}' has steps without labelled slices, in which the segmenter's own classifier could not learn: \
+                 `labelled_steps = {batches}` gives each step some",
+                phase.name
             );
         }
         Ok(())
@@ -157,7 +190,7 @@ impl Training<'_> {
         }
         let model = Model::new(&config, &self.registry.models, self.device)?;
         let rows = annotator::rows(self.config, self.store, self.selection)?;
-        let steps = plan(self.config, &rows.train, &rows.labelled, &rows.bags);
+        let steps = self.steps(&rows);
         let mut state = State::new(self.config, &model)?;
         let weights = model.segmenter.pretrained_sha256();
         if let (Some(before), Some(found)) = (&record.weights_sha256, weights)

@@ -21,7 +21,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 fn overrides_replace_values_of_every_type() {
     let set = ["seed=7", "classifier.kind=other", "sampling.labelled=50", "optimizer.lr.lora=2e-4"].map(String::from);
     let config = Config::parse(SMALL, &set).unwrap();
-    assert_eq!((config.seed, config.classifier.kind.as_str(), config.sampling.labelled), (7, "other", 50));
+    assert_eq!((config.seed, config.classifier.kind.as_str(), config.sampling.labelled), (7, "other", 50.into()));
     assert_eq!(config.optimizer.rate("lora"), 2e-4);
     assert!(Config::parse(SMALL, &["seed".into()]).unwrap_err().to_string().contains("KEY=VALUE"));
     assert!(Config::parse(SMALL, &["seed.x=1".into(), "seed=0".into()]).is_ok());

@@ -23,7 +23,7 @@ fn config(set: &[&str]) -> Config {
 
 fn steps(config: &Config, store: &SliceStore) -> Vec<Step> {
     let rows: Vec<usize> = (0..store.records().len()).collect();
-    plan(config, &rows, &labelled(store), &[])
+    plan(config, &rows, &labelled(store), &[], &[])
 }
 
 fn labelled(store: &SliceStore) -> Vec<usize> {
@@ -164,7 +164,7 @@ fn a_copy_whose_target_moved_out_while_nobody_knows_the_rest_teaches_no_presence
     let paid = store.for_training([0]).unwrap();
     let loader = Loader::new(&paid, &config, Device::Cpu, 2).unwrap();
     let (mut stayed, mut moved_out) = (0, 0);
-    for step in &plan(&config, &[0, 1], &[0], &[]) {
+    for step in &plan(&config, &[0, 1], &[0], &[], &[]) {
         let batch = loader.load(step);
         let (Some(slices), Some(labelled)) = (batch.slices, batch.labelled) else { continue };
         let known = labelled.boxes.iter().flatten().count();

@@ -34,7 +34,7 @@ fn memory_is_flat_over_an_epoch_of_60000_slices() {
     let text = "[sampling]\nlabelled = 5\n[classifier]\nbatch_slices = 16\n[[phase]]\nname = \"a\"\nepochs = 1\n";
     let config = Config::parse(text, &[]).unwrap();
     let rows: Vec<usize> = (0..store.records().len()).collect();
-    let steps = plan(&config, &rows, &rows[..5], &[]);
+    let steps = plan(&config, &rows, &rows[..5], &[], &[]);
     assert_eq!(steps.len(), 3750);
     let store = store.for_training(rows[..5].iter().copied()).unwrap();
     let loader = Loader::new(&store, &config, Device::Cpu, 2).unwrap();

@@ -20,7 +20,7 @@ const SIZE: usize = 256;
 #[test]
 fn each_configuration_of_the_paper_makes_an_update_of_a_whole_vit_b() {
     let place = tempfile::tempdir().unwrap();
-    let weights = random_vit_b(place.path());
+    let weights = random_weights(place.path(), "vit_b");
     for labelled in [5, 50, 100] {
         let config = configuration(labelled, &weights);
         let store = store(&place.path().join(format!("store-{labelled}")), labelled);
@@ -61,8 +61,17 @@ fn each_configuration_of_a_baseline_makes_an_update_that_moves_the_network() {
     for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         let whole = Config::load(&file, &[]).unwrap();
-        assert_eq!((whole.sampling.labelled, whole.phases.len()), (50, 1), "{name}");
-        let mut config = Config::load(&file, &["sampling.labelled=5".to_owned()]).unwrap();
+        assert_eq!((whole.sampling.labelled, whole.phases.len()), (50.into(), 1), "{name}");
+        let mut set = vec!["sampling.labelled=5".to_owned()];
+        let is_sam = whole.segmenter.kind == "sam";
+        if is_sam {
+            let weights = random_weights(place.path(), "lite_medsam");
+            set.extend([
+                format!("segmenter.weights={}", weights.display()),
+                "segmenter.settings.family=lite-medsam".to_owned(),
+            ]);
+        }
+        let mut config = Config::load(&file, &set).unwrap();
         // Who plans has his plan from the command line, and else the settings for 256 x 256.
         config.segmenter.settings.remove("plan");
         config.phases[0].batch_labelled = 1;
@@ -71,14 +80,19 @@ fn each_configuration_of_a_baseline_makes_an_update_that_moves_the_network() {
         assert_eq!(record.labelled.len(), 5, "{name}");
         let after =
             Tensor::read_safetensors(directory(&run, Which::Last).unwrap().join("weights.safetensors")).unwrap();
-        let moved = after.iter().filter(|(name, t)| *t != before[name]).count();
+        let has_moved = |(name, t): &&(String, Tensor)| *t != before[name];
+        let (frozen, learning): (Vec<_>, Vec<_>) =
+            { after.iter() }.partition(|(name, _)| is_sam && name.contains("mask_decoder"));
+        assert_eq!(is_sam, !frozen.is_empty(), "{name}");
+        assert!(!frozen.iter().any(|of| has_moved(of)), "{name}: the frozen mask decoder moved");
+        let moved = learning.iter().filter(|of| has_moved(of)).count();
         // MultiMix has heads that its segmentation loss doesn't reach.
-        assert!(moved * 10 > after.len() * 8, "{name}: {moved} of {} tensors moved", after.len());
+        assert!(moved * 10 > learning.len() * 8, "{name}: {moved} of {} tensors moved", learning.len());
         assert!(after.iter().all(|(_, t)| t.isfinite().all().int64_value(&[]) == 1), "{name}");
         names.push(name);
     }
     names.sort();
-    assert_eq!(names, ["multi-mix-supervised", "nnunet-2d", "trans-unet", "unet", "unet-laboratory"]);
+    assert_eq!(names, ["multi-mix", "nnunet-2d", "sam-pp", "trans-unet", "unet", "unet-laboratory"]);
 }
 
 /// As in `configs/paper`, but for the file of weights; an update takes two steps, so that a labelled slice is among them.
@@ -86,7 +100,7 @@ fn configuration(labelled: usize, weights: &Path) -> Config {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/paper/sam-mix-{labelled}.toml"));
     let as_it_is = Config::load(&file, &[]).unwrap();
     let (settings, phase) = (predictor::sam_settings(&as_it_is.segmenter).unwrap(), &as_it_is.phases[0]);
-    assert_eq!((as_it_is.sampling.labelled, settings.lora_rank, settings.input_size), (labelled, 8, Some(1024)));
+    assert_eq!((as_it_is.sampling.labelled, settings.lora_rank, settings.input_size), (labelled.into(), 8, Some(1024)));
     assert_eq!((phase.epochs, phase.encoder, as_it_is.phases.len()), (10, EncoderTraining::Lora, 1));
     assert_eq!((as_it_is.optimizer.kind, as_it_is.optimizer.rate("lora")), (OptimizerKind::Adam, 1e-4));
     let set = ["optimizer.accumulate_steps=2".to_owned(), format!("segmenter.weights={}", weights.display())];
@@ -106,8 +120,8 @@ fn one_update(config: &Config, store: &SliceStore, run: &Path) -> (RunRecord, BT
     (record, before)
 }
 
-/// Names and shapes of the official ViT-B, values of N(0, 0.02²) or thereabouts.
-fn random_vit_b(directory: &Path) -> PathBuf {
+/// Names and shapes of an official checkpoint, values of N(0, 0.02²) or thereabouts, those of scales and variances around 1.
+fn random_weights(directory: &Path, of: &str) -> PathBuf {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sam-segmenter/tests/fixtures/state_dicts.json");
     let shapes: BTreeMap<String, BTreeMap<String, Vec<i64>>> =
         serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
@@ -116,15 +130,17 @@ fn random_vit_b(directory: &Path) -> PathBuf {
     let block = 4_000_000;
     let numbers: Vec<f32> = (0..block).map(|_| 0.035 * (2.0 * rng.random::<f32>() - 1.0)).collect();
     let numbers = Tensor::from_slice(&numbers);
-    let tensors: Vec<(String, Tensor)> = shapes["vit_b"]
+    let tensors: Vec<(String, Tensor)> = shapes[of]
         .iter()
         .map(|(name, shape)| {
             let count = shape.iter().product::<i64>();
             let values = numbers.narrow(0, rng.random_range(0..=block - count), count).view(shape.as_slice());
-            (name.clone(), if name.contains("norm") && name.ends_with("weight") { values + 1.0 } else { values })
+            let is_norm = name.contains("norm") || name.contains("bn.");
+            let is_scale = is_norm && name.ends_with("weight") || name.ends_with("running_var");
+            (name.clone(), if is_scale { values + 1.0 } else { values })
         })
         .collect();
-    let path = directory.join("vit_b.safetensors");
+    let path = directory.join(format!("{of}.safetensors"));
     Tensor::write_safetensors(&tensors, &path).unwrap();
     path
 }

@@ -14,7 +14,7 @@ fn config(passes: usize) -> Config {
 fn every_epoch_sees_each_slice_once_and_each_labelled_slice_as_often_as_asked() {
     let (train, labelled): (Vec<usize>, Vec<usize>) = ((0..30).collect(), vec![3, 8, 9, 20, 29]);
     for passes in [0, 1, 7] {
-        let steps = plan(&config(passes), &train, &labelled, &[]);
+        let steps = plan(&config(passes), &train, &labelled, &[], &[]);
         for epoch in 0..2 {
             let mut seen = [0; 30];
             let mut guided = [0; 30];
@@ -36,7 +36,7 @@ fn an_update_takes_as_many_steps_as_asked_or_are_left_in_the_epoch() {
     let mut config = config(1);
     config.optimizer.accumulate_steps = 3;
     // Seven batches of four in each of two epochs: updates of 3, 3 and 1 steps.
-    let steps = plan(&config, &rows, &rows[..5], &[]);
+    let steps = plan(&config, &rows, &rows[..5], &[], &[]);
     let found: Vec<(usize, bool)> = steps.iter().map(|s| (s.accumulates, s.updates)).collect();
     let epoch = [(3, false), (3, false), (3, true), (3, false), (3, false), (3, true), (1, true)];
     assert_eq!(found, [epoch, epoch].concat());
@@ -51,7 +51,7 @@ fn views_are_shared_evenly_and_so_many_steps_see_them_equally_often() {
     let phase = &mut config.phases[0];
     (phase.labelled_steps, phase.batch_labelled, phase.train_classifier) = (5, 2, false);
     let steps: Vec<Step> =
-        plan(&config, &[4, 9], &[4, 9], &[]).into_iter().filter(|s| s.phase == 0 && s.epoch == 0).collect();
+        plan(&config, &[4, 9], &[4, 9], &[], &[]).into_iter().filter(|s| s.phase == 0 && s.epoch == 0).collect();
     assert!(steps.len() == 5 && steps.iter().all(|s| s.labelled.len() == 2));
     let mut seen: Vec<SliceCopy> = steps.iter().flat_map(|s| s.labelled.clone()).collect();
     seen.sort();
@@ -62,18 +62,18 @@ fn views_are_shared_evenly_and_so_many_steps_see_them_equally_often() {
 #[test]
 fn the_seed_decides_the_plan() {
     let rows: Vec<usize> = (0..20).collect();
-    let a = plan(&config(1), &rows, &rows[..5], &[]);
-    assert_eq!(a, plan(&config(1), &rows, &rows[..5], &[]));
+    let a = plan(&config(1), &rows, &rows[..5], &[], &[]);
+    assert_eq!(a, plan(&config(1), &rows, &rows[..5], &[], &[]));
     let mut other = config(1);
     other.seed = 1;
-    assert_ne!(a, plan(&other, &rows, &rows[..5], &[]));
+    assert_ne!(a, plan(&other, &rows, &rows[..5], &[], &[]));
 }
 
 #[test]
 fn each_bag_comes_once_an_epoch_with_slices_from_all_of_it() {
     let bags = [(100..140).collect::<Vec<usize>>(), vec![200, 201]];
     let rows: Vec<usize> = (0..28).collect();
-    let steps = plan(&config(1), &rows, &rows[..5], &bags);
+    let steps = plan(&config(1), &rows, &rows[..5], &bags, &[]);
     for epoch in 0..2 {
         let mut seen: Vec<Vec<usize>> =
             steps.iter().filter(|step| step.epoch == epoch).flat_map(|step| step.bags.clone()).collect();
@@ -86,5 +86,5 @@ fn each_bag_comes_once_an_epoch_with_slices_from_all_of_it() {
     }
     let mut alone = config(1);
     alone.phases[0].train_classifier = false;
-    assert!(plan(&alone, &rows, &rows[..5], &bags).iter().all(|step| step.bags.is_empty()));
+    assert!(plan(&alone, &rows, &rows[..5], &bags, &[]).iter().all(|step| step.bags.is_empty()));
 }

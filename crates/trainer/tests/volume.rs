@@ -1,7 +1,7 @@
 //! A volume's prediction, on stages whose results can be drawn by hand: the classifier's map is the slice itself, the decoder's
 //! mask is what of the slice is in the box.
 
-use cam_classifier::PromptSettings;
+use cam_classifier::{EmptyMap, PromptSettings};
 use predictor::{NotANumber, PredictionConfig, Predictor, VolumeConfig, VolumePrediction, VolumeSlices};
 use stage_api::{
     Adapters, ClassifierInput, Embedding, Features, Group, MaskChoice, Masks, Mode, NamedTensor, Presence,
@@ -111,7 +111,7 @@ impl Bench {
     }
 
     fn predictor(&self) -> Predictor<'_> {
-        static PROMPT: PromptSettings = PromptSettings { threshold: 0.2, absolute: true };
+        static PROMPT: PromptSettings = PromptSettings { threshold: 0.2, absolute: true, empty: EmptyMap::CentralHalf };
         let Self { classifier, segmenter, prediction, .. } = self;
         Predictor { classifier, segmenter, prompt: &PROMPT, prediction }
     }

@@ -198,12 +198,18 @@ impl Qkv {
 
     /// Those of q, k and v. Regrouping the rows of a fused weight copies it, so the result is kept while it holds.
     fn weights_and_biases(&self) -> [[Tensor; 2]; 3] {
+        let pairs = || {
+            let [weights, biases] = [&self.weight, &self.bias].map(|fused| self.parts(fused));
+            std::array::from_fn(|i| [weights[i].shallow_clone(), biases[i].shallow_clone()])
+        };
+        // Where they are trained they hang on the graph of this pass.
+        if self.weight.requires_grad() {
+            return pairs();
+        }
         let versions = [self.weight.internal_version(), self.bias.internal_version()];
         let mut kept = self.regrouped.borrow_mut();
         if kept.as_ref().is_none_or(|kept| kept.versions != versions) {
-            let [weights, biases] = [&self.weight, &self.bias].map(|fused| self.parts(fused));
-            let parts = std::array::from_fn(|i| [weights[i].shallow_clone(), biases[i].shallow_clone()]);
-            *kept = Some(Regrouped { versions, parts });
+            *kept = Some(Regrouped { versions, parts: pairs() });
         }
         let parts =
             kept.as_ref().map(|kept| kept.parts.each_ref().map(|pair| pair.each_ref().map(Tensor::shallow_clone)));

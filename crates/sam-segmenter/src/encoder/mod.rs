@@ -14,13 +14,17 @@ use self::tiny_vit::TinyVit;
 use self::vit::Vit;
 use crate::architecture::{EncoderArchitecture, SamArchitecture};
 use crate::checkpoint::Weights;
-use crate::settings::SegmenterSettings;
+use crate::groups::{ENCODER, TRAINED_ENCODER};
+use crate::settings::{EncoderPart, SegmenterSettings};
+use stage_api::Group;
 
 /// The image encoder: `[B, 1 or 3, S, S]` to `[B, 256, g, g]`. One channel stands for three equal ones.
 pub(crate) struct ImageEncoder {
     kind: Encoder,
     /// In which numbers it computes.
     precision: Kind,
+    /// Whether training changes all of it: no part of its results then can be kept.
+    is_whole: bool,
 }
 
 enum Encoder {
@@ -49,11 +53,20 @@ impl ImageEncoder {
                 Encoder::Vit(Vit::take(weights, shape, architecture.grid(), settings, &mut lora))
             }
         };
-        Self { kind, precision: settings.precision.kind() }
+        Self { kind, precision: settings.precision.kind(), is_whole: settings.encoder == EncoderPart::Whole }
     }
 
-    /// The part that no adapter changes.
+    /// The part that training doesn't change; the input itself where it changes all of it.
     pub(crate) fn features(&self, input: &Tensor) -> Tensor {
+        if self.is_whole { input.shallow_clone() } else { self.first_part(input) }
+    }
+
+    /// [`Self::features`] with the encoder's first part behind them.
+    fn behind_first_part(&self, features: &Tensor) -> Tensor {
+        if self.is_whole { self.first_part(features) } else { features.shallow_clone() }
+    }
+
+    fn first_part(&self, input: &Tensor) -> Tensor {
         let input = input.to_kind(self.precision);
         let features = match &self.kind {
             Encoder::TinyVit(encoder) => encoder.features(&input),
@@ -64,6 +77,7 @@ impl ImageEncoder {
 
     /// From the features to the embedding.
     pub(crate) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
+        let features = &self.behind_first_part(features);
         match &self.kind {
             Encoder::TinyVit(encoder) => encoder.forward(&features.to_kind(self.precision), pass).into(),
             Encoder::Vit(encoder) => encoder.forward(features, pass),
@@ -72,6 +86,7 @@ impl ImageEncoder {
 
     /// What each layer makes of the features, by its name in the official code.
     pub(crate) fn by_layer(&self, features: &Tensor, pass: Pass) -> Vec<(String, Tensor)> {
+        let features = &self.behind_first_part(features);
         let outputs = match &self.kind {
             Encoder::TinyVit(encoder) => encoder.by_layer(&features.to_kind(self.precision), pass),
             Encoder::Vit(encoder) => encoder.by_layer(features, pass),
@@ -93,6 +108,14 @@ impl ImageEncoder {
             Encoder::TinyVit(encoder) => encoder.merged_weights(),
             Encoder::Vit(encoder) => encoder.merged_weights(),
         }
+    }
+}
+
+/// Whose an encoder's own parameters are.
+fn group(settings: &SegmenterSettings) -> Group {
+    match settings.encoder {
+        EncoderPart::Adapters => ENCODER,
+        EncoderPart::Whole => TRAINED_ENCODER,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::WeightsError;
 use crate::lora_target::LoraTarget;
 use crate::preparation::prepare;
 use crate::prompt_encoder::CAM_EMBEDDING;
-use crate::settings::SegmenterSettings;
+use crate::settings::{EncoderPart, SegmenterSettings};
 
 /// Entries for other readers in the metadata of a file that is written, for example the CT window.
 pub type Notes = BTreeMap<String, String>;
@@ -123,6 +123,7 @@ impl SamSegmenter {
         let settings = SegmenterSettings {
             family: Some(self.architecture.family),
             input_size: Some(self.architecture.input_size),
+            encoder: EncoderPart::Adapters,
             lora_rank: 0,
             precision: Precision::F32,
             masks: Some(self.default_choice()),

@@ -7,7 +7,9 @@ use stage_api::{Adapters, BoxPrompt, MaskChoice, Mode, Precision, Prompts, Segme
 use tch::{Device, Kind, Tensor};
 
 use super::formula;
-use super::reference::{Fixture, GRADIENT_TOLERANCE, TOLERANCE, boxes, embed_at_mask_size, input, step};
+use super::reference::{
+    Fixture, GRADIENT_TOLERANCE, TOLERANCE, boxes, check_trained_encoder, embed_at_mask_size, input, step,
+};
 
 #[test]
 fn every_layer_of_the_encoder_equals_the_official_code() {
@@ -42,6 +44,13 @@ fn gradients_of_adapters_and_decoder_equal_pytorchs() {
             fixture.check(&format!("lora.gradient.{name}"), &gradients[&name], GRADIENT_TOLERANCE);
         }
     }
+}
+
+#[test]
+fn the_gradients_of_an_encoder_that_is_trained_itself_are_those_of_its_adapters_and_of_differences() {
+    let slice = Tensor::rand([1, 1, 256, 256], (Kind::Float, Device::Cpu));
+    // 32 channels a head.
+    check_trained_encoder(&model(4, Precision::F32, Device::Cpu), &slice, Some(32));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sam_segmenter::SamSegmenter;
+use sam_segmenter::groups::TRAINED_ENCODER;
+use sam_segmenter::{EncoderPart, Notes, SamSegmenter, SegmenterSettings};
 use stage_api::{Adapters, BoxPrompt, Embedding, MaskChoice, Masks, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
@@ -107,6 +108,84 @@ pub fn step(fixture: &Fixture, model: &SamSegmenter, prefix: &str) -> (Tensor, B
     embedding.backward().expect("nothing is refused");
     let gradients = tensors.into_iter().map(|(name, tensor)| (name, tensor.grad()));
     (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
+}
+
+/// The embedding of a slice with adapters that do something, and the gradients of its product with fixed numbers.
+pub fn encoder_gradients(model: &SamSegmenter, slice: &Tensor) -> (Tensor, BTreeMap<String, Tensor>) {
+    let all = named(model);
+    for (name, tensor) in all.iter().filter(|(name, _)| name.contains("lora_")) {
+        let value = formula::tensor(name, &tensor.size());
+        tch::no_grad(|| tensor.shallow_clone().copy_(&value));
+    }
+    let device = all["mask_decoder.mask_tokens.weight"].device();
+    let slice = slice.to_device(device);
+    let embedding = model.embed(&model.features(&slice), Adapters::On, Mode::Train);
+    let weights = formula::tensor("direction", &embedding.tensor.size()).to_device(device);
+    (&embedding.tensor * weights).sum(Kind::Float).backward();
+    let value = embedding.tensor.detach();
+    embedding.backward().expect("nothing is refused");
+    let gradients = all.into_iter().map(|(name, tensor)| (name, tensor.grad()));
+    (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
+}
+
+/// Where the encoder is trained itself. On a map W with an adapter B · A, the gradient of B, which is compared with PyTorch's elsewhere, is that
+/// of W times Aᵀ; and along a direction through all of its weights the result changes as their gradients say.
+pub fn check_trained_encoder(adapted: &SamSegmenter, slice: &Tensor, heads: Option<i64>) {
+    let (embedding, of_adapters) = encoder_gradients(adapted, slice);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("merged.safetensors");
+    adapted.save_merged(&path, &Notes::new()).expect("it is written");
+    let settings = SegmenterSettings { encoder: EncoderPart::Whole, lora_rank: 0, ..SegmenterSettings::default() };
+    let model = SamSegmenter::load(&path, &settings, Device::Cpu).expect("it is read");
+    let (found, gradients) = encoder_gradients(&model, slice);
+    let apart = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
+    assert!(apart(&found, &embedding) < 1e-4, "{}", apart(&found, &embedding));
+    let factors = named(adapted);
+    let mut compared = 0;
+    for (name, of_b) in of_adapters.iter().filter(|(name, _)| name.contains("lora_b")) {
+        let (map, factor) = name.rsplit_once('.').expect("a path");
+        let of_map = &gradients[&format!("{map}.weight")];
+        let part = ["lora_b_q", "lora_b_k", "lora_b_v"].iter().position(|of| *of == factor);
+        let of_map = match (part, heads) {
+            (None, _) => of_map.shallow_clone(),
+            (Some(part), None) => of_map.chunk(3, 0)[part].shallow_clone(),
+            (Some(part), Some(width)) => of_map.unflatten(0, [-1, 3, width]).select(1, part as i64).flatten(0, 1),
+        };
+        let expected = of_map.matmul(&factors[&name.replace("lora_b", "lora_a")].tr());
+        assert!(apart(of_b, &expected) < 1e-3, "{name} is {:.1e} apart", apart(of_b, &expected));
+        compared += 1;
+    }
+    assert!(compared > 0);
+    let weights: Vec<(String, Tensor)> =
+        model.tensors().into_iter().filter(|t| t.group == TRAINED_ENCODER).map(|t| (t.name, t.tensor)).collect();
+    assert!(weights.iter().all(|(name, _)| gradients.contains_key(name)), "every weight has a gradient");
+    let direction = |name: &str, tensor: &Tensor| {
+        let direction = formula::tensor(&format!("direction.{name}"), &tensor.size());
+        &direction * (tensor.norm() / direction.norm())
+    };
+    let slope: f64 = weights
+        .iter()
+        .map(|(name, tensor)| (&gradients[name] * direction(name, tensor)).sum(Kind::Double).double_value(&[]))
+        .sum();
+    let moved = |step: f64| {
+        let shift = |step: f64| {
+            for (name, tensor) in &weights {
+                tch::no_grad(|| drop(tensor.shallow_clone().g_add_(&(direction(name, tensor) * step))));
+            }
+        };
+        // The direction's length follows the weights: they are put back exactly.
+        let before: Vec<Tensor> = weights.iter().map(|(_, tensor)| tensor.detach().copy()).collect();
+        shift(step);
+        let embedding = model.embed(&model.features(slice), Adapters::On, Mode::Eval).tensor;
+        for ((_, tensor), before) in weights.iter().zip(&before) {
+            tch::no_grad(|| tensor.shallow_clone().copy_(before));
+        }
+        (&embedding * formula::tensor("direction", &embedding.size())).sum(Kind::Double).double_value(&[])
+    };
+    let step = 1e-4;
+    let found = (moved(step) - moved(-step)) / (2.0 * step);
+    println!("slope {slope:.5e}, by differences {found:.5e}");
+    assert!((found / slope - 1.0).abs() < 0.02, "{found} by differences, {slope} by gradients");
 }
 
 /// What the encoder shall see.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sam_segmenter::{Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
+use sam_segmenter::{EncoderPart, Family, LoraTarget, Memory, SamSegmenter, SegmenterSettings};
 use stage_api::{Adapters, MaskChoice, Masks, Mode, Precision, Prompts, Segmenter};
 use tch::{Device, Kind, Tensor};
 
 use super::formula;
 use super::reference::{
-    CHOICES, Fixture, GRADIENT_TOLERANCE, TOLERANCE, box_of, boxes, discs, embed_at_mask_size, input, named,
-    quarter_boxes, step,
+    CHOICES, Fixture, GRADIENT_TOLERANCE, TOLERANCE, box_of, boxes, check_trained_encoder, discs, embed_at_mask_size,
+    encoder_gradients, input, named, quarter_boxes, step,
 };
 
 #[test]
@@ -200,6 +200,28 @@ fn no_gradient_reaches_what_is_frozen_or_switched_off() {
 }
 
 #[test]
+fn the_gradients_of_an_encoder_that_is_trained_itself_are_those_of_its_adapters_and_of_differences() {
+    let lora_targets = vec![LoraTarget::Q, LoraTarget::K, LoraTarget::V, LoraTarget::Proj, LoraTarget::Mlp];
+    let adapted = SegmenterSettings { lora_rank: 3, lora_targets, ..SegmenterSettings::default() };
+    let adapted = small_model(&adapted, Device::Cpu);
+    check_trained_encoder(&adapted, &slice_by_formula(0, 256, 256), None);
+}
+
+#[test]
+fn an_encoder_that_is_trained_itself_has_no_adapters_and_its_files_own_input() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = formula::write_state(folder.path(), &formula::small_vit_shapes(32, 2, 4, &[1, 3], 16));
+    let whole =
+        SegmenterSettings { family: Some(Family::Sam), encoder: EncoderPart::Whole, ..SegmenterSettings::default() };
+    let refused = |settings: SegmenterSettings| {
+        SamSegmenter::load(&path, &settings, Device::Cpu).err().expect("it is refused").to_string()
+    };
+    assert!(refused(whole.clone()).contains("expected `lora_rank = 0` (now 8) and `memory = \"keep\"`"));
+    let small = SegmenterSettings { lora_rank: 0, input_size: Some(128), ..whole };
+    assert!(refused(small).contains("for an input of 256 pixels: leave `input_size` out"));
+}
+
+#[test]
 fn frozen_adapters_get_no_gradient_and_change_nobody_elses() {
     let all = SegmenterSettings {
         lora_rank: 3,
@@ -220,14 +242,15 @@ fn frozen_adapters_get_no_gradient_and_change_nobody_elses() {
             [(Memory::Keep, Precision::F32), (Memory::Recompute, Precision::F32), (Memory::Recompute, Precision::Bf16)]
         {
             let settings = SegmenterSettings { memory, precision, ..all.clone() };
-            let (embedding, expected) = encoder_gradients(&small_model(&settings, device));
+            let (embedding, expected) =
+                encoder_gradients(&small_model(&settings, device), &slice_by_formula(0, 256, 256));
             for names in frozen {
                 let model = small_model(&settings, device);
                 let is_frozen = |name: &str| name.contains("lora") && names.iter().any(|part| name.contains(part));
                 let all = named(&model);
                 assert!(all.keys().any(|name| is_frozen(name)), "{names:?}");
                 all.iter().filter(|(name, _)| is_frozen(name)).for_each(|(_, t)| drop(t.set_requires_grad(false)));
-                let (found_embedding, found) = encoder_gradients(&model);
+                let (found_embedding, found) = encoder_gradients(&model, &slice_by_formula(0, 256, 256));
                 assert_eq!(found_embedding, embedding);
                 let wanted: Vec<&String> = expected.keys().filter(|name| !is_frozen(name)).collect();
                 assert_eq!(found.keys().collect::<Vec<_>>(), wanted, "{memory:?}, {names:?}");
@@ -300,24 +323,6 @@ fn names_that_all_begin_alike_make_the_same_model_which_says_what_was_taken_off(
     let said = wrapped.read_from().expect("a note");
     assert_eq!(said, "the weights were read without 'model._orig_mod.', with which all names begin");
     assert_eq!(plain.read_from(), None);
-}
-
-/// The embedding of a slice with adapters that do something, and the gradients of its product with fixed numbers.
-fn encoder_gradients(model: &SamSegmenter) -> (Tensor, BTreeMap<String, Tensor>) {
-    let all = named(model);
-    for (name, tensor) in all.iter().filter(|(name, _)| name.contains("lora_")) {
-        let value = formula::tensor(name, &tensor.size());
-        tch::no_grad(|| tensor.shallow_clone().copy_(&value));
-    }
-    let device = all["mask_decoder.mask_tokens.weight"].device();
-    let slice = slice_by_formula(0, 256, 256).to_device(device);
-    let embedding = model.embed(&model.features(&slice), Adapters::On, Mode::Train);
-    let weights = formula::tensor("direction", &embedding.tensor.size()).to_device(device);
-    (&embedding.tensor * weights).sum(Kind::Float).backward();
-    let value = embedding.tensor.detach();
-    embedding.backward().expect("nothing is refused");
-    let gradients = all.into_iter().map(|(name, tensor)| (name, tensor.grad()));
-    (value, gradients.filter(|(_, gradient)| gradient.defined()).collect())
 }
 
 /// A step of Dice loss, as `keep_step` in the fixture's script.

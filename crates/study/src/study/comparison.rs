@@ -81,10 +81,11 @@ pub fn entries(experiment: &Experiment, results: &[RowResults], store: usize) ->
     entries
 }
 
-/// The row that another is compared with: the first model's of the same budget.
+/// The row that another is compared with: the first model's of the same budget, or of its last one where it has no such.
 pub fn reference(rows: &[Row], row: usize) -> Option<usize> {
-    let first = rows.iter().position(|other| other.budget == rows[row].budget)?;
-    (first != row && rows[first].model.key == rows[0].model.key).then_some(first)
+    let firsts = || rows.iter().take_while(|other| other.model.key == rows[0].model.key).count();
+    let same = rows[..firsts()].iter().position(|other| other.budget == rows[row].budget);
+    (row >= firsts()).then(|| same.unwrap_or(firsts() - 1))
 }
 
 fn entry(scores: Option<&Result<Scores, String>>) -> Entry {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::comparison::{Entry, METRICS, entries, reference};
-use super::experiment::Experiment;
+use super::experiment::{Experiment, Row};
 use super::results::{RowResults, Statistic};
 
 /// Results and where they come from.
@@ -32,7 +32,7 @@ pub struct Column<T> {
     /// Its name in data.
     pub key: &'static str,
     digits: usize,
-    pub of: fn(&T) -> Option<f64>,
+    of: fn(&T) -> Option<f64>,
 }
 
 /// Of a store: in domain, or across.
@@ -40,6 +40,13 @@ pub fn columns(experiment: &Experiment, store: usize) -> Vec<&'static Column<Eva
     let columns: &[_] = if store == 0 { &OWN } else { &ACROSS };
     let with_volumes = experiment.stores[store].volumes.is_some();
     columns.iter().chain(NATIVE.iter().filter(|_| with_volumes)).collect()
+}
+
+impl Column<Evaluation> {
+    /// Its value in a row: of true boxes there are the overlaps alone.
+    pub fn of_row(&self, row: &Row) -> fn(&Evaluation) -> Option<f64> {
+        if row.model.oracle_of.is_some() && !self.key.starts_with("cam_box.") { |_| None } else { self.of }
+    }
 }
 
 const fn column<T>(title: &'static str, key: &'static str, digits: usize, of: fn(&T) -> Option<f64>) -> Column<T> {
@@ -116,7 +123,7 @@ already is not in them.";
 const OVER: &str = "\
 Figures are mean ± standard deviation over seeds (divided by n − 1). Intervals are over patients (bootstrap of whole patients, BCa, 10,000 \
 resamples), after each slice's values were averaged over seeds; a volume's mean stands for each of its slices. Tests are paired, by the signs of the patients' differences from the first model with \
-as many labelled slices; p is corrected by Holm over all tests on a data set. \"Too few patients\" says that no difference, however \
+as many labelled slices (with its most where it has no such row); p is corrected by Holm over all tests on a data set. \"Too few patients\" says that no difference, however \
 large, could have been shown.";
 
 const STEP_NOTE: &str = "Figures are after each step, with those before it; milliseconds are the step's own.";
@@ -172,7 +179,7 @@ impl Document<'_> {
             let evaluations = stores.map(|(index, store)| {
                 let figures: serde_json::Map<_, _> = columns(self.experiment, index)
                     .iter()
-                    .map(|column| (column.key.to_owned(), results.figure(index, column.of).as_json()))
+                    .map(|column| (column.key.to_owned(), results.figure(index, column.of_row(row)).as_json()))
                     .collect();
                 let steps = results.steps(index).into_iter().map(|name| {
                     let mut step = serde_json::Map::from_iter([("name".to_owned(), json!(name))]);
@@ -193,7 +200,7 @@ impl Document<'_> {
             });
             json!({
                 "key": row.model.key,
-                "labelled_slices": row.budget,
+                "labelled_slices": row.budget.map(|budget| budget.to_string()),
                 "name": row.model.name,
                 "note": row.model.note,
                 "config": row.config,
@@ -260,7 +267,7 @@ impl Document<'_> {
         for (row, results) in self.experiment.rows.iter().zip(&self.results) {
             let have = results.runs.len();
             let seeds = if have as u64 == row.seeds { have.to_string() } else { format!("{have} of {}", row.seeds) };
-            let figures = columns.iter().map(|c| figure(&results.figure(store, c.of), c.digits, have));
+            let figures = columns.iter().map(|c| figure(&results.figure(store, c.of_row(row)), c.digits, have));
             let minutes = (store == 0).then(|| figure(&results.minutes(), 1, have));
             text += &line([cell(&row.name()), seeds].into_iter().chain(figures).chain(minutes));
             if let Some(of_paper) = row.of_paper(store) {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::file::{Model, Study, run_name};
+use super::file::{Budget, Model, Study, run_name};
 use super::store::{Store, check_names};
 use super::{Args, Embeddings};
 use crate::located;
@@ -31,7 +31,7 @@ pub struct Experiment {
 pub struct Row {
     pub model: Model,
     /// `None`: the configuration's own.
-    pub budget: Option<usize>,
+    pub budget: Option<Budget>,
     pub seeds: u64,
     pub config: PathBuf,
     /// The file of pretrained weights, where the configuration names one that is not there.
@@ -64,16 +64,16 @@ impl Experiment {
             let known: Vec<&str> = study.models.iter().map(|model| model.key.as_str()).collect();
             bail!("--models: '{}' has no model `{unknown}`, only: {}", file.display(), known.join(", "));
         }
-        let all: Vec<(&Model, Option<usize>)> = study
+        let all: Vec<(&Model, Option<Budget>)> = study
             .models
             .iter()
             .flat_map(|model| study.rows_of(model).into_iter().map(move |budget| (model, budget)))
             .collect();
         for budget in &args.budgets {
             let known = all.iter().any(|(_, of)| *of == Some(*budget));
-            ensure!(known, "--budgets: no model of '{}' has {budget} labelled slices", file.display());
+            ensure!(known, "--budgets: no model of '{}' has {}", file.display(), budget.words());
         }
-        let is_picked = |(model, budget): &(&Model, Option<usize>)| {
+        let is_picked = |(model, budget): &(&Model, Option<Budget>)| {
             (args.models.is_empty() || args.models.contains(&model.key))
                 && (args.budgets.is_empty() || budget.is_some_and(|budget| args.budgets.contains(&budget)))
         };
@@ -81,9 +81,11 @@ impl Experiment {
         ensure!(!picked.is_empty(), "--models and --budgets leave nothing of the study '{}'", file.display());
         let seeds = |model: &Model| args.seeds.or(model.seeds).unwrap_or(study.seeds);
         let rows = picked.iter().map(|(model, budget)| {
-            // `Study::load` has made sure that one of them is there.
-            let config = model.config.as_ref().or(study.config.as_ref()).context("no configuration")?;
-            Row::open(model, *budget, seeds(model), located(config, folder))
+            // `Study::load` has made sure that they are there.
+            let of = model.oracle_of.as_ref().and_then(|of| study.models.iter().find(|other| other.key == *of));
+            let of = of.unwrap_or(model);
+            let config = of.config.as_ref().or(study.config.as_ref()).context("no configuration")?;
+            Row::open((model, of), *budget, seeds(of), located(config, folder))
         });
         let rows: Vec<Row> = rows.collect::<Result<_>>()?;
         let stores: Vec<Store> =
@@ -92,7 +94,8 @@ impl Experiment {
         let runs = runs_folder(args, &file);
         let mut jobs = Vec::new();
         for seed in 0..rows.iter().map(|row| row.seeds).max().unwrap_or_default() {
-            let of_seed = rows.iter().enumerate().filter(|(_, row)| seed < row.seeds).map(|(index, row)| Job {
+            let has_own = |row: &Row| seed < row.seeds && row.model.oracle_of.is_none();
+            let of_seed = rows.iter().enumerate().filter(|(_, row)| has_own(row)).map(|(index, row)| Job {
                 row: index,
                 seed,
                 run: runs.join(format!("{}-{seed}", row.key())),
@@ -183,26 +186,28 @@ pub fn runs_folder(args: &Args, file: &Path) -> PathBuf {
 }
 
 impl Row {
-    fn open(model: &Model, budget: Option<usize>, seeds: u64, config: PathBuf) -> Result<Self> {
+    /// Of a model, by the configuration of the one whose runs it shows.
+    fn open((model, of): (&Model, &Model), budget: Option<Budget>, seeds: u64, config: PathBuf) -> Result<Self> {
         let text = fs::read_to_string(&config)
             .with_context(|| format!("model `{}`: cannot read its configuration '{}'", model.key, config.display()))?;
-        let settings: toml::Table = read_settings(&text, &model.set)
+        let settings: toml::Table = read_settings(&text, &of.set)
             .with_context(|| format!("model `{}`, in '{}'", model.key, config.display()))?;
         let weights = settings.get("segmenter").and_then(|segmenter| segmenter.get("weights")?.as_str());
         // The trainer looks for it from here.
         let missing_weights = weights.map(PathBuf::from).filter(|path| !path.exists());
-        Ok(Self { model: model.clone(), budget, seeds, config, missing_weights })
+        let model = Model { set: of.set.clone(), ..model.clone() };
+        Ok(Self { model, budget, seeds, config, missing_weights })
     }
 
     /// How the folders of its runs begin.
     pub fn key(&self) -> String {
-        run_name(&self.model.key, self.budget)
+        run_name(self.model.oracle_of.as_ref().unwrap_or(&self.model.key), self.budget)
     }
 
     /// As in tables.
     pub fn name(&self) -> String {
         let Some(budget) = self.budget else { return self.model.name.clone() };
-        format!("{}, {}", self.model.name, slice_store::counted(budget, "labelled slice"))
+        format!("{}, {}", self.model.name, budget.words())
     }
 
     /// Overrides of its configuration.

@@ -2,9 +2,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use run_record::read_settings;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// A grid of runs.
 #[derive(Debug, Deserialize)]
@@ -17,7 +20,7 @@ pub struct Study {
     pub seeds: u64,
     /// Labelled slices, of models that say no others; with none, a model has one row with its configuration's own number.
     #[serde(default)]
-    pub budgets: Vec<usize>,
+    pub budgets: Vec<Budget>,
     /// Configuration of the models that name none.
     pub config: Option<PathBuf>,
     /// The data set to train on; its test patients are evaluated.
@@ -59,9 +62,11 @@ pub struct Model {
     #[serde(default)]
     pub set: Vec<String>,
     /// Labelled slices, in the place of the study's.
-    pub budgets: Option<Vec<usize>>,
+    pub budgets: Option<Vec<Budget>>,
     /// Runs of each row, in the place of the study's.
     pub seeds: Option<u64>,
+    /// The key of another model, whose runs this row shows with true boxes in the place of their prompts: an oracle, no prediction.
+    pub oracle_of: Option<String>,
     /// Said beside it: which settings are scaled, for instance.
     pub note: Option<String>,
     /// By budget, the paper's own Dice over slices with the target in domain.
@@ -70,6 +75,50 @@ pub struct Model {
     /// The same across.
     #[serde(default)]
     pub paper_across: BTreeMap<String, f64>,
+}
+
+/// Labelled slices of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    Slices(usize),
+    /// Every training slice that shows the target.
+    All,
+}
+
+impl Budget {
+    /// As in tables.
+    pub fn words(self) -> String {
+        match self {
+            Self::Slices(count) => slice_store::counted(count, "labelled slice"),
+            Self::All => "all slices labelled".into(),
+        }
+    }
+}
+
+impl Display for Budget {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slices(count) => write!(f, "{count}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("'{text}' is no label budget: expected a number of slices, or `all`");
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::Slices).map_err(|_| expected()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.parse().map_err(D::Error::custom)
+    }
 }
 
 fn three() -> u64 {
@@ -96,8 +145,30 @@ impl Study {
                 bail!("models {} and {} have the same key `{}`; each needs its own", twin + 1, index + 1, model.key);
             }
         }
+        study.check_oracles()?;
         study.check_runs()?;
         Ok(study)
+    }
+
+    /// An oracle is of runs that are there, and makes none.
+    fn check_oracles(&self) -> Result<()> {
+        for model in &self.models {
+            let Some(of) = &model.oracle_of else { continue };
+            let found = self.models.iter().find(|other| other.key == *of && other.oracle_of.is_none());
+            let found = found
+                .with_context(|| format!("`oracle_of` of `{}` is `{of}`: expected another model's key", model.key))?;
+            ensure!(
+                self.rows_of(model).iter().all(|budget| self.rows_of(found).contains(budget)),
+                "`{}` is the oracle of `{of}`, which has not all of its budgets",
+                model.key
+            );
+            ensure!(
+                model.config.is_none() && model.set.is_empty() && model.seeds.is_none(),
+                "`{}` is the oracle of `{of}`, which says `config`, `set` and `seeds`: leave them out",
+                model.key
+            );
+        }
+        Ok(())
     }
 
     /// `a` with 5-1 slices and `a-5` would have the same runs.
@@ -115,14 +186,14 @@ impl Study {
     }
 
     /// The budgets of a model's rows; `None` stands for its configuration's own number.
-    pub fn rows_of(&self, model: &Model) -> Vec<Option<usize>> {
+    pub fn rows_of(&self, model: &Model) -> Vec<Option<Budget>> {
         let budgets = model.budgets.as_ref().unwrap_or(&self.budgets);
         if budgets.is_empty() { vec![None] } else { budgets.iter().copied().map(Some).collect() }
     }
 }
 
 /// How the folders of a row's runs begin.
-pub fn run_name(key: &str, budget: Option<usize>) -> String {
+pub fn run_name(key: &str, budget: Option<Budget>) -> String {
     budget.map_or_else(|| key.to_owned(), |budget| format!("{key}-{budget}"))
 }
 
@@ -131,9 +202,9 @@ fn check_seeds(what: &str, seeds: u64) -> Result<()> {
     Ok(())
 }
 
-fn check_budgets(what: &str, budgets: &[usize]) -> Result<()> {
+fn check_budgets(what: &str, budgets: &[Budget]) -> Result<()> {
     for (index, budget) in budgets.iter().enumerate() {
-        ensure!(*budget > 0, "{what} has 0 labelled slices, expected at least 1");
+        ensure!(*budget != Budget::Slices(0), "{what} has 0 labelled slices, expected at least 1");
         ensure!(!budgets[..index].contains(budget), "{what} has {budget} twice, expected once");
     }
     Ok(())
@@ -150,7 +221,7 @@ impl Model {
         let key = &self.key;
         ensure!(!self.name.trim().is_empty(), "the name of `{key}` is empty");
         ensure!(
-            self.config.is_some() || study.config.is_some(),
+            self.config.is_some() || study.config.is_some() || self.oracle_of.is_some(),
             "`{key}` names no configuration, and the study has no `config` for such models"
         );
         check_seeds(&format!("`seeds` of `{key}`"), self.seeds.unwrap_or(1))?;
@@ -167,7 +238,7 @@ impl Model {
         }
         for (what, figures) in [("paper", &self.paper), ("paper_across", &self.paper_across)] {
             for (budget, figure) in figures {
-                let is_row = budget.parse().is_ok_and(|budget| rows.contains(&Some(budget)));
+                let is_row = budget.parse().is_ok_and(|budget: Budget| rows.contains(&Some(budget)));
                 ensure!(is_row, "`{what}` of `{key}` has a figure for `{budget}`, which is none of its budgets");
                 ensure!(
                     (0.0..=1.0).contains(figure),
@@ -205,7 +276,7 @@ config = "other.toml"
     #[test]
     fn a_model_has_the_studys_budgets_or_its_own_or_its_configurations_number() {
         let study = Study::parse(TWO).unwrap();
-        assert_eq!(study.rows_of(&study.models[0]), [Some(5), Some(50)]);
+        assert_eq!(study.rows_of(&study.models[0]), [5, 50].map(|count| Some(Budget::Slices(count))));
         assert_eq!(study.rows_of(&study.models[1]), [None]);
         assert_eq!((study.seeds, study.models[1].seeds), (3, Some(1)));
     }
@@ -219,6 +290,13 @@ config = "other.toml"
             (TWO.replace("store =", "shop ="), "unknown field `shop`"),
             (TWO.replace("[5, 50]", "[5, 5]"), "`budgets` has 5 twice"),
             (TWO.replace("[5, 50]", "[0]"), "`budgets` has 0 labelled slices"),
+            (TWO.replace("[5, 50]", "[\"every\"]"), "'every' is no label budget"),
+            (TWO.replace("seeds = 1", "oracle_of = \"small\""), "`oracle_of` of `small` is `small`"),
+            (TWO.replace("seeds = 1", "oracle_of = \"ours\""), "which has not all of its budgets"),
+            (
+                TWO.replace("budgets = []\nseeds = 1", "oracle_of = \"ours\""),
+                "which says `config`, `set` and `seeds`: leave them out",
+            ),
             (TWO.replace("seeds = 1", "seeds = 0"), "`seeds` of `small` is 0"),
             (TWO.replace("set =", "sets ="), "unknown field `sets`"),
             (TWO.replace("\"small\"", "\"ours\""), "models 1 and 2 have the same key `ours`"),

@@ -11,6 +11,7 @@ use std::path::Path;
 use super::comparison::{Entry, METRICS, entries};
 use super::document::{Document, columns};
 use super::plots::{Line, plot};
+use super::results::Statistic;
 
 /// A folder is written into if it is empty, or has earlier results of this study.
 pub fn check_place(folder: &Path, title: &str, overwrite: bool) -> Result<()> {
@@ -63,7 +64,7 @@ pub fn write(document: &Document, folder: &Path) -> Result<()> {
 /// One figure of one run on one data set.
 struct Figure {
     model: String,
-    labelled: Option<u64>,
+    labelled: u64,
     seed: u64,
     dataset: String,
     split: &'static str,
@@ -80,13 +81,13 @@ fn values(document: &Document) -> Vec<Figure> {
                 let Some(evaluation) = &run.evaluations[index] else { continue };
                 all.extend(columns(document.experiment, index).into_iter().map(|column| Figure {
                     model: row.model.key.clone(),
-                    labelled: row.budget.map(|budget| budget as u64),
+                    labelled: run.record.labelled.len() as u64,
                     seed: run.seed,
                     dataset: store.dataset.clone(),
                     split: if index == 0 { "test" } else { "all" },
                     development: store.development,
                     metric: column.key,
-                    value: (column.of)(evaluation),
+                    value: column.of_row(row)(evaluation),
                 }));
             }
         }
@@ -97,14 +98,13 @@ fn values(document: &Document) -> Vec<Figure> {
 fn csv(values: &[Figure]) -> String {
     let mut text = "model,labelled_slices,seed,dataset,split,development,metric,value\n".to_owned();
     for it in values {
-        let labelled = it.labelled.map_or_else(String::new, |labelled| labelled.to_string());
         let value = it.value.map_or_else(String::new, |value| value.to_string());
         let (model, dataset) = (quoted(&it.model), quoted(&it.dataset));
         // Writing to a text can't fail.
         let _ = writeln!(
             text,
-            "{model},{labelled},{},{dataset},{},{},{},{value}",
-            it.seed, it.split, it.development, it.metric
+            "{model},{},{},{dataset},{},{},{},{value}",
+            it.labelled, it.seed, it.split, it.development, it.metric
         );
     }
     text
@@ -189,13 +189,16 @@ fn escaped(text: &str) -> String {
 fn label_efficiency(document: &Document, store: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (row, results) in document.experiment.rows.iter().zip(&document.results) {
-        let Some(budget) = row.budget else { continue };
+        if row.budget.is_none() {
+            continue;
+        }
+        let labelled = Statistic::of(results.runs.iter().map(|run| run.record.labelled.len() as f64));
         let dice = results.figure(store, |it| it.cam_box.dice_liver);
         if lines.last().is_none_or(|line| line.name != row.model.name) {
             lines.push(Line { name: row.model.name.clone(), seed: None, points: Vec::new() });
         }
-        if let (Some(line), Some(mean)) = (lines.last_mut(), dice.mean()) {
-            line.points.push((budget as f64, mean, dice.deviation()));
+        if let (Some(line), Some(labelled), Some(mean)) = (lines.last_mut(), labelled.mean(), dice.mean()) {
+            line.points.push((labelled, mean, dice.deviation()));
             line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::experiment::{Experiment, Job, Progress};
+use super::file::Budget;
 
 /// Runs, costs and what is missing.
 pub fn plan(experiment: &Experiment) -> String {
@@ -142,10 +143,11 @@ fn labels(experiment: &Experiment, row: usize) -> String {
     let known = experiment.jobs.iter().filter(|job| job.row == row).find_map(Job::record);
     match (known, experiment.rows[row].budget) {
         (Some(record), _) => format!("{}{}", record.label_budget, record.label_budget.time()),
-        (None, Some(budget)) => {
-            let minutes = budget as f64 * LabelSeconds::default().mask / 60.0;
-            format!("{} ({minutes:.0} min) and what else the configuration reads", slice_store::counted(budget, "mask"))
+        (None, Some(Budget::Slices(count))) => {
+            let minutes = count as f64 * LabelSeconds::default().mask / 60.0;
+            format!("{} ({minutes:.0} min) and what else the configuration reads", slice_store::counted(count, "mask"))
         }
+        (None, Some(budget)) => budget.words(),
         (None, None) => "as its configuration has it".into(),
     }
 }

@@ -3,7 +3,7 @@
 use run_record::{Evaluation, RunRecord, StepResults};
 use serde_json::{Value, json};
 
-use super::experiment::Experiment;
+use super::experiment::{Experiment, Row};
 
 /// A figure over runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,14 @@ pub struct Run {
     pub evaluations: Vec<Option<Evaluation>>,
 }
 
+impl Run {
+    /// The same, with the oracle's figures in the place of the prediction's.
+    fn with_true_boxes(&self) -> Self {
+        let evaluations = self.evaluations.iter().map(|it| it.as_ref()?.with_true_boxes()).collect();
+        Self { seed: self.seed, record: self.record.clone(), evaluations }
+    }
+}
+
 /// What is known of a row.
 pub struct RowResults {
     /// By seed.
@@ -63,6 +71,11 @@ impl RowResults {
         }
         for row in &mut rows {
             row.runs.sort_by_key(|run| run.seed);
+        }
+        for (at, row) in experiment.rows.iter().enumerate().filter(|(_, row)| row.model.oracle_of.is_some()) {
+            let own = |other: &&Row| other.model.oracle_of.is_none() && other.key() == row.key();
+            let of = experiment.rows.iter().position(|other| own(&other));
+            rows[at].runs = of.map_or_else(Vec::new, |of| rows[of].runs.iter().map(Run::with_true_boxes).collect());
         }
         rows
     }

@@ -60,7 +60,7 @@ pub(super) struct ChooseArgs {
 pub(super) fn choose(registry: &Registry, arguments: &ChooseArgs, stop: &AtomicBool) -> Result<bool> {
     let mut config = Config::load(&arguments.config, &arguments.set)?;
     let sampling = &mut config.sampling;
-    sampling.labelled = arguments.budget.unwrap_or(sampling.labelled);
+    sampling.labelled = arguments.budget.map_or(sampling.labelled, Into::into);
     sampling.validation_slices = arguments.validation.unwrap_or(sampling.validation_slices);
     sampling.strategy = arguments.strategy.clone().unwrap_or_else(|| sampling.strategy.clone());
     let strategy = predictor::known("the strategy", &registry.strategies, &config.sampling.strategy)?.as_ref();

@@ -61,6 +61,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
         ("classifier.focal_gamma", classifier.focal_gamma, AtLeast0),
         ("classifier.positive_weight", classifier.positive_weight.unwrap_or(0.5), Share),
         ("classifier.consistency", classifier.consistency, AtLeast0),
+        ("classifier.pseudo_label_confidence", classifier.pseudo_label_confidence.unwrap_or(0.5), Share),
         ("classifier.mask_weight", classifier.mask_weight, AtLeast0),
         ("prompt.threshold", config.prompt.threshold.into(), Inside),
         ("training_prompts.cam_share", prompts.cam_share, Share),

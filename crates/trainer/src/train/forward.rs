@@ -8,10 +8,10 @@ use crate::loader::{Batch, Labelled};
 use crate::plan::stream;
 use crate::prompts::training_prompt;
 use anyhow::{Context, Result, bail};
-use losses::{focal_loss, map_loss};
+use losses::{consistency_loss, focal_loss, map_loss};
 use run_record::Part;
 use stage_api::{Adapters, Mode, PromptKinds, Prompts};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Kind, Tensor};
 
 impl TrainingLoop<'_> {
     /// The losses of one step; the graph hangs on `total`.
@@ -36,8 +36,9 @@ impl TrainingLoop<'_> {
                 // The first batch is that of the slices: what it says of them is what their strongly augmented copies should say.
                 if let (Some(strong), None) = (&slices.strong, &consistency) {
                     let weak = presence.logit.narrow(0, 0, strong.size()[0]).sigmoid().detach();
-                    let strong = model.classifier.forward(strong, Mode::TrainUntracked).logit.sigmoid();
-                    consistency = Some(strong.mse_loss(&weak, Reduction::Mean) * config.classifier.consistency);
+                    let strong = model.classifier.forward(strong, Mode::TrainUntracked).logit;
+                    let loss = consistency_loss(&strong, &weak, config.classifier.pseudo_label_confidence);
+                    consistency = Some(loss * config.classifier.consistency);
                 }
             }
         }

@@ -70,7 +70,7 @@ mod tests {
         let text = "[sampling]\nlabelled = 2\n[classifier]\nbatch_slices = 4\n\
             [[phase]]\nname = \"a\"\nepochs = 3\nlabelled_passes = 0\n[[phase]]\nname = \"b\"\nepochs = 1\n";
         let rows: Vec<usize> = (0..24).collect();
-        let steps = plan(&Config::parse(text, &[]).unwrap(), &rows, &rows[..2], &[]);
+        let steps = plan(&Config::parse(text, &[]).unwrap(), &rows, &rows[..2], &[], &[]);
         // Six steps of four slices in an epoch; in the second phase two of them have a labelled slice.
         let kinds = Kinds::of(&steps);
         let mut counts = kinds.count(&steps);

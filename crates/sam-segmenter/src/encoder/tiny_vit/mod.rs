@@ -37,7 +37,7 @@ struct Stage {
 
 impl TinyVit {
     pub(super) fn take(weights: &mut Weights, shape: &TinyVitArchitecture, lora: &mut LoraFactory<'_>) -> Self {
-        let mut scope = Scope::new(weights, "image_encoder", ENCODER);
+        let mut scope = Scope::new(weights, "image_encoder", super::group(lora.settings()));
         let (widths, kernel) = (shape.widths, shape.patch_kernel);
         let patch_embedding = [
             ConvBn::take(scope.at("patch_embed.seq.0"), [widths[0] / 2, 3, kernel, kernel]),
@@ -67,7 +67,7 @@ impl TinyVit {
                 ("head.bias", vec![classes]),
             ]
         }) {
-            let _ = scope.take(name, &size);
+            let _ = scope.take_as(name, &size, ENCODER);
         }
         let neck = Neck::take(scope.at("neck"), widths[3]);
         Self { patch_embedding, patch_kernel: kernel, convolutions, first_merging, stages, neck }

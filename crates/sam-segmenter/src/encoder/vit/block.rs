@@ -11,6 +11,7 @@ use super::windows::{Windows, size};
 use crate::architecture::VitArchitecture;
 use crate::layers::{LayerNorm, Scope, gelu_owned};
 use crate::lora_target::LoraTarget;
+use crate::settings::EncoderPart;
 
 pub(super) struct Block {
     pub(super) first_norm: LayerNorm,
@@ -23,6 +24,8 @@ pub(super) struct Block {
     pub(super) mlp_in: AdaptedLinear,
     pub(super) mlp_out: AdaptedLinear,
     has_dropout: bool,
+    /// Whether its own weights are trained.
+    is_whole: bool,
     /// In which numbers the maps and attention compute; between them are 32-bit floats.
     precision: Kind,
 }
@@ -52,6 +55,7 @@ impl Block {
             mlp_in: AdaptedLinear::take(scope.at("mlp.lin1"), [width, mlp], LoraTarget::Mlp, lora),
             mlp_out: AdaptedLinear::take(scope.at("mlp.lin2"), [mlp, width], LoraTarget::Mlp, lora),
             has_dropout: lora.settings().lora_rank > 0 && lora.settings().lora_dropout > 0.0,
+            is_whole: lora.settings().encoder == EncoderPart::Whole,
             precision: lora.settings().precision.kind(),
         }
     }
@@ -60,7 +64,10 @@ impl Block {
     pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let qkv = self.project(x, pass);
         let grids = self.grids(&qkv, x);
-        let attended = if self.is_blocked(x) { blocked::forward(&grids).output } else { fused::forward(&grids) };
+        // The blocked kernel records no graph.
+        let by_graph = self.is_whole && pass.mode.is_training();
+        let attended =
+            if self.is_blocked(x) && !by_graph { blocked::forward(&grids).output } else { fused::forward(&grids) };
         drop(qkv);
         let y = self.attend(x, &attended, pass);
         drop(attended);

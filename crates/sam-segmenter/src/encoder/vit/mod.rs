@@ -8,7 +8,6 @@ mod block;
 mod positions;
 mod windows;
 
-use crate::groups::ENCODER;
 use std::rc::Rc;
 
 use tch::{Kind, Tensor};
@@ -21,7 +20,7 @@ use super::neck::Neck;
 use crate::architecture::VitArchitecture;
 use crate::checkpoint::Weights;
 use crate::layers::{Scope, channels_last, for_input};
-use crate::settings::{Memory, SegmenterSettings};
+use crate::settings::{EncoderPart, Memory, SegmenterSettings};
 
 pub(super) struct Vit {
     patch_weight: Tensor,
@@ -33,6 +32,8 @@ pub(super) struct Vit {
     neck: Neck,
     memory: Memory,
     precision: Kind,
+    /// Whether its own weights are trained.
+    is_whole: bool,
 }
 
 impl Vit {
@@ -43,7 +44,7 @@ impl Vit {
         settings: &SegmenterSettings,
         lora: &mut LoraFactory<'_>,
     ) -> Self {
-        let mut scope = Scope::new(weights, "image_encoder", ENCODER);
+        let mut scope = Scope::new(weights, "image_encoder", super::group(settings));
         let &VitArchitecture { width, depth, patch, .. } = shape;
         Self {
             positions: resized_positions(&scope.take("pos_embed", &[1, shape.grid, shape.grid, width]), grid),
@@ -56,6 +57,7 @@ impl Vit {
             neck: Neck::take(scope.at("neck"), width),
             memory: settings.memory,
             precision: settings.precision.kind(),
+            is_whole: settings.encoder == EncoderPart::Whole,
         }
     }
 
@@ -68,7 +70,8 @@ impl Vit {
     }
 
     pub(super) fn forward(&self, features: &Tensor, pass: Pass) -> Encoded {
-        let by_graph = self.memory == Memory::Keep && !attention::is_blocked(features.device(), self.precision);
+        let is_blocked = || attention::is_blocked(features.device(), self.precision);
+        let by_graph = self.is_whole || self.memory == Memory::Keep && !is_blocked();
         if pass.mode.is_training() && !by_graph {
             return backward::forward(&self.blocks, &self.neck, features, pass, self.memory, self.precision);
         }
