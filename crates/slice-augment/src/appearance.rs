@@ -23,19 +23,20 @@ pub struct Appearance {
 impl Appearance {
     /// A draw within the reach of `settings`.
     pub fn draw(settings: &Augmentation, rng: &mut impl Rng) -> Self {
-        let mut uniform = |reach: f32, low: f32, high: f32| {
-            let takes_part = reach > 0.0 && rng.random_bool(settings.probability);
+        let of = settings.probability_of;
+        let mut uniform = |reach: f32, share: Option<f64>, low: f32, high: f32| {
+            let takes_part = reach > 0.0 && rng.random_bool(share.unwrap_or(settings.probability));
             if takes_part { Some(rng.random_range(low..=high)) } else { None }
         };
         let Augmentation { blur_px, low_resolution, intensity_hu, contrast, gamma, noise_hu, .. } = *settings;
         let exponent = gamma.ln_1p();
         Self {
-            blur_px: uniform(blur_px, 0.0, blur_px).unwrap_or(0.0),
-            low_resolution: uniform(low_resolution, 1.0, 1.0 + low_resolution).unwrap_or(1.0),
-            intensity_hu: uniform(intensity_hu, -intensity_hu, intensity_hu).unwrap_or(0.0),
-            contrast: uniform(contrast, 1.0 - contrast, 1.0 + contrast).unwrap_or(1.0),
-            gamma: uniform(gamma, -exponent, exponent).map_or(1.0, f32::exp),
-            noise_hu: uniform(noise_hu, 0.0, noise_hu).unwrap_or(0.0),
+            blur_px: uniform(blur_px, of.blur_px, 0.0, blur_px).unwrap_or(0.0),
+            low_resolution: uniform(low_resolution, of.low_resolution, 1.0, 1.0 + low_resolution).unwrap_or(1.0),
+            intensity_hu: uniform(intensity_hu, of.intensity_hu, -intensity_hu, intensity_hu).unwrap_or(0.0),
+            contrast: uniform(contrast, of.contrast, 1.0 - contrast, 1.0 + contrast).unwrap_or(1.0),
+            gamma: uniform(gamma, of.gamma, -exponent, exponent).map_or(1.0, f32::exp),
+            noise_hu: uniform(noise_hu, of.noise_hu, 0.0, noise_hu).unwrap_or(0.0),
             noise_seed: rng.random(),
         }
     }

@@ -27,12 +27,15 @@ struct Affine([[f32; 3]; 2]);
 impl Geometry {
     /// A draw within the reach of `settings`, for slices of `size` pixels a side.
     pub fn draw(settings: &Augmentation, size: usize, rng: &mut impl Rng) -> Self {
-        let mut takes_part = |wanted: bool| wanted && rng.random_bool(settings.probability);
-        let flips = [takes_part(settings.flip_left_right), takes_part(settings.flip_up_down)];
-        let turns = takes_part(settings.rotate_deg > 0.0);
-        let scales = takes_part(settings.scale > 0.0);
-        let shifts = takes_part(settings.shift > 0.0);
-        let bends = takes_part(settings.elastic_px > 0.0);
+        let of = settings.probability_of;
+        let mut takes_part =
+            |wanted: bool, share: Option<f64>| wanted && rng.random_bool(share.unwrap_or(settings.probability));
+        let left_right = takes_part(settings.flip_left_right, of.flip_left_right);
+        let flips = [left_right, takes_part(settings.flip_up_down, of.flip_up_down)];
+        let turns = takes_part(settings.rotate_deg > 0.0, of.rotate_deg);
+        let scales = takes_part(settings.scale > 0.0, of.scale);
+        let shifts = takes_part(settings.shift > 0.0, of.shift);
+        let bends = takes_part(settings.elastic_px > 0.0, of.elastic_px);
 
         let mirror = flips.map(|takes_part| if takes_part && rng.random_bool(0.5) { -1.0 } else { 1.0 });
         let reach = settings.rotate_deg.to_radians();

@@ -11,7 +11,7 @@ mod settings;
 
 pub use appearance::{Appearance, blur, contrast, gamma, low_resolution, noise, shift_intensity};
 pub use geometry::Geometry;
-pub use settings::{Augmentation, SettingError};
+pub use settings::{Augmentation, ProbabilityOf, SettingError};
 
 /// HU of air, which is what moves in at the border.
 pub const AIR: f32 = -1024.0;

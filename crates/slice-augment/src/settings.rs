@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct Augmentation {
     /// Share of the draws in which a change takes part, 0 to 1; drawn for each change by itself.
     pub probability: f64,
+    /// The same of single changes, in its place.
+    #[serde(skip_serializing_if = "ProbabilityOf::is_absent")]
+    pub probability_of: ProbabilityOf,
     /// Mirror left and right in half of the draws. Not for organs that lie on one side: a mirrored liver is no liver.
     pub flip_left_right: bool,
     /// Mirror front and back in half of the draws.
@@ -35,10 +38,77 @@ pub struct Augmentation {
     pub noise_hu: f32,
 }
 
+/// Shares of the draws in which single changes take part, 0 to 1; absent: that of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbabilityOf {
+    /// Of `flip_left_right`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flip_left_right: Option<f64>,
+    /// Of `flip_up_down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flip_up_down: Option<f64>,
+    /// Of `rotate_deg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate_deg: Option<f64>,
+    /// Of `scale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// Of `shift`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f64>,
+    /// Of `elastic_px`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elastic_px: Option<f64>,
+    /// Of `blur_px`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blur_px: Option<f64>,
+    /// Of `low_resolution`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low_resolution: Option<f64>,
+    /// Of `intensity_hu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intensity_hu: Option<f64>,
+    /// Of `contrast`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<f64>,
+    /// Of `gamma`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
+    /// Of `noise_hu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise_hu: Option<f64>,
+}
+
+impl ProbabilityOf {
+    fn is_absent(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Each with its key.
+    fn all(&self) -> [(&'static str, Option<f64>); 12] {
+        [
+            ("probability_of.flip_left_right", self.flip_left_right),
+            ("probability_of.flip_up_down", self.flip_up_down),
+            ("probability_of.rotate_deg", self.rotate_deg),
+            ("probability_of.scale", self.scale),
+            ("probability_of.shift", self.shift),
+            ("probability_of.elastic_px", self.elastic_px),
+            ("probability_of.blur_px", self.blur_px),
+            ("probability_of.low_resolution", self.low_resolution),
+            ("probability_of.intensity_hu", self.intensity_hu),
+            ("probability_of.contrast", self.contrast),
+            ("probability_of.gamma", self.gamma),
+            ("probability_of.noise_hu", self.noise_hu),
+        ]
+    }
+}
+
 impl Default for Augmentation {
     fn default() -> Self {
         Self {
             probability: 1.0,
+            probability_of: ProbabilityOf::default(),
             flip_left_right: false,
             flip_up_down: false,
             rotate_deg: 0.0,
@@ -70,7 +140,9 @@ pub struct SettingError {
 impl Augmentation {
     /// Whether it changes anything.
     pub fn is_off(&self) -> bool {
-        self.probability == 0.0 || *self == Self { probability: self.probability, ..Self::default() }
+        let Self { probability, probability_of, .. } = *self;
+        let is_never = probability == 0.0 && probability_of.all().iter().all(|(_, of)| of.unwrap_or(0.0) == 0.0);
+        is_never || *self == Self { probability, probability_of, ..Self::default() }
     }
 
     /// Checks every range; the error names the key.
@@ -82,6 +154,9 @@ impl Augmentation {
             Err(SettingError { key, found: value, expected })
         };
         check("probability", self.probability, 1.0, "0 to 1")?;
+        for (key, value) in self.probability_of.all() {
+            check(key, value.unwrap_or(0.0), 1.0, "0 to 1")?;
+        }
         check("rotate_deg", self.rotate_deg.into(), 180.0, "0 to 180 degrees")?;
         check("shift", self.shift.into(), 0.9, "0 to 0.9 of the side")?;
         check("contrast", self.contrast.into(), 0.9, "0 to 0.9")?;
@@ -95,5 +170,37 @@ impl Augmentation {
             ("noise_hu", self.noise_hu, 1000.0, "0 to 1000 HU"),
         ];
         rest.into_iter().try_for_each(|(key, value, max, expected)| check(key, value.into(), max, expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Appearance;
+    use rand::SeedableRng;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
+    #[test]
+    fn a_change_with_a_share_of_its_own_takes_part_as_often_as_that_says() {
+        let probability_of = ProbabilityOf { gamma: Some(1.0), blur_px: Some(0.0), ..ProbabilityOf::default() };
+        let settings = Augmentation {
+            probability: 0.3,
+            probability_of,
+            gamma: 0.5,
+            blur_px: 1.0,
+            noise_hu: 9.0,
+            ..Augmentation::default()
+        };
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
+        let drawn: Vec<String> = (0..400).map(|_| format!("{:?}", Appearance::draw(&settings, &mut rng))).collect();
+        let count = |text: &str| drawn.iter().filter(|draw| draw.contains(text)).count();
+        assert_eq!((count(" gamma: 1.0,"), count("blur_px: 0.0,")), (0, 400));
+        assert!((240..320).contains(&count("noise_hu: 0.0,")), "{}", count("noise_hu: 0.0,"));
+        assert!(!settings.is_off() && Augmentation { probability: 0.0, ..settings }.check().is_ok());
+        let wrong = ProbabilityOf { shift: Some(1.5), ..ProbabilityOf::default() };
+        let error = Augmentation { probability_of: wrong, ..settings }.check().unwrap_err();
+        assert_eq!((error.key, error.found), ("probability_of.shift", 1.5));
+        let never = ProbabilityOf { gamma: Some(0.0), ..ProbabilityOf::default() };
+        assert!(Augmentation { probability: 0.0, probability_of: never, ..settings }.is_off());
     }
 }

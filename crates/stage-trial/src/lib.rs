@@ -135,7 +135,7 @@ impl<'a> Trial<'a> {
             native: None,
             label_budget: &record.label_budget,
             device: Device::Cpu,
-            embeddings: None,
+            embeddings: self.embeddings,
             stop: &stop,
         };
         let found = evaluator.run("test", &rows, &run.join("evaluation"))?;

@@ -5,9 +5,11 @@ mod load;
 mod optimizer;
 mod ranges;
 
+use anyhow::Result;
 use cam_classifier::PromptSettings;
 use evaluation::EvaluationConfig;
-use predictor::{ClassifierChoice, IntensityConfig, ModelConfig, PredictionConfig, SegmenterConfig};
+use losses::{SegmentationLosses, SegmentationPart};
+use predictor::{ClassifierChoice, IntensityConfig, ModelConfig, PredictionConfig, SegmenterConfig, known};
 use run_record::LabelSeconds;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -270,14 +272,17 @@ impl SegmentationLossConfig {
         &self.0
     }
 
-    /// The parts that are of masks.
-    pub fn parts(&self) -> impl Iterator<Item = (&String, &f64)> {
-        self.0.iter().filter(|(name, _)| *name != Self::SCORE)
-    }
-
-    /// Weight of the score head's error.
-    pub fn score(&self) -> f64 {
-        self.0.get(Self::SCORE).copied().unwrap_or(0.0)
+    /// The losses of these names.
+    ///
+    /// # Errors
+    /// If one is not registered.
+    pub fn of(&self, registered: &BTreeMap<String, SegmentationPart>) -> Result<SegmentationLosses> {
+        let parts = self.0.iter().filter(|(name, _)| *name != Self::SCORE);
+        let part = |(name, weight): (&String, &f64)| {
+            Ok((*weight, *known("a key of `[segmentation_loss]`", registered, name)?))
+        };
+        let score = self.0.get(Self::SCORE).copied().unwrap_or(0.0);
+        Ok(SegmentationLosses::new(parts.map(part).collect::<Result<Vec<_>>>()?, score))
     }
 }
 

@@ -16,6 +16,5 @@ pub mod planned;
 pub mod prompts;
 pub mod registry;
 pub mod schedule;
-pub mod segmentation_loss;
 pub mod stopwatch;
 pub mod train;

@@ -1,22 +1,13 @@
 //! Everything that a configuration can name, in one place: classifiers, segmenters, strategies that choose the labelled slices,
 //! and parts of the segmentation loss. A crate of one's own adds to it and hands it to [`crate::cli::main`].
 
-use losses::{BATCH_LOSSES, MASK_LOSSES};
+use losses::{BATCH_LOSSES, MASK_LOSSES, SegmentationPart};
 use predictor::{ClassifierFactory, ModelRegistry, SegmenterFactory};
 use slice_sampling::{
     DisagreeingSubset, KCenterSubset, StratifiedSubset, SubsetStrategy, UncertainSubset, UniformSubset,
 };
 use stage_api::MaskLoss;
 use std::collections::BTreeMap;
-
-/// A part of the segmentation loss.
-#[derive(Clone, Copy)]
-pub enum RegisteredLoss {
-    /// Of one mask `[H, W]`; a batch's is the mean over its slices.
-    OfMask(MaskLoss),
-    /// Of all masks of a step at once, `[B · H, W]`: for segmenters without prompts, which give one mask a slice.
-    OfBatch(MaskLoss),
-}
 
 /// The stages by name.
 pub struct Registry {
@@ -25,7 +16,7 @@ pub struct Registry {
     /// `sampling.strategy`
     pub strategies: BTreeMap<String, Box<dyn SubsetStrategy>>,
     /// Keys of `[segmentation_loss]`.
-    pub losses: BTreeMap<String, RegisteredLoss>,
+    pub losses: BTreeMap<String, SegmentationPart>,
 }
 
 impl Default for Registry {
@@ -67,14 +58,14 @@ impl Registry {
     /// Adds a part of the segmentation loss: `segmentation_loss.<name> = WEIGHT` then counts it.
     #[must_use]
     pub fn with_loss(mut self, name: &str, loss: MaskLoss) -> Self {
-        self.losses.insert(name.into(), RegisteredLoss::OfMask(loss));
+        self.losses.insert(name.into(), SegmentationPart::OfMask(loss));
         self
     }
 
     /// The same of all masks of a step at once.
     #[must_use]
     pub fn with_batch_loss(mut self, name: &str, loss: MaskLoss) -> Self {
-        self.losses.insert(name.into(), RegisteredLoss::OfBatch(loss));
+        self.losses.insert(name.into(), SegmentationPart::OfBatch(loss));
         self
     }
 }

@@ -15,7 +15,6 @@ use crate::config::{Config, EncoderTraining, PhaseConfig, WeakCrops};
 use crate::loader::Loader;
 use crate::plan::{Step, plan};
 use crate::registry::Registry;
-use crate::segmentation_loss::SegmentationLosses;
 use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
 use predictor::Model;
@@ -95,7 +94,7 @@ impl Training<'_> {
         self.check_input(model.classifier.input())?;
         self.check_phases(&model, &rows)?;
         self.check_own_classifier(&rows)?;
-        let losses = SegmentationLosses::new(&self.config.segmentation_loss, &self.registry.losses)?;
+        let losses = self.config.segmentation_loss.of(&self.registry.losses)?;
         ensure!(
             !losses.need_batches() || model.segmenter.prompts() == PromptKinds::None,
             "a part of `segmentation_loss` is of all masks of a step at once, but the segmenter \"{}\" takes prompts, slice by slice: \

@@ -88,3 +88,21 @@ fn each_bag_comes_once_an_epoch_with_slices_from_all_of_it() {
     alone.phases[0].train_classifier = false;
     assert!(plan(&alone, &rows, &rows[..5], &bags, &[]).iter().all(|step| step.bags.is_empty()));
 }
+
+#[test]
+fn slices_without_the_target_join_the_labelled_ones_and_move_nothing_else() {
+    let rows: Vec<usize> = (0..30).collect();
+    let before = plan(&config(1), &rows, &rows[..5], &[], &[20, 21]);
+    let mut with = config(1);
+    with.phases[0].batch_absent = 2;
+    let steps = plan(&with, &rows, &rows[..5], &[], &[20, 21]);
+    for (step, before) in steps.iter().zip(&before) {
+        let (own, absent) = step.labelled.split_at(before.labelled.len());
+        assert_eq!(own, before.labelled);
+        assert_eq!(absent.len(), if own.is_empty() { 0 } else { 2 });
+        assert!(absent.iter().all(|copy| [20, 21].contains(&copy.row) && copy.copy == 0));
+        assert_eq!((&step.slices, &step.masks), (&before.slices, &before.masks));
+    }
+    let drawn = |row: usize| steps.iter().flat_map(|step| &step.labelled).filter(|copy| copy.row == row).count();
+    assert!(drawn(20) > 0 && drawn(21) > 0 && drawn(20) + drawn(21) == 20);
+}

@@ -1,16 +1,16 @@
 //! The segmentation loss: closed forms, and nnU-Net's loss by its parts, on one logit, against nnunetv2's own on two channels.
 
+use losses::SegmentationLosses;
 use stage_api::Masks;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use trainer::config::SegmentationLossConfig;
 use trainer::registry::Registry;
-use trainer::segmentation_loss::SegmentationLosses;
 
 /// Of these parts alone.
 fn losses(parts: &[(&str, f64)]) -> SegmentationLosses {
-    SegmentationLosses::new(&SegmentationLossConfig::only(parts), &Registry::default().losses).unwrap()
+    SegmentationLossConfig::only(parts).of(&Registry::default().losses).unwrap()
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_loss_of_batches_sees_the_slices_of_a_step_as_one_mask() {
 
 #[test]
 fn a_part_that_is_not_registered_is_refused_with_those_that_are() {
-    let error = SegmentationLosses::new(&SegmentationLossConfig::only(&[("tversky", 1.0)]), &BTreeMap::new());
+    let error = SegmentationLossConfig::only(&[("tversky", 1.0)]).of(&BTreeMap::new());
     assert!(error.map(drop).unwrap_err().to_string().contains("\"tversky\""));
 }
 

@@ -10,8 +10,8 @@ use crate::loader::{Batch, Batches, Loader};
 use crate::optimizer::{clip, global_norm};
 use crate::plan::Step;
 use crate::schedule::schedule_factor;
-use crate::segmentation_loss::SegmentationLosses;
 use anyhow::Result;
+use losses::SegmentationLosses;
 use predictor::{Model, Ticker};
 use run_record::{MetricsLog, Part, PhaseResult, StepRow};
 use slice_sampling::Rows;
@@ -69,8 +69,7 @@ impl<'a> TrainingLoop<'a> {
         let seconds_before = state.progress.seconds;
         let kinds = Kinds::of(steps);
         let left = kinds.count(&steps[place.min(steps.len())..]);
-        let segmentation_losses =
-            SegmentationLosses::new(&training.config.segmentation_loss, &training.registry.losses)?;
+        let segmentation_losses = training.config.segmentation_loss.of(&training.registry.losses)?;
         Ok(Self {
             segmentation_losses,
             training,

@@ -1,18 +1,22 @@
-//! The losses of the segmenter, each with its weight; one whose weight is 0 is not computed.
+//! The losses of a segmenter, each with its weight; one whose weight is 0 is not computed.
 
-use crate::config::SegmentationLossConfig;
-use crate::registry::RegisteredLoss;
-use anyhow::Result;
-use losses::deep_supervision_weights;
-use predictor::known;
+use crate::deep_supervision_weights;
 use stage_api::{MaskLoss, Masks};
-use std::collections::BTreeMap;
 use tch::{Kind, Reduction, Tensor};
 
 /// The logit of a probability that is 0 in 32 bits.
 const SURE_BACKGROUND: f64 = -1e4;
 
-/// The parts of a configuration's segmentation loss, which are added.
+/// A part of the segmentation loss.
+#[derive(Clone, Copy)]
+pub enum SegmentationPart {
+    /// Of one mask `[H, W]`; a batch's is the mean over its slices.
+    OfMask(MaskLoss),
+    /// Of all masks of a step at once, `[B · H, W]`: for segmenters without prompts, which give one mask a slice.
+    OfBatch(MaskLoss),
+}
+
+/// Parts that are added, by their weights.
 pub struct SegmentationLosses {
     of_masks: Vec<(f64, MaskLoss)>,
     of_batch: Vec<(f64, MaskLoss)>,
@@ -29,19 +33,16 @@ pub struct SegmentationLoss {
 }
 
 impl SegmentationLosses {
-    /// # Errors
-    /// If a weight has a name that is not registered.
-    pub fn new(config: &SegmentationLossConfig, registered: &BTreeMap<String, RegisteredLoss>) -> Result<Self> {
+    /// Of parts with their weights, and of the score head's squared error with its own.
+    pub fn new(parts: impl IntoIterator<Item = (f64, SegmentationPart)>, score: f64) -> Self {
         let (mut of_masks, mut of_batch) = (Vec::new(), Vec::new());
-        for (name, &weight) in config.parts() {
-            let loss = *known("a key of `[segmentation_loss]`", registered, name)?;
-            match loss {
-                _ if weight <= 0.0 => {}
-                RegisteredLoss::OfMask(loss) => of_masks.push((weight, loss)),
-                RegisteredLoss::OfBatch(loss) => of_batch.push((weight, loss)),
+        for (weight, part) in parts.into_iter().filter(|(weight, _)| *weight > 0.0) {
+            match part {
+                SegmentationPart::OfMask(loss) => of_masks.push((weight, loss)),
+                SegmentationPart::OfBatch(loss) => of_batch.push((weight, loss)),
             }
         }
-        Ok(Self { of_masks, of_batch, score: config.score() })
+        Self { of_masks, of_batch, score }
     }
 
     /// Whether some part is of all masks of a step.
