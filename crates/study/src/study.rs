@@ -7,11 +7,13 @@ mod experiment;
 mod file;
 mod leaks;
 mod output;
+mod page;
 mod plan;
 mod plots;
 mod provenance;
 mod results;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 

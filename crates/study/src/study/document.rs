@@ -8,6 +8,7 @@ use std::fmt::Write;
 use super::comparison::{Entry, METRICS, entries, reference};
 use super::experiment::{Experiment, Row};
 use super::results::{RowResults, Statistic};
+use super::table::Table;
 
 /// Results and where they come from.
 pub struct Document<'a> {
@@ -145,25 +146,24 @@ impl Document<'_> {
             self.of_target(NOTE),
             self.leaks,
         );
-        for (index, store) in stores.iter().enumerate() {
-            let what = if index == 0 { "In domain: the test patients of" } else { "Across: all of" };
+        for index in 0..stores.len() {
             // Writing to a text can't fail.
-            let _ = write!(text, "\n## {what} {}\n\n{}", store.label(), self.counts(index));
-            text += &self.table_of(index);
-            let _ = write!(text, "\nOver patients:\n\n{}", self.patients_table(index));
+            let _ = write!(text, "\n## {}\n\n{}", self.heading(index), self.counts(index));
+            text += &self.table_of(index).markdown();
+            let (table, reasons) = self.patients_table(index);
+            let _ = write!(text, "\nOver patients:\n\n{}", table.markdown());
+            if !reasons.is_empty() {
+                text += "\nNo interval or no comparison:\n\n";
+                text.extend(reasons.into_iter().map(|reason| format!("- {reason}\n")));
+            }
         }
         let (of, more) = (rows[0].name(), self.not_measured());
         let _ = writeln!(text, "\n## The steps of the inference: {of}\n\n{STEP_NOTE}{more}");
         for (index, store) in stores.iter().enumerate() {
-            let _ = write!(text, "\n{}:\n\n{}", store.label(), self.steps_table(index));
+            let _ = write!(text, "\n{}:\n\n{}", store.label(), self.steps_table(index).markdown());
         }
-        text += "\n## The models\n\n| row | runs | configuration and overrides | note |\n| --- | --- | --- | --- |\n";
-        for row in rows {
-            let config = std::iter::once(format!("`{}`", row.config.display()));
-            let set: Vec<String> = config.chain(row.set().iter().map(|item| format!("`{item}`"))).collect();
-            let note = row.model.note.as_deref().unwrap_or_default();
-            text += &line([cell(&row.name()), format!("`{}-SEED`", row.key()), cell(&set.join(", ")), cell(note)]);
-        }
+        text += "\n## The models\n\n";
+        text += &self.models_table().markdown();
         if !self.failures.is_empty() {
             text += "\n## Failed\n\n";
             text.extend(self.failures.iter().map(|failure| format!("- {failure}\n")));
@@ -223,6 +223,30 @@ impl Document<'_> {
         })
     }
 
+    /// What each row's runs are called and how they were made.
+    pub fn models_table(&self) -> Table {
+        let titles = ["row", "runs", "configuration and overrides", "note"];
+        let mut table = Table::new(titles.map(str::to_owned));
+        for row in &self.experiment.rows {
+            let config = std::iter::once(format!("`{}`", row.config.display()));
+            let set: Vec<String> = config.chain(row.set().iter().map(|item| format!("`{item}`"))).collect();
+            let note = row.model.note.clone().unwrap_or_default();
+            table.row([row.name(), format!("`{}-SEED`", row.key()), set.join(", "), note]);
+        }
+        table
+    }
+
+    /// What the tables' figures are.
+    pub fn explained(&self) -> [String; 2] {
+        [OVER.to_owned(), self.of_target(NOTE)]
+    }
+
+    /// What a store's tables are of.
+    pub fn heading(&self, store: usize) -> String {
+        let what = if store == 0 { "In domain: the test patients of" } else { "Across: all of" };
+        format!("{what} {}", self.experiment.stores[store].label())
+    }
+
     fn of_target(&self, text: &str) -> String {
         text.replace("TARGET", &self.experiment.stores[0].target)
     }
@@ -238,7 +262,7 @@ impl Document<'_> {
     }
 
     /// Where and by what the runs were trained, which may have been another day.
-    fn trained(&self) -> String {
+    pub fn trained(&self) -> String {
         let records = || self.results.iter().flat_map(|row| &row.runs).map(|run| &run.record);
         let devices: BTreeSet<&str> = records().map(|record| record.device.as_str()).collect();
         let commits: BTreeSet<&str> = records().filter_map(|record| record.commit.as_deref()).collect();
@@ -251,7 +275,7 @@ impl Document<'_> {
     }
 
     /// Slices of a store, as the first evaluation has counted them.
-    fn counts(&self, store: usize) -> String {
+    pub fn counts(&self, store: usize) -> String {
         let runs = self.results.iter().flat_map(|row| &row.runs);
         let Some(it) = { runs }.find_map(|run| run.evaluations[store].as_ref()) else { return String::new() };
         let target = &self.experiment.stores[store].target;
@@ -259,36 +283,36 @@ impl Document<'_> {
         format!("{slices} slices of {volumes} volumes, {with} with {target}.\n\n")
     }
 
-    fn table_of(&self, store: usize) -> String {
+    pub fn table_of(&self, store: usize) -> Table {
         let columns = columns(self.experiment, store);
         let titles = columns.iter().map(|column| self.of_target(column.title));
         let minutes = (store == 0).then(|| "minutes".to_owned());
-        let mut text = header(["row".to_owned(), "seeds".to_owned()].into_iter().chain(titles).chain(minutes));
+        let mut table = Table::new(["row".to_owned(), "seeds".to_owned()].into_iter().chain(titles).chain(minutes));
         for (row, results) in self.experiment.rows.iter().zip(&self.results) {
             let have = results.runs.len();
             let seeds = if have as u64 == row.seeds { have.to_string() } else { format!("{have} of {}", row.seeds) };
             let figures = columns.iter().map(|c| figure(&results.figure(store, c.of_row(row)), c.digits, have));
             let minutes = (store == 0).then(|| figure(&results.minutes(), 1, have));
-            text += &line([cell(&row.name()), seeds].into_iter().chain(figures).chain(minutes));
+            table.row([row.name(), seeds].into_iter().chain(figures).chain(minutes));
             if let Some(of_paper) = row.of_paper(store) {
-                let name = format!("{}: from the paper, on other data", cell(&row.name()));
+                let name = format!("{}: from the paper, on other data", row.name());
                 let figures = columns
                     .iter()
                     .map(|column| if column.key == "cam_box.dice_liver" { of_paper.to_string() } else { "–".into() });
                 let minutes = (store == 0).then(|| "–".to_owned());
-                text += &line([name, String::new()].into_iter().chain(figures).chain(minutes));
+                table.row([name, String::new()].into_iter().chain(figures).chain(minutes));
             }
         }
-        text
+        table
     }
 
     /// Intervals over patients and what the paired tests say.
-    fn patients_table(&self, store: usize) -> String {
+    pub fn patients_table(&self, store: usize) -> (Table, Vec<String>) {
         let rows = &self.experiment.rows;
         let titles = METRICS.map(|metric| self.of_target(metric.title()));
-        let against = rows.first().map_or_else(String::new, |row| format!("against {}", cell(&row.model.name)));
+        let against = rows.first().map_or_else(String::new, |row| format!("against {}", row.model.name));
         let columns = titles.into_iter().flat_map(|title| [format!("{title}, 95 % interval"), against.clone()]);
-        let mut text = header(["row".to_owned(), "patients".to_owned()].into_iter().chain(columns));
+        let mut table = Table::new(["row".to_owned(), "patients".to_owned()].into_iter().chain(columns));
         let mut reasons = BTreeSet::new();
         for (row, of) in rows.iter().zip(entries(self.experiment, &self.results, store)) {
             let patients = of.iter().find_map(|entry| match entry {
@@ -307,25 +331,21 @@ impl Document<'_> {
                     ["–".to_owned(), "–".to_owned()]
                 }
             });
-            let first = [cell(&row.name()), patients.unwrap_or_else(|| "–".into())];
-            text += &line(first.into_iter().chain(cells));
+            let first = [row.name(), patients.unwrap_or_else(|| "–".into())];
+            table.row(first.into_iter().chain(cells));
         }
-        if !reasons.is_empty() {
-            text += "\nNo interval or no comparison:\n\n";
-            text.extend(reasons.into_iter().map(|reason| format!("- {reason}\n")));
-        }
-        text
+        (table, reasons.into_iter().collect())
     }
 
-    fn steps_table(&self, store: usize) -> String {
-        let Some(results) = self.results.first() else { return String::new() };
+    pub fn steps_table(&self, store: usize) -> Table {
         let titles = STEP.iter().map(|column| self.of_target(column.title));
-        let mut text = header(["step".to_owned()].into_iter().chain(titles));
+        let mut table = Table::new(["step".to_owned()].into_iter().chain(titles));
+        let Some(results) = self.results.first() else { return table };
         for name in results.steps(store) {
             let of = |c: &Column<StepResults>| figure(&results.step(store, &name, c.of), c.digits, results.runs.len());
-            text += &line([cell(&name)].into_iter().chain(STEP.iter().map(of)));
+            table.row([name.clone()].into_iter().chain(STEP.iter().map(of)));
         }
-        text
+        table
     }
 }
 
@@ -344,20 +364,4 @@ fn figure(of: &Statistic, digits: usize, runs: usize) -> String {
     let deviation = of.deviation().map_or_else(String::new, |deviation| format!(" ± {deviation:.digits$}"));
     let count = if of.count() == runs { String::new() } else { format!(" ({} of {runs})", of.count()) };
     format!("{mean:.digits$}{deviation}{count}")
-}
-
-fn header(titles: impl IntoIterator<Item = String>) -> String {
-    let titles: Vec<String> = titles.into_iter().collect();
-    let rule = ["---".to_owned()].into_iter().chain(titles.iter().skip(1).map(|_| "---:".to_owned()));
-    let rule: Vec<String> = rule.collect();
-    line(titles) + &line(rule)
-}
-
-fn line(cells: impl IntoIterator<Item = String>) -> String {
-    cells.into_iter().fold("|".to_owned(), |text, cell| text + " " + &cell + " |") + "\n"
-}
-
-/// A bar would end the cell.
-fn cell(text: &str) -> String {
-    text.replace('|', r"\|").replace('\n', " ")
 }

@@ -10,8 +10,11 @@ use std::path::Path;
 
 use super::comparison::{Entry, METRICS, entries};
 use super::document::{Document, columns};
+use super::experiment::Row;
+use super::file::Budget;
+use super::page::page;
 use super::plots::{Line, plot};
-use super::results::Statistic;
+use super::results::{Run, Statistic};
 
 /// A folder is written into if it is empty, or has earlier results of this study.
 pub fn check_place(folder: &Path, title: &str, overwrite: bool) -> Result<()> {
@@ -34,6 +37,12 @@ pub fn write(document: &Document, folder: &Path) -> Result<()> {
     let values = values(document);
     write("table.csv", &csv(&values))?;
     write_whole(&folder.join("table.parquet"), &parquet(&values)?)?;
+    let mut plots = Vec::new();
+    let mut drawn = |name: &str, plot: String| {
+        write(&format!("{name}.svg"), &plot)?;
+        plots.push(plot);
+        anyhow::Ok(())
+    };
     for store in 0..document.experiment.stores.len() {
         let dataset = &document.experiment.stores[store].dataset;
         let name = if store == 0 { "label-efficiency".to_owned() } else { format!("label-efficiency-{dataset}") };
@@ -42,18 +51,19 @@ pub fn write(document: &Document, folder: &Path) -> Result<()> {
             let of = &document.experiment.stores[store];
             let development = if of.development { " (development data: no result)" } else { "" };
             let title = format!("Label efficiency: {dataset}{development}");
-            write(&format!("{name}.svg"), &plot(&title, "labelled slices", "Dice (slices with the target)", &lines)?)?;
+            drawn(&name, plot(&title, "labelled slices", "Dice (slices with the target)", &lines)?)?;
             write(&format!("{name}.csv"), &curve(["model", "labelled_slices", "dice_liver", "deviation"], &lines))?;
         }
     }
     let [epochs, time] = progress(document);
     if epochs.iter().any(|line| !line.points.is_empty()) {
         let y = "validation Dice";
-        write("epochs.svg", &plot("Epoch efficiency", "epochs", y, &epochs)?)?;
+        drawn("epochs", plot("Epoch efficiency", "epochs", y, &epochs)?)?;
         write("epochs.csv", &curve(["run", "epoch", "validation_dice", "deviation"], &epochs))?;
-        write("time.svg", &plot("Time efficiency", "minutes of training", y, &time)?)?;
+        drawn("time", plot("Time efficiency", "minutes of training", y, &time)?)?;
         write("time.csv", &curve(["run", "minutes", "validation_dice", "deviation"], &time))?;
     }
+    write("comparison.html", &page(document, &plots, folder))?;
     // Last: a folder that has it is a study's.
     let mut json = serde_json::to_string_pretty(&document.json())?;
     json.push('\n');
@@ -73,6 +83,14 @@ struct Figure {
     value: Option<f64>,
 }
 
+/// Labelled slices of a run, as its row says or its record.
+fn labelled(row: &Row, run: &Run) -> usize {
+    match row.budget {
+        Some(Budget::Slices(count)) => count,
+        _ => run.record.labelled.len(),
+    }
+}
+
 fn values(document: &Document) -> Vec<Figure> {
     let mut all = Vec::new();
     for (row, results) in document.experiment.rows.iter().zip(&document.results) {
@@ -81,7 +99,7 @@ fn values(document: &Document) -> Vec<Figure> {
                 let Some(evaluation) = &run.evaluations[index] else { continue };
                 all.extend(columns(document.experiment, index).into_iter().map(|column| Figure {
                     model: row.model.key.clone(),
-                    labelled: run.record.labelled.len() as u64,
+                    labelled: labelled(row, run) as u64,
                     seed: run.seed,
                     dataset: store.dataset.clone(),
                     split: if index == 0 { "test" } else { "all" },
@@ -192,7 +210,7 @@ fn label_efficiency(document: &Document, store: usize) -> Vec<Line> {
         if row.budget.is_none() {
             continue;
         }
-        let labelled = Statistic::of(results.runs.iter().map(|run| run.record.labelled.len() as f64));
+        let labelled = Statistic::of(results.runs.iter().map(|run| labelled(row, run) as f64));
         let dice = results.figure(store, |it| it.cam_box.dice_liver);
         if lines.last().is_none_or(|line| line.name != row.model.name) {
             lines.push(Line { name: row.model.name.clone(), seed: None, points: Vec::new() });

@@ -356,6 +356,12 @@ fn the_document_has_means_deviations_intervals_and_the_papers_figures() {
     assert!(curves.starts_with("model,labelled_slices,dice_liver,deviation\nSAM-Mix,50,0.91999"), "{curves}");
     assert_eq!(read("time.csv").lines().nth(2), Some("\"SAM-Mix, 50 labelled slices, seed 0\",2,0.9,"));
     assert_eq!(read("epochs.csv").lines().nth(1), Some("\"SAM-Mix, 50 labelled slices, seed 0\",2,0.8,"));
+    let page = read("comparison.html");
+    assert!(
+        page.contains("<td>0.9200 ± 0.0283</td>")
+            && page.contains("Development data")
+            && page.matches("<svg").count() == 4
+    );
     for svg in ["label-efficiency.svg", "label-efficiency-total.svg", "epochs.svg", "time.svg"] {
         assert!(read(svg).starts_with("<svg"), "{svg}");
     }
@@ -374,6 +380,38 @@ fn the_document_has_means_deviations_intervals_and_the_papers_figures() {
     output::check_place(&folder, "A study", false).unwrap();
     let error = output::check_place(&folder, "Another", false).unwrap_err().to_string();
     assert!(error.contains("has no earlier results of the study 'Another'"), "{error}");
+}
+
+#[test]
+fn an_oracle_has_no_runs_of_its_own_and_shows_what_true_boxes_gave() {
+    let place = place();
+    let of = "[[model]]\nkey = \"seen\"\nname = \"oracle box\"\noracle_of = \"ours\"\nbudgets = [50]\n";
+    write(&place, "study.toml", &format!("{STUDY}{of}"));
+    finish(&place, "ours-50", 0);
+    let mut it: Value = serde_json::from_str(&patients("lits", [0.5; 4], [0.5; 4])).unwrap();
+    it["oracle_box"]["dice_liver"] = 0.98.into();
+    for volume in it["per_volume"].as_array_mut().unwrap() {
+        (volume["oracle_dice_liver"], volume["oracle_dice_volume"]) = (0.975.into(), 0.97.into());
+    }
+    write(&place, "runs/ours-50-0/evaluation/test.json", &it.to_string());
+    let experiment = open(&place, &[]).unwrap();
+    let oracle = experiment.rows.len() - 1;
+    assert!(experiment.jobs.iter().all(|job| job.row != oracle));
+    let results = results_of(&experiment);
+    let columns = document::columns(&experiment, 0);
+    let row = &experiment.rows[oracle];
+    let figure = |key: &str| {
+        let column = columns.iter().find(|column| column.key == key).unwrap();
+        results[oracle].figure(0, column.of_row(row)).mean()
+    };
+    assert_eq!((figure("cam_box.dice_liver"), figure("counts.missed")), (Some(0.98), None));
+    let entries = comparison::entries(&experiment, &results, 0);
+    let comparison::Entry::Known(cell) = &entries[oracle][0] else { panic!("it has patients") };
+    assert!((cell.estimate - 0.975).abs() < 1e-12);
+    assert!(
+        (cell.comparison.unwrap().test.difference - 0.475).abs() < 1e-12,
+        "against the prediction of the same runs"
+    );
 }
 
 #[test]
