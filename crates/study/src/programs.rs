@@ -66,7 +66,10 @@ impl Programs {
     pub fn run<S: AsRef<OsStr>>(&self, what: &str, name: &str, arguments: &[S]) -> Result<()> {
         let shown: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
         eprintln!("\n> {name} {}", shown.join(" "));
-        let child = self.command(name).stdout(std::io::stderr()).args(arguments).spawn();
+        let mut command = self.command(name);
+        // It leaves to us to say how to go on.
+        command.stdout(std::io::stderr()).args(arguments).env("SAM_MIX_IN_CHAIN", "1");
+        let child = command.spawn();
         let status = child.and_then(|child| self.wait(child)).with_context(|| format!("cannot start {name}"));
         // It was told of Ctrl-C, of which the thread that listens for us may not know yet; or killed by our signal before it
         // listened for any.

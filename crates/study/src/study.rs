@@ -42,7 +42,7 @@ Examples:
   cargo xtask study configs/studies/lits-mini.toml --plan
   cargo xtask study configs/studies/lits-mini.toml --output results
   cargo xtask study configs/studies/paper-table.toml --models sam-mix --budgets 5,50 --seeds 1 --json
-  cargo xtask study configs/studies/lits-mini.toml --backend slurm --slurm time=4:00:00 --slurm cpus=8
+  cargo xtask study configs/studies/lits-mini.toml --backend slurm --slurm time=4:00:00
   cargo xtask study status configs/studies/lits-mini.toml";
 
 #[derive(clap::Args)]

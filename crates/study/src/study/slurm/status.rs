@@ -16,7 +16,7 @@ use super::jobs::{JobFile, What};
 use super::queue::{self, Entry};
 use super::{comment, folder, log};
 
-pub const STATUS_ABOUT: &str = "Say how far the runs of a study are that was submitted to SLURM, and why some failed";
+pub const STATUS_ABOUT: &str = "Say how far a submitted study's runs are, and why some failed";
 
 pub const STATUS_EXAMPLES: &str = "\
 Reads SLURM's queue, the runs' records and their logs, RUNS/slurm/RUN.log; needs no accounting (sacct).
@@ -34,7 +34,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-pub const CANCEL_ABOUT: &str = "Take a study's jobs out of SLURM's queue; runs that are in training save";
+pub const CANCEL_ABOUT: &str = "Take a study's jobs out of the queue; runs in training save";
 
 pub const CANCEL_EXAMPLES: &str = "\
 The jobs are those of the study's folder of runs, RUNS/slurm/jobs.json; with --models, --budgets or --seeds, those of these runs.
@@ -99,7 +99,9 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode> {
     let file = JobFile::load(&folder(&runs))?;
     let queue = queue::of_study(&comment(&runs)?);
     let known = queue.as_deref().unwrap_or_default();
-    let lines: Vec<Line> = experiment.jobs.iter().map(|job| line(&experiment, job, &runs, &file, known)).collect();
+    let mut jobs: Vec<&Job> = experiment.jobs.iter().collect();
+    jobs.sort_by_key(|job| (job.row, job.seed));
+    let lines: Vec<Line> = jobs.into_iter().map(|job| line(&experiment, job, &runs, &file, known)).collect();
     let table = known.iter().find(|entry| file.what(&entry.job) == Some(What::Table));
     let no_queue = queue.as_ref().err().map(|error| format!("{error:#}"));
     if args.json {
