@@ -163,7 +163,9 @@ fn line(experiment: &Experiment, job: &Job, runs: &Path, file: &JobFile, queue: 
         None if state == State::Finished && was_submitted(What::Evaluate) => State::Failed,
         None => State::New,
     };
-    let why = match (training.or(evaluation).filter(|entry| entry.is_pending()), state, evaluated) {
+    // The evaluation of a run that has just failed waits until SLURM takes it out.
+    let current = training.or(evaluation.filter(|_| state == State::Finished));
+    let why = match (current.filter(|entry| entry.is_pending()), state, evaluated) {
         (_, State::Running, _) | (_, _, State::Running) => None,
         (Some(entry), ..) => Some(waits(entry)),
         (None, State::Failed | State::Interrupted, _) => reason(&log, What::Train),
@@ -175,7 +177,7 @@ fn line(experiment: &Experiment, job: &Job, runs: &Path, file: &JobFile, queue: 
     Line {
         run: name,
         state,
-        job: training.or(evaluation).map(Entry::name),
+        job: current.map(Entry::name),
         step: metrics.map_or(0, |metrics| metrics.range(RowKind::Step).1 as usize),
         steps: record.and_then(|record| record.steps),
         evaluation: evaluated,
