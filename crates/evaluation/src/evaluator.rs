@@ -61,7 +61,7 @@ impl Evaluator<'_> {
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
-        let known = match self.embeddings {
+        let known = match self.model.kept_in(self.embeddings) {
             Some(folder) => match KnownEmbeddings::open(
                 folder,
                 (self.config, self.model),

@@ -159,9 +159,9 @@ impl Segmenter for SamSegmenter {
         Some(&self.weights_sha256)
     }
 
-    fn encoder_identity(&self) -> String {
+    fn encoder_identity(&self) -> Option<String> {
         let SegmenterSettings { family, input_size, precision, .. } = &self.settings;
-        format!("{} {family:?} {input_size:?} {precision:?}", self.weights_sha256)
+        Some(format!("{} {family:?} {input_size:?} {precision:?}", self.weights_sha256))
     }
 
     /// The adapters, without effect in every new model, are interpolated by what they do, `W + share · s · B · A`: for that, `B`

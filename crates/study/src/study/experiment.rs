@@ -193,7 +193,9 @@ impl Experiment {
         let is_of_store =
             it.dataset == *dataset && checksum.as_ref().is_none_or(|checksum| it.store_checksum == *checksum);
         let is_whole = volumes.is_none() || it.native.is_some();
-        (evaluated >= saved && is_whole && job.progress() == Progress::Finished && is_of_store).then_some(it)
+        // Older programs kept the masks of a network without prompts as if they were embeddings, and gave them to other runs.
+        let is_own = !it.kept_embeddings || it.oracle_box.is_some();
+        (evaluated >= saved && is_whole && is_own && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
 }
 
