@@ -158,6 +158,19 @@ impl Cluster {
         }
     }
 
+    /// The number of the process that trains a run.
+    fn trainer(&self, run: &str) -> String {
+        let is_trainer = |process: &PathBuf| {
+            let line = fs::read(process.join("cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            let is_ours = fs::read_link(process.join("cwd")).is_ok_and(|folder| folder == self.0.path());
+            is_ours && words.get(1) == Some(&&b"train"[..]) && words.contains(&run.as_bytes())
+        };
+        let mut all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let found = all.find(is_trainer).unwrap_or_else(|| panic!("no trainer of {run}"));
+        found.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     fn log(&self, run: &str) -> String {
         fs::read_to_string(self.path("jobs/slurm").join(format!("{run}.log"))).unwrap_or_default()
     }
@@ -171,6 +184,11 @@ impl Cluster {
         }
         for row in results["rows"].as_array_mut().unwrap() {
             row.as_object_mut().unwrap().remove("training_minutes").unwrap();
+            for evaluation in row["evaluations"].as_array_mut().unwrap() {
+                for step in evaluation["steps"].as_array_mut().unwrap() {
+                    step.as_object_mut().unwrap().remove("milliseconds_per_slice").unwrap();
+                }
+            }
         }
         results
     }
@@ -209,18 +227,6 @@ fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The trainer of a run, by what it was started with.
-fn trainer(run: &str) -> String {
-    let is_trainer = |pid: &PathBuf| {
-        let line = fs::read(pid.join("cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.get(1) == Some(&&b"train"[..]) && words.contains(&run.as_bytes())
-    };
-    let mut all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let found = all.find(is_trainer).unwrap_or_else(|| panic!("no trainer of {run}"));
-    found.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
 #[test]
 fn a_study_on_a_cluster_is_the_local_one_bit_for_bit() {
     let Some(cluster) = Cluster::start("a_study_on_a_cluster_is_the_local_one_bit_for_bit") else { return };
@@ -239,7 +245,7 @@ fn a_study_on_a_cluster_is_the_local_one_bit_for_bit() {
 
     // Killed from outside: it fails, by name and with the reason; the others go on.
     cluster.until("short-0", "in training", has_begun);
-    assert!(Command::new("kill").args(["-9", &trainer("jobs/short-0")]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-9", &cluster.trainer("jobs/short-0")]).status().unwrap().success());
     let failed = cluster.until("short-0", "failed", |it| it["state"] == "failed");
     assert!(failed["why"].as_str().unwrap().contains("sam-mix was killed (signal: 9"), "{failed}");
     // Taken away and put back, as where a node is lost. One task of the array has the array's number, which means all of them.
