@@ -138,6 +138,8 @@ Starts `sam-mix-study study` with the given arguments.
 
 Examples:
   cargo xtask study configs/studies/lits-mini.toml --plan
+  cargo xtask study configs/studies/lits-mini.toml --backend slurm
+  cargo xtask study status configs/studies/lits-mini.toml
   cargo xtask study configs/studies/lits-mini.toml --output results",
     binary: &STUDY,
     subcommand: &["study"],
@@ -149,7 +151,9 @@ impl Pass {
         if forwarded.asks_for_help() {
             return binary::help(workspace, self.verb, self.binary, self.subcommand);
         }
-        if !forwarded.asks_for("--plan") {
+        let verb = forwarded.arguments.first().and_then(|first| first.to_str());
+        let only_looks = forwarded.asks_for("--plan") || matches!(verb, Some("status" | "cancel"));
+        if !only_looks {
             binary::provide(workspace, self.starts)?;
         }
         binary::start(workspace, self.binary, self.subcommand, &forwarded.arguments)

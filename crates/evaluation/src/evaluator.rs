@@ -61,7 +61,7 @@ impl Evaluator<'_> {
     pub fn run(&self, split: &str, rows: &[usize], directory: &Path) -> Result<Option<Evaluation>> {
         let begun = std::time::Instant::now();
         let volumes = volumes(self.store.records(), rows);
-        let known = match self.shared_embeddings() {
+        let known = match self.model.kept_in(self.embeddings) {
             Some(folder) => match KnownEmbeddings::open(
                 folder,
                 (self.config, self.model),
@@ -106,11 +106,6 @@ impl Evaluator<'_> {
         evaluation.seconds = begun.elapsed().as_secs_f64();
         write_json(&directory.join(format!("{split}.json")), &evaluation)?;
         Ok(Some(evaluation))
-    }
-
-    /// The folder, where what the encoder makes of a slice can be kept there: else training changes it, and every run has its own.
-    pub(crate) fn shared_embeddings(&self) -> Option<&Path> {
-        self.embeddings.filter(|_| self.model.segmenter.embedding_shape().is_some())
     }
 
     /// Predicts the slices of a volume, which never sees their masks, and compares.

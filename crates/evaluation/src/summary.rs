@@ -41,7 +41,7 @@ impl Evaluator<'_> {
             split: split.into(),
             dataset: self.store.info().dataset.clone(),
             store_checksum: self.store.checksum().into(),
-            kept_embeddings: self.shared_embeddings().is_some(),
+            kept_embeddings: self.model.kept_in(self.embeddings).is_some(),
             label_budget: self.label_budget.counts(),
             cam_box: cam_box(results, &volumes),
             oracle_box: has_prompts.then(|| oracle_box(results, &volumes)),

@@ -122,6 +122,12 @@ impl Model {
         classifier.chain(segmenter.map(|t| tagged("segmenter", t))).collect()
     }
 
+    /// The folder, if what the encoder makes of slices may be kept in it: not where the encoder is trained, as that of a network
+    /// without prompts is.
+    pub fn kept_in<'a>(&self, folder: Option<&'a Path>) -> Option<&'a Path> {
+        folder.filter(|_| self.segmenter.encoder_identity().is_some())
+    }
+
     /// The prediction path over both.
     pub fn predictor<'a>(&'a self, prompt: &'a PromptSettings, prediction: &'a PredictionConfig) -> Predictor<'a> {
         Predictor { classifier: self.classifier.as_ref(), segmenter: self.segmenter.as_ref(), prompt, prediction }

@@ -62,7 +62,7 @@ impl StoreSights<'_> {
         let records = self.store.records();
         let wanted: HashSet<&str> = rows.iter().map(|&row| records[row].case.as_str()).collect();
         let all: Vec<usize> = (0..records.len()).filter(|&row| wanted.contains(records[row].case.as_str())).collect();
-        let known = self.embeddings.map(|folder| {
+        let known = model.kept_in(self.embeddings).map(|folder| {
             let known = KnownEmbeddings::open(folder, (config, &model), self.store, &all, self.device, self.stop)?;
             known.context("stopped")
         });
@@ -101,7 +101,7 @@ impl StoreSights<'_> {
             let mean = embedding.mean_dim([2i64, 3].as_slice(), false, Kind::Float).to_device(Device::Cpu).view(-1);
             Ok(Vec::try_from(&mean)?)
         };
-        if let Some(folder) = self.embeddings {
+        if let Some(folder) = model.kept_in(self.embeddings) {
             let of = (self.config, &model);
             let known = KnownEmbeddings::open(folder, of, self.store, rows, self.device, self.stop)?;
             let known = known.context("stopped")?;

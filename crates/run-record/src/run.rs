@@ -58,6 +58,9 @@ pub struct RunRecord {
     pub processor: Option<String>,
     /// Start, seconds since 1970 (UTC).
     pub started_unix: u64,
+    /// Steps of the whole plan; absent in records of older programs.
+    #[serde(default)]
+    pub steps: Option<usize>,
     /// Seconds of training, over all resumptions.
     pub seconds: f64,
     /// Training slices in a second, validation and waiting included.
@@ -136,6 +139,7 @@ impl RunRecord {
             deterministic: false,
             processor: processor(),
             started_unix: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            steps: None,
             seconds: 0.0,
             slices_per_second: 0.0,
             wait_share: 0.0,

@@ -159,9 +159,10 @@ impl Segmenter for SamSegmenter {
         Some(&self.weights_sha256)
     }
 
-    fn encoder_identity(&self) -> String {
-        let SegmenterSettings { family, input_size, precision, .. } = &self.settings;
-        format!("{} {family:?} {input_size:?} {precision:?}", self.weights_sha256)
+    fn encoder_identity(&self) -> Option<String> {
+        let SegmenterSettings { encoder, family, input_size, precision, .. } = &self.settings;
+        let identity = || format!("{} {family:?} {input_size:?} {precision:?}", self.weights_sha256);
+        (*encoder == EncoderPart::Adapters).then(identity)
     }
 
     /// The adapters, without effect in every new model, are interpolated by what they do, `W + share · s · B · A`: for that, `B`

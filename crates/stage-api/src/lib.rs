@@ -398,9 +398,10 @@ pub trait Segmenter {
         None
     }
 
-    /// All that decides the embeddings of its pretrained encoder, as text: embeddings that are kept are known by it.
-    fn encoder_identity(&self) -> String {
-        String::new()
+    /// All that decides the embeddings of its pretrained encoder, as text: embeddings that are kept are known by it. Absent where
+    /// what comes before decoding is trained: nothing of that may be kept for another run.
+    fn encoder_identity(&self) -> Option<String> {
+        None
     }
 
     /// Puts the weights between `pretrained`, a copy of all trainable values in the order of [`Self::tensors`], and what they

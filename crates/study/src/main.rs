@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     #[command(about = study::ABOUT, after_help = study::EXAMPLES)]
-    Study(study::Args),
+    Study(study::Line),
     #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
     Runs(runs::Args),
 }
@@ -57,11 +57,18 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         let mut text = command.render_help().to_string();
-        for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
-            text.extend(["\n=== ", verb.get_name(), "\n"]);
-            text.push_str(&verb.clone().term_width(100).render_help().to_string());
-        }
+        add_verbs(&mut command, "", &mut text);
         insta::assert_snapshot!(text);
+    }
+
+    /// The help of each verb, and of the verbs that it has in its turn.
+    fn add_verbs(command: &mut clap::Command, above: &str, text: &mut String) {
+        let is_shown = |verb: &&mut clap::Command| verb.get_name() != "help" && !verb.is_hide_set();
+        for verb in command.get_subcommands_mut().filter(is_shown) {
+            let name = format!("{above}{}", verb.get_name());
+            text.extend(["\n=== ", &name, "\n", &verb.clone().term_width(100).render_help().to_string()]);
+            add_verbs(verb, &(name + " "), text);
+        }
     }
 
     #[test]

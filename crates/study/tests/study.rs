@@ -21,6 +21,17 @@ if [ $verb = evaluate ]; then
     cp evaluation.json $run/evaluation/test.json
     exit
 fi
+# `slow-0` saves its fifth step and goes on; `stuck-0` has done nothing yet.
+case $run in *slow-0|*stuck-0)
+    case $run in *slow-0)
+        mkdir -p $run/checkpoints/step-000005
+        echo step-000005 > $run/checkpoints/last
+        echo '{ "steps": 5, "seconds": 1.0, "best": null, "phases": [] }' > $run/checkpoints/step-000005/progress.json ;;
+    esac
+    trap 'exit 130' TERM
+    touch begun
+    while true; do sleep 0.1; done ;;
+esac
 case $run in *bad-0) echo 'no such thing' >&2; exit 1 ;; esac
 grep -qs finished $run/run.json && exit
 mkdir -p $run/checkpoints
@@ -198,4 +209,132 @@ fn nothing_begins_before_stores_and_weights_are_there() {
     let text = String::from_utf8_lossy(&plan.stdout);
     assert!(plan.status.success() && text.contains("before it can begin") && text.contains("'none.pth'"), "{text}");
     assert!(checkout.log().is_empty() && !checkout.path().join("runs").exists());
+}
+
+/// In the place of SLURM's programs: the queue is a file.
+const QUEUE: &str = "#!/bin/sh\ncat queue 2>/dev/null || true\n";
+const SUBMIT: &str = "#!/bin/sh\necho sbatch \"$@\" >> log\nexpr 100 + $(wc -l < log)\n";
+const TOLD: &str = "#!/bin/sh\necho ${0##*/} \"$@\" >> log\n";
+
+impl Checkout {
+    fn with_slurm(key: &str) -> Self {
+        let checkout = Self::new(key);
+        for (name, script) in [("squeue", QUEUE), ("sbatch", SUBMIT), ("scancel", TOLD), ("scontrol", TOLD)] {
+            checkout.write(&format!("bin/{name}"), script);
+        }
+        checkout
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.path().join("bin/sam-mix-study"));
+        let path = format!("{}:{}", self.path().join("bin").display(), std::env::var("PATH").unwrap());
+        command.arg("study").args(words).args(["--runs", "runs"]).current_dir(self.path()).env("PATH", path);
+        command
+    }
+
+    fn said(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// The lines of the log since the last call that begin with this.
+    fn told(&self, program: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        let _ = fs::remove_file(self.path().join("log"));
+        text.lines().filter(|line| line.starts_with(program)).map(str::to_owned).collect()
+    }
+
+    fn queue(&self, lines: &[&str]) {
+        let runs = self.path().join("runs").canonicalize().unwrap();
+        let text: String = lines.iter().map(|line| format!("{line}|{}\n", runs.display())).collect();
+        self.write("queue", &text);
+    }
+}
+
+#[test]
+fn what_is_done_or_in_the_queue_is_not_submitted() {
+    let checkout = Checkout::with_slurm("second");
+    let slurm = ["study.toml", "--backend", "slurm"];
+    // `first-0` is trained, and lacks its evaluation.
+    checkout.write("runs/first-0/run.json", include_str!("../../report/tests/fixtures/run/run.json"));
+    let set = ["--slurm", "time=04:00:00", "--slurm", "gres=gpu:1", "--slurm", "options=['--qos=long']"];
+    let said = checkout.said(&[&slurm[..], &set].concat());
+    let jobs = checkout.told("sbatch");
+    assert_eq!(jobs.len(), 4, "{said}");
+    let has = |job: usize, parts: &[&str]| {
+        for part in parts {
+            assert!(jobs[job].contains(&format!(" {part} ")), "{part} is not in {}", jobs[job]);
+        }
+    };
+    has(
+        0,
+        &["--array=1,2", "--signal=B:USR1@120", "--time=04:00:00", "--gres=gpu:1", "--open-mode=append", "--qos=long"],
+    );
+    has(1, &["--array=1,2", "--dependency=aftercorr:101", "--kill-on-invalid-dep=yes", "--time=04:00:00"]);
+    has(2, &["--array=0", "--gres=gpu:1"]);
+    has(3, &["--dependency=afterany:101:102:103", "--kill-on-invalid-dep=yes"]);
+    assert!(!jobs[2].contains("dependency") && !jobs[3].contains("gres"), "{jobs:?}");
+    let script = fs::read_to_string(checkout.path().join("runs/slurm/train.sh")).unwrap();
+    assert!(script.contains("\n2) run=third-0 ;;\n") && script.contains("\nexec "), "{script}");
+    // `second-0` waits; `third-0` has failed.
+    checkout.queue(&["101|1|PENDING|Priority", "102|1|PENDING|Dependency", "104|N/A|PENDING|Dependency"]);
+    let said = checkout.said(&slurm);
+    let jobs = checkout.told("sbatch");
+    assert!(said.contains("3 jobs of the study in the queue already"), "{said}");
+    assert_eq!(jobs.len(), 4, "{jobs:?}");
+    assert!(jobs[0].contains("--array=2 ") && jobs[2].contains("--array=0 "), "{jobs:?}");
+    assert!(jobs[3].contains("afterany:101:102:103:104"), "{jobs:?}");
+    // A job that nobody wrote down may be of any run.
+    checkout.queue(&["999|0|RUNNING|None"]);
+    let said = checkout.said(&slurm);
+    assert!(said.contains("has a job of this study that") && said.contains("scancel 999"), "{said}");
+    let said = checkout.said(&["study.toml"]);
+    assert!(said.contains("1 job of the study in SLURM's queue (999_0, …)"), "{said}");
+    assert!(checkout.told("sbatch").is_empty());
+    // Tasks are cancelled by their array's name.
+    checkout.queue(&["101|1|PENDING|Priority", "101|2|RUNNING|None", "104|N/A|PENDING|Dependency"]);
+    checkout.said(&["cancel", "study.toml", "--models", "third"]);
+    checkout.said(&["cancel", "study.toml"]);
+    assert_eq!(checkout.told("scancel"), ["scancel 101_2", "scancel 101_1 101_2 104"]);
+    let status = checkout.said(&["status", "study.toml"]);
+    let states: Vec<(&str, &str)> = status
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            words.next().zip(words.next())
+        })
+        .collect();
+    assert_eq!(states[..3], [("first-0", "finished"), ("second-0", "pending"), ("third-0", "running")], "{status}");
+}
+
+#[test]
+fn a_task_whose_time_is_nearly_over_saves_and_is_requeued_by_its_arrays_name() {
+    for (key, expected) in
+        [("slow", "saved at step 5, requeued as 7_3"), ("stuck", "the time was over before a step was done")]
+    {
+        let checkout = Checkout::with_slurm(key);
+        let only = format!("{key}-0");
+        // The last task of an array has the array's number.
+        let slurm = [
+            ("SLURM_JOB_ID", "7"),
+            ("SLURM_ARRAY_JOB_ID", "7"),
+            ("SLURM_ARRAY_TASK_ID", "3"),
+            ("SLURM_CPUS_ON_NODE", "1"),
+        ];
+        let log = fs::File::create(checkout.path().join("said")).unwrap();
+        let mut task = checkout.command(&["task", "train", "study.toml", "--only", &only]);
+        let mut task = task.envs(slurm).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        while !checkout.path().join("begun").exists() {
+            assert!(task.try_wait().unwrap().is_none(), "it ended before training began");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args(["-USR1", &task.id().to_string()]).status().unwrap().success());
+        assert!(!task.wait().unwrap().success(), "nobody may take it for finished");
+        let said = fs::read_to_string(checkout.path().join("said")).unwrap();
+        assert!(said.contains(expected) && said.contains("7_3") && said.contains("--threads 1"), "{said}");
+        let requeued = checkout.told("scontrol");
+        assert_eq!(requeued, if key == "slow" { vec!["scontrol requeue 7_3"] } else { vec![] }, "{said}");
+    }
 }

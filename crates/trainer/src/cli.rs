@@ -90,6 +90,9 @@ pub fn main(registry: &Registry) -> ExitCode {
     if let Err(error) = handler {
         eprintln!("warning: Ctrl-C can't be caught: {error}");
     }
+    // SLURM's word that the time is nearly over, where it is asked for one.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, stop.clone());
     let result = match &cli.command {
         Command::Train(arguments) => train(registry, arguments, &stop),
         Command::Evaluate(arguments) => evaluate(registry, arguments, &stop),

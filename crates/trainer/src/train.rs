@@ -211,7 +211,7 @@ impl Training<'_> {
             state.restore(found, self.device)?;
             eprintln!("resuming after step {} of {}", state.progress.steps, steps.len());
         }
-        record.status = Status::Running;
+        (record.status, record.steps) = (Status::Running, Some(steps.len()));
         record.save(self.run)?;
         let log = MetricsLog::open(&self.run.join("metrics.csv"), state.progress.steps)?;
         let outcome = TrainingLoop::new(self, &steps, &model, &rows, &mut state, log)?.run()?;

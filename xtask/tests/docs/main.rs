@@ -29,7 +29,7 @@ const TRIALS: [&[&str]; 6] = [
     &["docs/tutorial.md"],
     &["docs/how-to/own-data.md", "docs/how-to/export.md"],
     &["docs/how-to/label-50-slices.md"],
-    &["docs/how-to/swap-a-stage.md", "crates/study/README.md", "crates/report/README.md"],
+    &["docs/how-to/swap-a-stage.md", "docs/how-to/cluster.md", "crates/study/README.md", "crates/report/README.md"],
     &["crates/ct-ingest/README.md", "crates/phantom/README.md"],
 ];
 
@@ -244,6 +244,7 @@ fn a_stage_is_swapped_and_runs_are_listed() {
     trial.page("docs/how-to/swap-a-stage.md");
     trial.has(&["runs/tiny/evaluation/test.json"]);
     trial.shell("cargo xtask prepare --manifest phantom --data data/phantom --store stores/lits-mini");
+    trial.page("docs/how-to/cluster.md");
     trial.page("crates/study/README.md");
     fs::rename(trial.path("runs/tiny"), trial.path("runs/quickstart")).unwrap();
     trial.page("crates/report/README.md");

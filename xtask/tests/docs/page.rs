@@ -3,7 +3,7 @@
 use crate::shell;
 
 /// What can stand in `<!-- needs: … -->` above a block that no test runs.
-pub const NEEDS: [&str; 7] = [
+pub const NEEDS: [&str; 8] = [
     // Of hundreds of MB, or of the reader's own.
     "a checkpoint",
     // It lies beside the clone.
@@ -16,6 +16,8 @@ pub const NEEDS: [&str; 7] = [
     // It starts this very test.
     "every test",
     "Python packages",
+    // A cluster.
+    "SLURM",
 ];
 
 /// Where a command stands.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::file::{Budget, Model, Study, run_name};
 use super::store::{Store, check_names};
-use super::{Args, Embeddings};
+use super::{Embeddings, Grid, Means, checksum, slurm};
 use crate::located;
+use crate::programs::Programs;
 
 /// All that was checked before anything runs.
 pub struct Experiment {
@@ -25,6 +26,10 @@ pub struct Experiment {
     pub embeddings: Option<PathBuf>,
     /// Whether rows of the study were left out.
     pub is_part: bool,
+    /// Of training and evaluation; absent: all that there are.
+    threads: Option<u32>,
+    /// Of jobs.
+    pub slurm: slurm::Settings,
 }
 
 /// A model with a number of labelled slices.
@@ -56,8 +61,8 @@ pub enum Progress {
 
 impl Experiment {
     /// Reads and checks what the arguments name. Nothing is built, started or written.
-    pub fn open(args: &Args) -> Result<Self> {
-        let file = located(&args.study, Path::new("."));
+    pub fn open(args: &Grid, means: &Means) -> Result<Self> {
+        let file = located(args.study.as_deref().context("no study was given")?, Path::new("."));
         let folder = file.parent().unwrap_or(Path::new(""));
         let study = Study::load(&file)?;
         if let Some(unknown) = args.models.iter().find(|key| study.models.iter().all(|model| model.key != **key)) {
@@ -91,7 +96,7 @@ impl Experiment {
         let stores: Vec<Store> =
             std::iter::once(&study.train).chain(&study.across).map(|of| Store::find(of, folder)).collect();
         check_names(&stores)?;
-        let runs = runs_folder(args, &file);
+        let runs = args.runs_folder(&file);
         let mut jobs = Vec::new();
         for seed in 0..rows.iter().map(|row| row.seeds).max().unwrap_or_default() {
             let has_own = |row: &Row| seed < row.seeds && row.model.oracle_of.is_none();
@@ -103,10 +108,23 @@ impl Experiment {
             jobs.extend(of_seed);
         }
         jobs.sort_by_key(|job| job.progress() != Progress::Finished);
-        let embeddings = (args.embeddings != Embeddings::Unshared).then(|| runs.join("embeddings"));
+        let embeddings = (means.embeddings != Embeddings::Unshared).then(|| runs.join("embeddings"));
         let whole = |row: &Row| row.seeds >= row.model.seeds.unwrap_or(study.seeds);
         let is_part = picked.len() < all.len() || !rows.iter().all(whole);
-        Ok(Self { title: study.title, file, rows, jobs, stores, embeddings, is_part })
+        let (threads, slurm) = (means.threads, study.slurm);
+        Ok(Self { title: study.title, file, rows, jobs, stores, embeddings, is_part, threads, slurm })
+    }
+
+    pub fn store_paths(&self) -> Vec<&Path> {
+        self.stores.iter().map(|store| store.path.as_path()).collect()
+    }
+
+    /// Asks what the stores hold.
+    pub fn read_checksums(&mut self, programs: &Programs) -> Result<()> {
+        for store in &mut self.stores {
+            store.checksum = Some(checksum(programs, &store.path)?);
+        }
+        Ok(())
     }
 
     /// What must be there before anything runs, and is not; with what to do.
@@ -161,8 +179,10 @@ impl Experiment {
         arguments.collect()
     }
 
+    /// What training and evaluation have in common.
     fn sharing(&self) -> impl Iterator<Item = OsString> {
-        self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()])
+        let threads = self.threads.iter().flat_map(|threads| ["--threads".into(), threads.to_string().into()]);
+        self.embeddings.iter().flat_map(|folder| ["--embeddings".into(), folder.into()]).chain(threads)
     }
 
     /// What a finished run is worth on a store; `None` if that was not evaluated, or not on its volumes' own voxels, or by a checkpoint that the run has no more.
@@ -176,13 +196,10 @@ impl Experiment {
         let is_of_store =
             it.dataset == *dataset && checksum.as_ref().is_none_or(|checksum| it.store_checksum == *checksum);
         let is_whole = volumes.is_none() || it.native.is_some();
-        (evaluated >= saved && is_whole && job.progress() == Progress::Finished && is_of_store).then_some(it)
+        // Older programs kept the masks of a network without prompts as if they were embeddings, and gave them to other runs.
+        let is_own = !it.kept_embeddings || it.oracle_box.is_some();
+        (evaluated >= saved && is_whole && is_own && job.progress() == Progress::Finished && is_of_store).then_some(it)
     }
-}
-
-/// Where the runs are.
-pub fn runs_folder(args: &Args, file: &Path) -> PathBuf {
-    args.runs.clone().unwrap_or_else(|| Path::new("runs").join(file.file_stem().unwrap_or_default()))
 }
 
 impl Row {
@@ -224,6 +241,11 @@ impl Row {
 }
 
 impl Job {
+    /// Of its folder.
+    pub fn name(&self) -> String {
+        self.run.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     pub fn progress(&self) -> Progress {
         match self.record() {
             Some(record) if record.status == Status::Finished => Progress::Finished,

@@ -9,6 +9,8 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::slurm;
+
 /// A grid of runs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,9 @@ pub struct Study {
     /// Data sets that are evaluated whole.
     #[serde(default)]
     pub across: Vec<DataSet>,
+    /// Of jobs, where SLURM makes the runs.
+    #[serde(default)]
+    pub slurm: slurm::Settings,
     /// The models; the others are compared with the first.
     #[serde(default, rename = "model")]
     pub models: Vec<Model>,
@@ -138,6 +143,7 @@ impl Study {
         ensure!(!study.title.trim().is_empty(), "`title` is empty");
         check_seeds("`seeds`", study.seeds)?;
         check_budgets("`budgets`", &study.budgets)?;
+        study.slurm.check()?;
         ensure!(!study.models.is_empty(), "it has no `[[model]]`");
         for (index, model) in study.models.iter().enumerate() {
             model.check(&study).with_context(|| format!("model {}", index + 1))?;

@@ -36,7 +36,7 @@ pub fn plan(experiment: &Experiment) -> String {
         let time = costs.as_ref().map_or("?".to_owned(), |costs| format!("{:.2}", costs.hours));
         let disk = costs.as_ref().map_or("?".to_owned(), |costs| megabytes(costs.bytes));
         let labels = labels(experiment, job.row);
-        let name = job.run.file_name().unwrap_or_default().to_string_lossy();
+        let name = job.name();
         // Writing to a text can't fail.
         let _ = writeln!(text, "{name:<28} {state:<9} {time:>7} {disk:>9}  {labels}");
         if let Some(note) = row.model.note.as_ref().filter(|_| job.seed == 0) {

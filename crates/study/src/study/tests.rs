@@ -81,7 +81,7 @@ fn open(place: &TempDir, more: &[&str]) -> Result<Experiment> {
     let mut line = vec!["study".to_owned(), path("study.toml"), "--runs".into(), path("runs")];
     line.extend(more.iter().map(|argument| argument.replace("PLACE", &place.path().display().to_string())));
     let args = Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).args;
-    Experiment::open(&args)
+    Experiment::open(&args.grid, &args.means)
 }
 
 fn commands(place: &TempDir, more: &[&str]) -> String {
@@ -427,7 +427,7 @@ fn every_study_of_the_repository_is_one() {
         let path = entry.unwrap().path();
         let args =
             Line::try_parse_from(["study".as_ref(), path.as_os_str()]).unwrap_or_else(|error| panic!("{error}")).args;
-        let experiment = Experiment::open(&args).unwrap_or_else(|error| panic!("{error:#}"));
+        let experiment = Experiment::open(&args.grid, &args.means).unwrap_or_else(|error| panic!("{error:#}"));
         assert!(!experiment.jobs.is_empty());
         count += 1;
     }

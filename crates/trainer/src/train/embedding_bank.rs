@@ -72,7 +72,7 @@ impl EmbeddingBank {
         slices.dedup();
         let slices: Vec<SliceCopy> = slices.into_iter().map(SliceCopy::unchanged).collect();
         let changed: Vec<SliceCopy> = of_labelled.iter().filter(|copy| copy.copy > 0).copied().collect();
-        let folder = training.embeddings.map_or_else(|| own_folder(training.run), Path::to_path_buf);
+        let folder = model.kept_in(training.embeddings).map_or_else(|| own_folder(training.run), Path::to_path_buf);
         let mut embeddings = HashMap::new();
         for (label, copies, changed_by) in [
             ("encoding slices", slices, json!(null)),
