@@ -102,7 +102,9 @@ fn native(evaluation: &Evaluation) -> Markup {
 /// A CAM that does not beat the whole image as box has not earned its cost.
 fn verdict(run: &Run, evaluation: &Evaluation) -> Markup {
     let results = &evaluation.results;
-    let whole = results.control_whole_image.as_ref().and_then(|whole| whole.dice_liver);
+    // Without a classifier there is no CAM.
+    let control = results.control_whole_image.as_ref().filter(|_| results.classifier.is_some());
+    let whole = control.and_then(|whole| whole.dice_liver);
     let (Some(cam), Some(whole)) = (results.cam_box.dice_liver, whole) else {
         return html! {};
     };
@@ -151,7 +153,11 @@ fn table(run: &Run, evaluation: &Evaluation) -> Markup {
         .map_or_else(String::new, |seconds| format!(". Drawing its boxes: {}", annotators_time(seconds)));
     let by_hand = format!("With ground truth as prompt: never counts{by_hand}");
     let pretrained = results.pretrained_weights.as_ref();
-    let (head, prediction) = if takes_prompts { ("Prompt", "CAM box") } else { ("", "Prediction") };
+    let (head, prediction) = match (takes_prompts, &results.classifier) {
+        (false, _) => ("", "Prediction"),
+        (true, None) => ("Prompt", "Whole image as box"),
+        (true, Some(_)) => ("Prompt", "CAM box"),
+    };
     let columns = &columns[..if takes_prompts { 7 } else { 6 }];
     let mut counted = all_cells(&results.cam_box);
     if !takes_prompts {
