@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     #[command(about = study::ABOUT, after_help = study::EXAMPLES)]
-    Study(study::Line),
+    Study(Box<study::Line>),
     #[command(about = runs::ABOUT, after_help = runs::EXAMPLES)]
     Runs(runs::Args),
 }

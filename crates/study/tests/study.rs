@@ -246,8 +246,8 @@ impl Checkout {
 
     fn queue(&self, lines: &[&str]) {
         let runs = self.path().join("runs").canonicalize().unwrap();
-        let text: String = lines.iter().map(|line| format!("{line}|{}\n", runs.display())).collect();
-        self.write("queue", &text);
+        let lines: Vec<String> = lines.iter().map(|line| format!("{line}|{}", runs.display())).collect();
+        self.write("queue", &(lines.join("\n") + "\n"));
     }
 }
 

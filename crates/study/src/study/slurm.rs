@@ -129,10 +129,9 @@ fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot write '{}'", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!("the study is being submitted by another command: wait for its end"),
-        // A file system without locks: the queue is asked in any case.
-        Err(TryLockError::Error(_)) => Ok(file),
+        // Without a lock, on a file system that has none: the queue is asked in any case.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -277,10 +276,9 @@ impl<'a> Submission<'a> {
             all.push(format!("--signal=B:USR1@{signal_seconds}"));
         }
         let dependency = match what {
-            What::Train => None,
             // Task by task, and only after a training that ended well.
             What::Evaluate if tasks == self.train => before.first().map(|id| format!("aftercorr:{id}")),
-            What::Evaluate => None,
+            What::Train | What::Evaluate => None,
             What::Table => {
                 let mut ids: Vec<&str> = self.queue.iter().map(|entry| entry.job.as_str()).collect();
                 ids.extend(before.iter().map(String::as_str));
@@ -329,8 +327,8 @@ impl<'a> Submission<'a> {
         }
         for (what, tasks) in self.jobs() {
             let script = self.script(what, tasks)?;
-            let commented: String = script.lines().map(|line| format!("#     {line}\n")).collect();
-            let _ = writeln!(text, "{}\n{commented}", shown("sbatch", self.arguments(what, tasks, &before)?));
+            let commented = format!("#     {}", script.trim_end().replace('\n', "\n#     "));
+            let _ = writeln!(text, "{}\n{commented}\n", shown("sbatch", self.arguments(what, tasks, &before)?));
             before.push(format!("JOB-{}", before.len() + 1));
         }
         Ok(text)

@@ -206,10 +206,10 @@ pub fn reason(log: &Path, what: What) -> Option<String> {
     // Each begins with a line of its own, before which SLURM may have said why it can't begin.
     let starts: Vec<&str> = text.split("\n== ").collect();
     let last = starts.iter().rfind(|start| start.starts_with(what.name())).and_then(|start| start.split_once('\n'));
-    let lines = last.map_or(starts[0], |(_, lines)| lines).lines().map(str::trim);
-    let slurms = lines.clone().filter(|line| line.starts_with("slurmstepd") && line.contains("error:")).last();
+    let mut lines = last.map_or(starts[0], |(_, lines)| lines).lines().map(str::trim);
+    let slurms = lines.clone().rfind(|line| line.starts_with("slurmstepd") && line.contains("error:"));
     let own = slurms.or_else(|| lines.clone().find(|line| line.starts_with("error:")));
-    let own = own.or_else(|| lines.filter(|line| !line.is_empty()).last());
+    let own = own.or_else(|| lines.rfind(|line| !line.is_empty()));
     let words = own.unwrap_or(if last.is_some() { "it ended without a word" } else { "SLURM did not begin it" });
     Some(words.split_once("error: ").map_or(words, |(_, words)| words).to_owned())
 }
