@@ -4,7 +4,8 @@
 use crate::groups::{PARAMETERS, STATISTICS};
 use crate::norm::RunningStatistics;
 use serde::{Deserialize, Serialize};
-use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier};
+use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier, SharedBatch};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// The residual block that the stages repeat.
@@ -193,6 +194,12 @@ impl PresenceClassifier for ResNetClassifier {
         all.push(named("fc.bias", PARAMETERS, &self.bias));
         all
     }
+
+    fn share_batches(&mut self, with: &Rc<SharedBatch>) -> bool {
+        let blocks = self.blocks.iter_mut().flat_map(|block| block.body.iter_mut().chain(&mut block.shortcut));
+        std::iter::once(&mut self.stem).chain(blocks).for_each(|part| part.running.share(with));
+        true
+    }
 }
 
 fn named(name: impl Into<String>, group: Group, tensor: &Tensor) -> NamedTensor {
@@ -224,6 +231,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let x = &self.body[0].running.before_fork(x, mode);
         let mut y = self.body[0].forward(x, mode);
         for part in &self.body[1..] {
             y = part.forward(&y.relu_(), mode);
