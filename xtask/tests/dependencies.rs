@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("annotation", &["ct-ingest", "slice-sampling", "slice-store", "whole-file"]),
     ("baselines", &["stage-api"]),
     ("cam-classifier", &["stage-api"]),
@@ -15,6 +15,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("ct-ingest-fuzz", &["ct-ingest"]),
     ("evaluation", &["ct-ingest", "predictor", "run-record", "seg-metrics", "slice-store", "stage-api", "statistics"]),
     ("losses", &["seg-metrics", "stage-api"]),
+    ("optimizers", &["stage-api"]),
     ("phantom", &["whole-file"]),
     (
         "predictor",
@@ -59,12 +60,13 @@ const MAY_USE: [(&str, &[&str]); 23] = [
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 10] = [
+const MAY_KNOW_TORCH: [&str; 11] = [
     "baselines",
     "cam-classifier",
     "data-parallel",
     "evaluation",
     "losses",
+    "optimizers",
     "predictor",
     "sam-segmenter",
     "stage-api",

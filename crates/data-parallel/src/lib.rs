@@ -202,6 +202,9 @@ fn fair_threads(link: &Link) -> usize {
     let own = own_processors();
     let mut ranks = own.clone();
     link.sum_locally(&mut ranks);
+    if own.iter().all(|processor| *processor == 0.0) {
+        return usize::MAX;
+    }
     let fair: f64 = own.iter().zip(&ranks).filter(|(own, _)| **own > 0.0).map(|(own, all)| own / all).sum();
     // A third of a processor three times is one.
     ((fair + 1e-9) as usize).max(1)

@@ -68,7 +68,6 @@ impl SharedBatch {
 
     /// The same values as a leaf, where a gradient is wanted. A network with normalisations cuts where two paths part, so that
     /// what carries a gradient over a later cut doesn't pass a part of the graph that was passed before.
-    #[must_use]
     pub fn cut(&self, x: &Tensor) -> Tensor {
         self.cut_before(x, None)
     }

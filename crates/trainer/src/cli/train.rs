@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct TrainArgs {
     /// Configuration (TOML); with --resume it is the run's own
     #[arg(long, required_unless_present = "resume")]

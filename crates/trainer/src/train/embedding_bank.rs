@@ -118,17 +118,18 @@ impl EmbeddingBank {
 
     /// What the pretrained encoder made of these, `[n, C, g, g]` on the device.
     pub fn embeddings(&self, of: impl IntoIterator<Item = SliceCopy>) -> Tensor {
-        self.together(of.into_iter().map(|copy| self.embeddings[&copy].shallow_clone()).collect(), 1)
+        let all: Vec<_> = of.into_iter().map(|copy| self.embeddings[&copy].shallow_clone()).collect();
+        self.together(&all, 1)
     }
 
     /// Embeddings or parts of them, of one `part`-th of their side, `[n, C, …, …]` on the device; there may be none.
-    fn together(&self, all: Vec<Tensor>, part: i64) -> Tensor {
+    fn together(&self, all: &[Tensor], part: i64) -> Tensor {
         let any = self.embeddings.values().next().filter(|_| all.is_empty());
         let none = any.map(|any| {
             let [channels, side, _] = any.size()[..] else { unreachable!("embeddings are [C, g, g]") };
             Tensor::zeros([0, channels, side / part, side / part], (Kind::Half, Device::Cpu))
         });
-        self.on_device(&none.unwrap_or_else(|| Tensor::stack(&all, 0)))
+        self.on_device(&none.unwrap_or_else(|| Tensor::stack(all, 0)))
     }
 
     fn on_device(&self, half: &Tensor) -> Tensor {
@@ -188,7 +189,7 @@ impl EmbeddingBank {
                 Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows_target))
             })
             .unzip();
-        let images = self.together(parts, 2);
+        let images = self.together(&parts, 2);
         let whole = self.embeddings(step.slices.iter().map(|&row| SliceCopy::unchanged(row)));
         Some(Slices { images, labels: labels(&shown, self.device), whole: Some(whole), strong: None })
     }
