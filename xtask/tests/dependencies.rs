@@ -6,14 +6,16 @@ use std::process::Command;
 
 /// The crates of ours that a crate may use outside its tests. `trainer` wires all stages and may use any; so may an
 /// `example-…` crate.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("annotation", &["ct-ingest", "slice-sampling", "slice-store", "whole-file"]),
     ("baselines", &["stage-api"]),
     ("cam-classifier", &["stage-api"]),
     ("ct-ingest", &["slice-store", "whole-file"]),
+    ("data-parallel", &["stage-api"]),
     ("ct-ingest-fuzz", &["ct-ingest"]),
     ("evaluation", &["ct-ingest", "predictor", "run-record", "seg-metrics", "slice-store", "stage-api", "statistics"]),
     ("losses", &["seg-metrics", "stage-api"]),
+    ("optimizers", &["stage-api"]),
     ("phantom", &["whole-file"]),
     (
         "predictor",
@@ -40,7 +42,16 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("stage-api", &[]),
     (
         "stage-trial",
-        &["evaluation", "predictor", "run-record", "slice-sampling", "slice-store", "stage-api", "trainer"],
+        &[
+            "data-parallel",
+            "evaluation",
+            "predictor",
+            "run-record",
+            "slice-sampling",
+            "slice-store",
+            "stage-api",
+            "trainer",
+        ],
     ),
     ("statistics", &[]),
     ("study", &["run-record", "slice-store", "statistics", "whole-file"]),
@@ -49,11 +60,13 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 ];
 
 /// The others prepare data and read reports on machines that have no libtorch; their tests run there too.
-const MAY_KNOW_TORCH: [&str; 9] = [
+const MAY_KNOW_TORCH: [&str; 11] = [
     "baselines",
     "cam-classifier",
+    "data-parallel",
     "evaluation",
     "losses",
+    "optimizers",
     "predictor",
     "sam-segmenter",
     "stage-api",

@@ -7,7 +7,8 @@ use crate::groups::{PARAMETERS, STATISTICS};
 use crate::norm::RunningStatistics;
 use crate::resnet::SettingsError;
 use serde::{Deserialize, Serialize};
-use stage_api::{ClassifierInput, Mode, NamedTensor, Presence, PresenceClassifier};
+use stage_api::{ClassifierInput, Mode, NamedTensor, Presence, PresenceClassifier, SharedBatch};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// The classifier's layout.
@@ -165,6 +166,11 @@ impl PresenceClassifier for EmbeddingClassifier {
             all.push(named(format!("{}.bias", layer.name), PARAMETERS, &layer.bias));
         }
         all
+    }
+
+    fn share_batches(&mut self, with: &Rc<SharedBatch>) -> bool {
+        self.running.share(with);
+        true
     }
 }
 

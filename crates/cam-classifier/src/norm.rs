@@ -1,6 +1,7 @@
 //! Batch normalisation (Ioffe & Szegedy, 2015), whose running statistics are those of whole slices alone.
 
-use stage_api::Mode;
+use stage_api::{Mode, SharedBatch};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 /// Share of the batch's statistics in an update of the running ones, and what is added to a variance: PyTorch's.
@@ -12,13 +13,29 @@ const EPSILON: f64 = 1e-5;
 pub(crate) struct RunningStatistics {
     pub(crate) mean: Tensor,
     pub(crate) variance: Tensor,
+    /// Where batches are shares of larger ones.
+    shared: Option<Rc<SharedBatch>>,
 }
 
 impl RunningStatistics {
     /// As of values that are normal already.
     pub(crate) fn new(channels: i64, device: Device) -> Self {
         let options = (Kind::Float, device);
-        Self { mean: Tensor::zeros([channels], options), variance: Tensor::ones([channels], options) }
+        Self { mean: Tensor::zeros([channels], options), variance: Tensor::ones([channels], options), shared: None }
+    }
+
+    /// See [`stage_api::PresenceClassifier::share_batches`].
+    pub(crate) fn share(&mut self, with: &Rc<SharedBatch>) {
+        self.shared = Some(with.clone());
+    }
+
+    fn shared(&self, mode: Mode) -> Option<&SharedBatch> {
+        self.shared.as_deref().filter(|shared| mode.is_training() && shared.is_shared())
+    }
+
+    /// `x`, from which two paths go on: see [`SharedBatch::cut`].
+    pub(crate) fn before_fork(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.shared(mode).map_or_else(|| x.shallow_clone(), |shared| shared.cut(x))
     }
 
     /// `[B, C, h, w]`, normalised by the batch's statistics in training, by the running ones in inference, then scaled and
@@ -27,6 +44,9 @@ impl RunningStatistics {
     /// A single value (one slice with a map of one place) has no variance: it is normalised as in inference, in training too,
     /// and leaves the running statistics alone, which it would fill with NaN.
     pub(crate) fn normalize(&self, x: &Tensor, affine: Option<[&Tensor; 2]>, mode: Mode) -> Tensor {
+        if let Some(shared) = self.shared(mode) {
+            return shared.batch_norm(x, affine, [&self.mean, &self.variance], mode);
+        }
         let values = x.numel() as i64 / self.mean.size()[0].max(1);
         let mode = if values > 1 { mode } else { Mode::Eval };
         // With statistics of its own in training, libtorch updates them; without, it takes the batch's and keeps none.
@@ -84,8 +104,11 @@ mod tests {
 
     #[test]
     fn a_single_value_is_normalised_by_the_running_statistics_and_passes_its_gradient() {
-        let running =
-            RunningStatistics { mean: Tensor::from_slice(&[2.0f32]), variance: Tensor::from_slice(&[4.0f32]) };
+        let running = RunningStatistics {
+            mean: Tensor::from_slice(&[2.0f32]),
+            variance: Tensor::from_slice(&[4.0f32]),
+            shared: None,
+        };
         let [scale, shift] = [Tensor::from_slice(&[3.0f32]), Tensor::from_slice(&[1.0f32])];
         for mode in [Mode::Train, Mode::TrainUntracked, Mode::Eval] {
             let x = Tensor::from_slice(&[6.0f32]).view([1, 1, 1, 1]).set_requires_grad(true);

@@ -4,7 +4,8 @@
 use crate::groups::{PARAMETERS, STATISTICS};
 use crate::norm::RunningStatistics;
 use serde::{Deserialize, Serialize};
-use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier};
+use stage_api::{Group, Mode, NamedTensor, Precision, Presence, PresenceClassifier, SharedBatch};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// The residual block that the stages repeat.
@@ -193,6 +194,12 @@ impl PresenceClassifier for ResNetClassifier {
         all.push(named("fc.bias", PARAMETERS, &self.bias));
         all
     }
+
+    fn share_batches(&mut self, with: &Rc<SharedBatch>) -> bool {
+        let blocks = self.blocks.iter_mut().flat_map(|block| block.body.iter_mut().chain(&mut block.shortcut));
+        std::iter::once(&mut self.stem).chain(blocks).for_each(|part| part.running.share(with));
+        true
+    }
 }
 
 fn named(name: impl Into<String>, group: Group, tensor: &Tensor) -> NamedTensor {
@@ -224,6 +231,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let x = &self.body[0].running.before_fork(x, mode);
         let mut y = self.body[0].forward(x, mode);
         for part in &self.body[1..] {
             y = part.forward(&y.relu_(), mode);
@@ -286,6 +294,7 @@ impl ConvNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Barrier, Mutex};
 
     fn small() -> ResNetSettings {
         ResNetSettings { blocks: [1, 1, 1, 1], width: 8, ..ResNetSettings::default() }
@@ -315,6 +324,75 @@ mod tests {
             assert_eq!(closed.size(), [2, 1, 3, 2]);
             let difference = (&closed - by_gradient).abs().max().double_value(&[]);
             assert!(closed.max().double_value(&[]) > 0.0 && difference < 1e-5, "{difference}");
+        }
+    }
+
+    /// What a network of that seed gives of a batch in three passes: the logits of the first, all gradients of their sum, all
+    /// statistics. `share`: the rest of the batch is elsewhere.
+    fn passes(slices: &Tensor, share: Option<Rc<SharedBatch>>, seeding: &Mutex<()>) -> Vec<Tensor> {
+        let settings = ResNetSettings { blocks: [2, 1, 1, 1], ..small() };
+        let mut net = {
+            let _held = seeding.lock().unwrap();
+            ResNetClassifier::new(&settings, 3, Device::Cpu).unwrap()
+        };
+        share.iter().for_each(|share| assert!(net.share_batches(share)));
+        let logit = net.forward(slices, Mode::Train).logit;
+        let others = [Mode::Train, Mode::TrainUntracked].map(|mode| net.forward(&slices.square(), mode).logit);
+        let loss =
+            others.iter().map(|logit| logit.square().sum(Kind::Float)).fold(logit.sum(Kind::Float), |a, b| a + b);
+        loss.backward();
+        share.iter().for_each(|share| share.backward().unwrap());
+        let tensors = net.tensors();
+        let found =
+            tensors.iter().map(|t| if t.group == STATISTICS { t.tensor.copy() } else { t.tensor.grad().copy() });
+        std::iter::once(logit.detach()).chain(found).collect()
+    }
+
+    #[test]
+    fn shares_of_a_batch_have_the_statistics_and_gradients_of_the_whole() {
+        tch::manual_seed(1);
+        let slices = Tensor::rand([5, 1, 64, 64], (Kind::Float, Device::Cpu));
+        let whole = passes(&slices, None, &Mutex::new(()));
+        // Three threads stand for three processes, the last without a slice.
+        let (seeding, barrier, meeting) =
+            (Mutex::new(()), Arc::new(Barrier::new(3)), Arc::new(Mutex::new(None::<Tensor>)));
+        let shares: Vec<Vec<Tensor>> = std::thread::scope(|scope| {
+            let process = |(start, count)| {
+                let (barrier, meeting, seeding) = (barrier.clone(), meeting.clone(), &seeding);
+                let slices = slices.narrow(0, start, count);
+                scope.spawn(move || {
+                    let sum = move |tensor: &Tensor| {
+                        let mut all = meeting.lock().unwrap();
+                        *all = Some(all.take().map_or_else(|| tensor.copy(), |all| all + tensor));
+                        drop(all);
+                        barrier.wait();
+                        tensor.shallow_clone().copy_(meeting.lock().unwrap().as_ref().unwrap());
+                        if barrier.wait().is_leader() {
+                            *meeting.lock().unwrap() = None;
+                        }
+                        barrier.wait();
+                    };
+                    passes(&slices, Some(Rc::new(SharedBatch::new(Box::new(sum)))), seeding)
+                })
+            };
+            let running: Vec<_> = [(0, 3), (3, 2), (5, 0)].into_iter().map(process).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let close = |found: &Tensor, expected: &Tensor, what: &str| {
+            let scale = expected.abs().max().double_value(&[]).max(1.0);
+            let difference = (found - expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-5 * scale, "{what}: {difference} of {scale}");
+        };
+        close(&Tensor::cat(&[&shares[0][0], &shares[1][0], &shares[2][0]], 0), &whole[0], "logits");
+        let tensors = ResNetClassifier::new(&ResNetSettings { blocks: [2, 1, 1, 1], ..small() }, 3, Device::Cpu)
+            .unwrap()
+            .tensors();
+        for (i, t) in tensors.iter().enumerate().map(|(i, t)| (i + 1, t)) {
+            if t.group == STATISTICS {
+                shares.iter().for_each(|share| close(&share[i], &whole[i], &t.name));
+            } else {
+                close(&(&shares[0][i] + &shares[1][i] + &shares[2][i]), &whole[i], &t.name);
+            }
         }
     }
 

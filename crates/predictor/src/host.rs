@@ -12,9 +12,9 @@ pub struct HostBatch {
 }
 
 impl HostBatch {
-    /// For at least one image.
+    /// For so many images of `size` pixels a side.
     pub fn new(images: usize, size: usize, device: Device) -> Self {
-        assert!(images > 0 && size > 0, "a batch has images, and images have pixels");
+        assert!(size > 0, "images have pixels");
         let shape = [images as i64, 1, size as i64, size as i64];
         let empty = Tensor::empty(shape, (Kind::Float, Device::Cpu));
         // As `stage_api::sent` does; there is nothing to copy yet.
@@ -24,11 +24,13 @@ impl HostBatch {
 
     /// The memory of each image, all of which must be written.
     pub fn images(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {
+        // Without images there is no memory either.
+        let length = self.images * self.pixels;
+        let begin = if length == 0 { std::ptr::dangling_mut() } else { self.tensor.data_ptr().cast::<f32>() };
         // SAFETY: the tensor was just made here, is contiguous, on the host, of `images * pixels` floats, and nobody else
         // has it; the slice lives as long as `self` is borrowed. The memory is a foreign allocator's: it holds some bytes, and
         // any are floats.
-        let all =
-            unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast::<f32>(), self.images * self.pixels) };
+        let all = unsafe { std::slice::from_raw_parts_mut(begin, length) };
         all.par_chunks_exact_mut(self.pixels)
     }
 

@@ -37,7 +37,7 @@ pub use known::KnownEmbeddings;
 pub use model::Model;
 pub use not_a_number::NotANumber;
 pub use predictor::{Classification, Predictor, Scored, ScoredMask, SlicePrediction, mask_for_box, mask_tensor};
-pub use progress::Ticker;
+pub use progress::{Ticker, show_no_progress};
 pub use registry::{ClassifierFactory, ModelRegistry, SegmenterFactory, known, sam_settings};
 pub use run_weights::weights_of_run;
 pub use sights::{OfRun, StoreSights};

@@ -2,6 +2,7 @@
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Without a terminal, a line at most this often.
@@ -9,6 +10,14 @@ const LINE_EVERY: Duration = Duration::from_secs(20);
 
 /// A rate follows the last so many things of its kind: the first of them may be slow.
 const REMEMBERED: f64 = 20.0;
+
+/// Whether this process says nothing of its progress.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on no ticker of this process shows anything: another one that does the same does.
+pub fn show_no_progress() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
 
 /// Counts steps on standard error.
 pub struct Ticker {
@@ -27,10 +36,11 @@ impl Ticker {
 
     /// Steps of several kinds, of each of which so many are left. Kinds whose things are no steps take time, and are not counted.
     pub fn of_kinds(label: &'static str, total: usize, done: usize, left: &[usize]) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let quiet = IS_QUIET.load(Ordering::Relaxed);
+        let terminal = quiet || std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
             Some(total as u64),
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+            if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
         );
         if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}  {msg}") {
             bar.set_style(style);

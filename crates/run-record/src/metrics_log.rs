@@ -7,8 +7,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The open log.
-pub struct MetricsLog {
+/// The open log, or one that keeps nothing.
+pub struct MetricsLog(Option<Files>);
+
+struct Files {
     file: File,
     path: PathBuf,
     events: EventFile,
@@ -23,7 +25,12 @@ impl MetricsLog {
         write_whole(path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(RecordError::write(path))?;
         let events = EventFile::create(&path.with_file_name("tensorboard"), steps)?;
-        Ok(Self { file, path: path.to_owned(), events })
+        Ok(Self(Some(Files { file, path: path.to_owned(), events })))
+    }
+
+    /// Keeps nothing: of processes that train one run together, one writes.
+    pub fn nowhere() -> Self {
+        Self(None)
     }
 
     /// A step's row.
@@ -51,18 +58,22 @@ impl MetricsLog {
 
     /// A picture of an epoch's end, for TensorBoard only.
     pub fn picture(&mut self, step: usize, tag: &str, picture: &Picture) -> Result<(), RecordError> {
-        self.events.image(step, tag, picture)
+        self.0.as_mut().map_or(Ok(()), |files| files.events.image(step, tag, picture))
     }
 
     /// The values that are there.
     fn scalars(&mut self, step: usize, values: &[(&str, Option<f64>)]) -> Result<(), RecordError> {
         let there: Vec<(&str, f64)> = values.iter().filter_map(|(tag, value)| Some((*tag, (*value)?))).collect();
-        if there.is_empty() { Ok(()) } else { self.events.scalars(step, &there) }
+        match &mut self.0 {
+            Some(files) if !there.is_empty() => files.events.scalars(step, &there),
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, line: &str) -> Result<(), RecordError> {
         // One write for each line, so that a killed run leaves whole lines.
-        self.file.write_all(format!("{line}\n").as_bytes()).map_err(RecordError::write(&self.path))
+        let Some(Files { file, path, .. }) = &mut self.0 else { return Ok(()) };
+        file.write_all(format!("{line}\n").as_bytes()).map_err(RecordError::write(path))
     }
 }
 

@@ -2,8 +2,13 @@
 //!
 //! Invariant: nothing here takes a ground-truth mask or label; the prediction path is built from these types alone.
 
+mod shared_batch;
+
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 use tch::{Device, Kind, TchError, Tensor};
+
+pub use shared_batch::{SharedBatch, SumOverProcesses};
 
 /// Whether a forward pass belongs to a training step (dropout and batch statistics on) or to inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +167,13 @@ pub trait PresenceClassifier {
 
     /// Every parameter and buffer, in a fixed order: what a checkpoint holds.
     fn tensors(&self) -> Vec<NamedTensor>;
+
+    /// From now on each batch in training is a share of one that several processes have; `false` if the stage then computes
+    /// something else than of the whole, as one with batch normalisation does unless it asks the others.
+    fn share_batches(&mut self, with: &Rc<SharedBatch>) -> bool {
+        let _ = with;
+        !self.tensors().iter().any(|t| t.group.role == Role::Statistics)
+    }
 }
 
 /// A box in pixels of the slice; corners are inclusive pixel positions, so a single pixel has `x0 == x1`.
@@ -380,6 +392,13 @@ pub trait Segmenter {
     /// [`Self::tensors`].
     fn own_classifier(&self) -> Option<Box<dyn PresenceClassifier>> {
         None
+    }
+
+    /// From now on each batch in training is a share of one that several processes have; `false` if the stage then computes
+    /// something else than of the whole, as one with batch normalisation does unless it asks the others.
+    fn share_batches(&mut self, with: &Rc<SharedBatch>) -> bool {
+        let _ = with;
+        !self.tensors().iter().any(|t| t.group.role == Role::Statistics)
     }
 
     /// Names of the groups that a phase with a frozen encoder doesn't train.

@@ -5,6 +5,7 @@
 mod store;
 
 use anyhow::Result;
+use data_parallel::Ranks;
 use evaluation::Evaluator;
 use predictor::Model;
 use run_record::checkpoint::Which;
@@ -99,6 +100,7 @@ impl<'a> Trial<'a> {
             loader_threads: self.loader_threads,
             profile: false,
             embeddings: self.embeddings,
+            ranks: &Ranks::alone(),
             stop,
         };
         if !begun {

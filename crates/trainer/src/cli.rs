@@ -13,6 +13,7 @@ use crate::registry::Registry;
 use anyhow::{Context, Result, bail, ensure};
 use choose::{ChooseArgs, choose};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use data_parallel::Ranks;
 use evaluate::{EvaluateArgs, evaluate};
 use export::{ExportArgs, export};
 use predict::{PredictArgs, predict};
@@ -65,7 +66,7 @@ enum Command {
     Export(ExportArgs),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Compute {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
@@ -133,14 +134,19 @@ fn parsed() -> Cli {
 
 /// Sets the threads and opens the device.
 fn open(compute: &Compute) -> Result<(Device, i32)> {
+    open_of_ranks(compute, &Ranks::alone())
+}
+
+/// The same for one of several processes that share a machine.
+fn open_of_ranks(compute: &Compute, ranks: &Ranks) -> Result<(Device, i32)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = compute.threads.unwrap_or(cores);
+    let threads = compute.threads.unwrap_or_else(|| ranks.threads(cores));
     ensure!(threads > 0, "--threads is 0, expected at least 1");
     tch::set_num_threads(threads as i32);
     // Fails only if the pool exists already, as in tests; results don't depend on it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let device = device::open(compute.device)?;
-    Ok((device, threads as i32))
+    Ok((ranks.device(device), threads as i32))
 }
 
 fn device_name(device: Device) -> String {

@@ -2,7 +2,6 @@
 
 mod check;
 mod load;
-mod optimizer;
 mod ranges;
 
 use anyhow::Result;
@@ -17,7 +16,7 @@ use slice_augment::Augmentation;
 use slice_sampling::SamplingSettings;
 use std::collections::BTreeMap;
 
-pub use optimizer::{OptimizerConfig, OptimizerKind, Schedule};
+pub use optimizers::config::{OptimizerConfig, OptimizerKind, Schedule};
 
 /// Everything that decides a run, but for the store, the device and the number of threads.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,17 +4,15 @@
 //! number of loader threads; no output is written in place.
 
 pub mod annotator;
-pub mod average;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod loader;
-pub mod optimizer;
-pub mod patterns;
 pub mod plan;
 pub mod planned;
 pub mod prompts;
 pub mod registry;
-pub mod schedule;
 pub mod stopwatch;
 pub mod train;
+
+pub use optimizers::{average, optimizer, patterns, schedule};

@@ -2,6 +2,7 @@
 //! can be prepared ahead, by any number of threads, and a resumed run continues as if nothing had happened.
 
 use crate::config::{Config, PhaseConfig};
+use data_parallel::Share;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -38,6 +39,21 @@ pub struct Step {
     pub masks: Vec<SliceCopy>,
     /// Slices of a volume each, one of which shows the target.
     pub bags: Vec<Vec<usize>>,
+}
+
+impl Step {
+    /// The part of it that is a share's.
+    #[must_use]
+    pub fn share(&self, share: Share) -> Self {
+        Self {
+            slices: share.of(&self.slices),
+            crops: share.of(&self.crops),
+            labelled: share.of(&self.labelled),
+            masks: share.of(&self.masks),
+            bags: share.of(&self.bags),
+            ..*self
+        }
+    }
 }
 
 /// A labelled slice as it is, or one of its augmented copies.

@@ -17,14 +17,16 @@ use crate::plan::{Step, plan};
 use crate::registry::Registry;
 use crate::stopwatch::Stopwatch;
 use anyhow::{Result, bail, ensure};
+use data_parallel::Ranks;
 use predictor::Model;
 use run_record::checkpoint::{self, Which};
 use run_record::{EarlierRun, MetricsLog, RunRecord, Status};
 use slice_sampling::{Rows, Selection};
 use slice_store::{Slices, TrainingSlices};
-use stage_api::{ClassifierInput, PromptKinds};
+use stage_api::{ClassifierInput, PromptKinds, SharedBatch};
 use state::State;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use tch::Device;
 use training_loop::TrainingLoop;
@@ -65,6 +67,8 @@ pub struct Training<'a> {
     pub profile: bool,
     /// Folder that keeps the embeddings of a classifier that reads them for other runs; absent: the run's own, while it trains.
     pub embeddings: Option<&'a Path>,
+    /// The processes that train it together.
+    pub ranks: &'a Rc<Ranks>,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
 }
@@ -90,7 +94,8 @@ impl Training<'_> {
             self.store.info().target
         );
         self.check_crops(&rows)?;
-        let model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
+        let mut model = Model::new(&self.config.model(), &self.registry.models, self.device)?;
+        self.share_batches(&mut model)?;
         self.check_input(model.classifier.input())?;
         self.check_phases(&model, &rows)?;
         self.check_own_classifier(&rows)?;
@@ -101,7 +106,29 @@ impl Training<'_> {
              take `dice` for `batch-dice`",
             self.config.segmenter.kind
         );
+        ensure!(
+            !losses.need_batches() || self.ranks.count() == 1,
+            "a part of `segmentation_loss` is of all masks of a step at once, which {} ranks have each a part of: take `dice` for \
+             `batch-dice`, or train it with one",
+            self.ranks.count()
+        );
         State::new(self.config, &model).map(drop)
+    }
+
+    /// Tells both stages that their batches are shares, where they are.
+    fn share_batches(&self, model: &mut Model) -> Result<Option<Rc<SharedBatch>>> {
+        let Some(shared) = self.ranks.shared_batch() else { return Ok(None) };
+        let can = [
+            ("classifier", &self.config.classifier.kind, model.classifier.share_batches(&shared)),
+            ("segmenter", &self.config.segmenter.kind, model.segmenter.share_batches(&shared)),
+        ];
+        for (stage, kind, can) in can {
+            ensure!(
+                can,
+                "the {stage} \"{kind}\" normalises by its whole batch, which ranks have shares of: train it with one"
+            );
+        }
+        Ok(Some(shared))
     }
 
     /// Whether every phase that trains the segmenter leaves it something to learn.
@@ -187,7 +214,8 @@ impl Training<'_> {
         if checkpoint::directory(self.run, Which::Last).is_ok() {
             config.segmenter = config.segmenter.of_checkpoint();
         }
-        let model = Model::new(&config, &self.registry.models, self.device)?;
+        let mut model = Model::new(&config, &self.registry.models, self.device)?;
+        let shared = self.share_batches(&mut model)?;
         let rows = annotator::rows(self.config, self.store, self.selection)?;
         let steps = self.steps(&rows);
         let mut state = State::new(self.config, &model)?;
@@ -205,23 +233,31 @@ impl Training<'_> {
         record.weights_sha256 = weights.map(str::to_owned);
         if checkpoint::directory(self.run, Which::Last).is_ok() {
             let found = checkpoint::open(self.run, Which::Last)?;
-            if let Some(damage) = &found.instead_of {
+            if let Some(damage) = found.instead_of.as_ref().filter(|_| self.ranks.is_first()) {
                 eprintln!("warning: {damage}: going on from '{}', the one before it", found.directory.display());
             }
             state.restore(found, self.device)?;
-            eprintln!("resuming after step {} of {}", state.progress.steps, steps.len());
+            if self.ranks.is_first() {
+                eprintln!("resuming after step {} of {}", state.progress.steps, steps.len());
+            }
         }
         (record.status, record.steps) = (Status::Running, Some(steps.len()));
-        record.save(self.run)?;
-        let log = MetricsLog::open(&self.run.join("metrics.csv"), state.progress.steps)?;
-        let outcome = TrainingLoop::new(self, &steps, &model, &rows, &mut state, log)?.run()?;
+        let log = if self.ranks.is_first() {
+            record.save(self.run)?;
+            MetricsLog::open(&self.run.join("metrics.csv"), state.progress.steps)?
+        } else {
+            MetricsLog::nowhere()
+        };
+        let outcome = TrainingLoop::new(self, &steps, (&model, shared), &rows, &mut state, log)?.run()?;
         record.status = match outcome {
             Outcome::Finished => Status::Finished,
             Outcome::Interrupted => Status::Interrupted,
         };
         record.finish(&state.progress);
         annotator::count_crops(record, self.config, self.store);
-        record.save(self.run)?;
+        if self.ranks.is_first() {
+            record.save(self.run)?;
+        }
         Ok(outcome)
     }
 

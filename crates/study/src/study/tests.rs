@@ -144,7 +144,10 @@ fn figures_on_the_volumes_own_voxels_are_asked_for_and_need_the_volumes() {
     let keys = |store| document::columns(&experiment, store).into_iter().map(|column| column.key).collect::<Vec<_>>();
     assert!(keys(0).contains(&"native.hd95_mm") && !keys(1).contains(&"native.hd95_mm"));
     let found = experiment.evaluation(&experiment.jobs[0], 0).unwrap();
-    let of = |key: &str| (document::columns(&experiment, 0).into_iter().find(|c| c.key == key).unwrap().of)(&found);
+    let of = |key: &str| {
+        let column = document::columns(&experiment, 0).into_iter().find(|c| c.key == key).unwrap();
+        column.of_row(&experiment.rows[0])(&found)
+    };
     assert_eq!(["native.dice", "native.hd95_mm", "native.assd_mm"].map(of), [Some(0.9125), Some(7.25), None]);
 }
 

@@ -1,23 +1,25 @@
 //! `sam-mix train`.
 
 use super::choosing::Choosing;
-use super::{Compute, device_name, find_weights, open, program};
+use super::{Compute, device_name, find_weights, open_of_ranks, program};
 use crate::config::Config;
 use crate::planned;
 use crate::registry::Registry;
 use crate::train::{Outcome, Training, new_record};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use predictor::device;
+use data_parallel::Ranks;
+use predictor::{device, show_no_progress};
 use run_record::{RunRecord, Status, differing_settings, write_whole};
 use slice_sampling::Selection;
 use slice_sampling::for_training;
 use slice_store::{LabelCounts, SliceStore, Slices, counted};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tch::Device;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct TrainArgs {
     /// Configuration (TOML); with --resume it is the run's own
     #[arg(long, required_unless_present = "resume")]
@@ -49,6 +51,9 @@ pub(super) struct TrainArgs {
     /// Keep the embeddings that a classifier reads in this folder, for other runs on the same slices or augmented copies
     #[arg(long, value_name = "FOLDER")]
     embeddings: Option<PathBuf>,
+    /// Train together with the other processes that mpirun or srun started: see docs/how-to/cluster.md
+    #[arg(long)]
+    mpi: bool,
     /// Go on after the run's last checkpoint
     #[arg(long)]
     resume: bool,
@@ -58,6 +63,19 @@ pub(super) struct TrainArgs {
 
 /// `false` if it was stopped.
 pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Result<bool> {
+    let ranks = Ranks::start(arguments.mpi)?;
+    train_together(&ranks, registry, arguments, stop).inspect_err(|error| ranks.abort(format!("{error:#}")))
+}
+
+fn train_together(ranks: &Rc<Ranks>, registry: &Registry, arguments: &TrainArgs, stop: &AtomicBool) -> Result<bool> {
+    if !ranks.is_first() {
+        show_no_progress();
+    }
+    if !ranks.wait_for_first() {
+        return Ok(true);
+    }
+    // The first rank begins a run; the others go on with it.
+    let arguments = &TrainArgs { resume: arguments.resume || !ranks.is_first(), ..arguments.clone() };
     let run = arguments.run.as_path();
     let known = run.join("run.json").is_file();
     ensure!(
@@ -77,7 +95,11 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     if deterministic {
         device::deterministic()?;
     }
-    let (device, threads) = open(&arguments.compute)?;
+    let (device, threads) = open_of_ranks(&arguments.compute, ranks)?;
+    let name = match ranks.count() {
+        1 => device_name(device),
+        count => format!("{} of {count} ranks", device_name(device)),
+    };
     let selection = match (&arguments.selection, arguments.resume) {
         (_, true) => selection_of(&store, &run.join("selection.json"))?,
         (Some(path), false) => selection_of(&store, path)?,
@@ -96,11 +118,11 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
     planned::plan(&mut config, &store, &selection)?;
     let store = for_training(&store, &selection)?;
     let mut record = if arguments.resume {
-        let record = begun_before(run, &store, device, threads)?;
+        let record = begun_before(run, &store, ranks, &name, threads)?;
         registry.models.has_stages_of(run, &config.model(), &record)?;
         record
     } else {
-        new_record(run, &config, &store, &selection, &device_name(device), threads)?
+        new_record(run, &config, &store, &selection, &name, threads)?
     };
     if record.status == Status::Finished {
         println!("'{}' is finished already", run.display());
@@ -119,6 +141,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         loader_threads,
         profile: arguments.profile,
         embeddings: arguments.embeddings.as_deref(),
+        ranks,
         stop,
     };
     if !arguments.resume {
@@ -127,6 +150,10 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         write_whole(&run.join("config.toml"), toml::to_string(&config)?.as_bytes())?;
         selection.save(&run.join("selection.json"))?;
         record.save(run)?;
+    }
+    ranks.call_others();
+    if !ranks.is_first() {
+        return Ok(training.run(&mut record)? == Outcome::Finished);
     }
     eprintln!(
         "{}: {} of {}, {} labelled; validation {}; test {} of {}; {} with {}",
@@ -137,7 +164,7 @@ pub(super) fn train(registry: &Registry, arguments: &TrainArgs, stop: &AtomicBoo
         counted(selection.validation.len(), "slice"),
         counted(selection.test.len(), "slice"),
         counted(selection.split.test.len(), "patient"),
-        device_name(device),
+        name,
         counted(threads as usize, "thread"),
     );
     eprintln!("label budget: {}{}", record.label_budget, record.label_budget.time());
@@ -208,7 +235,7 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
 }
 
 /// The record of a run that goes on, on the store that it was begun on.
-fn begun_before(run: &Path, store: &Slices, device: Device, threads: i32) -> Result<RunRecord> {
+fn begun_before(run: &Path, store: &Slices, ranks: &Ranks, device: &str, threads: i32) -> Result<RunRecord> {
     let record = RunRecord::load(run)?;
     ensure!(
         record.store.checksum == store.checksum(),
@@ -218,9 +245,8 @@ fn begun_before(run: &Path, store: &Slices, device: Device, threads: i32) -> Res
         store.path().display(),
         store.checksum()
     );
-    let device = device_name(device);
-    let is_as_before = (record.threads, record.device.as_str()) == (threads, device.as_str());
-    if record.status != Status::Finished && !is_as_before {
+    let is_as_before = (record.threads, record.device.as_str()) == (threads, device);
+    if ranks.is_first() && record.status != Status::Finished && !is_as_before {
         eprintln!(
             "note: begun on {} with {} threads, going on on {device} with {threads}: results may differ in the last bits",
             record.device, record.threads,

@@ -15,6 +15,7 @@ use crate::plan::{SliceCopy, Step, stream};
 use anyhow::{Context, Result};
 use crops::CropSource;
 use crossbeam::channel::bounded;
+use data_parallel::Share;
 use predictor::{HostBatch, Intensity};
 use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPool;
@@ -50,9 +51,9 @@ impl Iterator for LoadedBatches {
     }
 }
 
-/// What a step works on, on its device.
+/// What a step works on, on its device; a share of it, which may be of no slices, where other processes have the rest.
 pub struct Batch {
-    /// The plan of the step.
+    /// The plan of the whole step.
     pub step: Step,
     /// What image-level labels teach: the step's slices, and behind them its labelled ones where the classifier reads slices.
     pub slices: Option<Slices>,
@@ -114,6 +115,7 @@ pub struct Loader<'a> {
     intensity: Intensity,
     device: Device,
     pool: ThreadPool,
+    share: Share,
 }
 
 impl<'a> Loader<'a> {
@@ -122,7 +124,13 @@ impl<'a> Loader<'a> {
         let name = |i| format!("loader-{i}");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build();
         let pool = pool.with_context(|| format!("cannot start {threads} loader threads"))?;
-        Ok(Self { store, config, intensity: Intensity::new(&config.intensity), device, pool })
+        Ok(Self { store, config, intensity: Intensity::new(&config.intensity), device, pool, share: Share::WHOLE })
+    }
+
+    /// Prepares that share of each batch.
+    #[must_use]
+    pub fn of_share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// Starts over `steps`; batches come in their order.
@@ -148,8 +156,9 @@ impl<'a> Loader<'a> {
     }
 
     /// The batch of one step.
-    pub fn load(&self, step: &Step) -> Batch {
+    pub fn load(&self, whole: &Step) -> Batch {
         self.pool.install(|| {
+            let step = &whole.share(self.share);
             let mut copy_seconds = 0.0;
             let mut copy = |batch: HostBatch| {
                 let begun = Instant::now();
@@ -157,15 +166,17 @@ impl<'a> Loader<'a> {
                 copy_seconds += begun.elapsed().as_secs_f64();
                 tensor
             };
-            let crops = self.crops(step, &mut copy);
+            // A share may have none of them, but not the whole.
+            let crops = (!whole.crops.is_empty()).then(|| self.crops(step, &mut copy));
+            let crops = crops.filter(|(_, labels)| labels.numel() > 0 || !self.share.is_whole());
             let labelled = (!step.labelled.is_empty()).then(|| self.labelled(step, &mut copy));
-            let slices = (!step.slices.is_empty()).then(|| {
+            let slices = (!whole.slices.is_empty()).then(|| {
                 let slices = self.slices(step, &mut copy);
                 labelled.iter().fold(slices, |slices, (labelled, presence)| slices.with(labelled, presence))
             });
             let labelled = labelled.map(|(labelled, _)| labelled);
             let bags = step.bags.iter().enumerate().map(|(i, rows)| self.bag(step, i, rows, &mut copy)).collect();
-            Batch { slices, crops, masks: None, labelled, bags, step: step.clone(), copy_seconds }
+            Batch { slices, crops, masks: None, labelled, bags, step: whole.clone(), copy_seconds }
         })
     }
 
@@ -176,7 +187,7 @@ impl<'a> Loader<'a> {
             let mut strong = self.empty(rows.len(), self.store.slice_size());
             let copies = images.images().zip(strong.images()).zip(rows).enumerate();
             copies.for_each(|(i, ((to, strong_to), &row))| {
-                let mut rng = self.random(step, "slice", i);
+                let mut rng = self.random(step, "slice", self.share.place(i));
                 let geometry = self.augmented(weak, row, to, &mut rng);
                 geometry.image(self.store.image(row), strong_to);
                 self.finish(&self.config.augmentation.strong, strong_to, self.store.slice_size(), &mut rng);
@@ -184,7 +195,7 @@ impl<'a> Loader<'a> {
             Some(copy(strong))
         } else {
             images.images().zip(rows).enumerate().for_each(|(i, (to, &row))| {
-                self.augmented(weak, row, to, &mut self.random(step, "slice", i));
+                self.augmented(weak, row, to, &mut self.random(step, "slice", self.share.place(i)));
             });
             None
         };
@@ -195,13 +206,13 @@ impl<'a> Loader<'a> {
     fn bag(&self, step: &Step, bag: usize, rows: &[usize], copy: &mut impl FnMut(HostBatch) -> Tensor) -> Tensor {
         let mut images = self.empty(rows.len(), self.store.slice_size());
         images.images().zip(rows).enumerate().for_each(|(i, (to, &row))| {
-            let mut rng = self.random(step, &format!("bag/{bag}"), i);
+            let mut rng = self.random(step, &format!("bag/{}", self.share.place(bag)), i);
             self.augmented(&self.config.augmentation.classifier, row, to, &mut rng);
         });
         copy(images)
     }
 
-    fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> Option<(Tensor, Tensor)> {
+    fn crops(&self, step: &Step, copy: &mut impl FnMut(HostBatch) -> Tensor) -> (Tensor, Tensor) {
         let augmentation = &self.config.augmentation.classifier;
         let side = self.config.classifier.crop_size;
         let drawn: Vec<(Vec<i16>, bool, ChaCha8Rng)> = step
@@ -209,21 +220,18 @@ impl<'a> Loader<'a> {
             .par_iter()
             .enumerate()
             .filter_map(|(i, &(row, want))| {
-                let mut rng = self.random(step, "crop", i);
+                let mut rng = self.random(step, "crop", self.share.place(i));
                 let source = self.crop_source(row, side, 1);
                 let place = source.draw(self.mask(row), want, &self.intensity, &mut rng)?;
                 Some((source.crop(place), want, rng))
             })
             .collect();
-        if drawn.is_empty() {
-            return None;
-        }
         let labels: Vec<bool> = drawn.iter().map(|(_, want, _)| *want).collect();
         let mut images = self.empty(drawn.len(), side);
         images.images().zip(drawn).for_each(|(to, (crop, _, mut rng))| {
             self.changed(augmentation, &crop, side, to, &mut rng);
         });
-        Some((copy(images), self.labels(&labels)))
+        (copy(images), self.labels(&labels))
     }
 
     /// Whether a crop of that kind is found in a labelled slice.
@@ -243,7 +251,7 @@ impl<'a> Loader<'a> {
             .zip(rows)
             .enumerate()
             .map(|(i, ((to, mask_to), &SliceCopy { row, .. }))| {
-                let mut rng = self.random(step, "labelled", i);
+                let mut rng = self.random(step, "labelled", self.share.place(i));
                 let geometry = self.augmented(&self.config.augmentation.labelled, row, to, &mut rng);
                 self.changed_mask(row, &geometry, mask_to);
                 let bounds = bounds_of(mask_to);

@@ -12,6 +12,7 @@ use crate::config::WeakCrops;
 use crate::loader::{Batch, Batches, Labelled, Loader, Slices, bounds_of, labels};
 use crate::plan::{SliceCopy, Step, copies};
 use anyhow::{Result, ensure};
+use data_parallel::Share;
 use predictor::Model;
 use predictor::embedding_file::{identity, known_or_encoded};
 use serde_json::json;
@@ -38,6 +39,7 @@ pub(super) struct EmbeddingBank {
     /// The one crop that stands for a training slice, by its row; `None`: each slice stands for itself.
     crops: Option<HashMap<usize, LabelledCrop>>,
     device: Device,
+    share: Share,
 }
 
 /// Upper row and left column among the places of an embedding, and what an annotator says of it.
@@ -89,8 +91,13 @@ impl EmbeddingBank {
             let named: Vec<(usize, usize)> = copies.iter().map(|copy| (copy.row, copy.copy)).collect();
             let of = identity(&config.model(), model, training.store.checksum(), &named, &changed_by, training.device);
             let encode = |some: Range<usize>| encoding.encode(&copies[some]);
-            let all = known_or_encoded(&folder, &of, label, copies.len(), training.stop, &encode)?;
-            let Some(all) = all else { return Ok(None) };
+            let known = || known_or_encoded(&folder, &of, label, copies.len(), training.stop, &encode);
+            // One rank encodes; the others find its file.
+            let of_first = if training.ranks.is_first() { Some(known()?) } else { None };
+            if training.ranks.any(matches!(of_first, Some(None))) {
+                return Ok(None);
+            }
+            let Some(all) = of_first.map_or_else(known, Ok)? else { return Ok(None) };
             embeddings.extend(copies.into_iter().zip((0..).map(|place| all.get(place))));
         }
         let cells = embeddings.values().next().map_or(1, |embedding| embedding.size()[2] as usize);
@@ -105,27 +112,42 @@ impl EmbeddingBank {
             shows_target: rows.train.iter().map(|&row| (row, records[row].has_target())).collect(),
             crops,
             device: training.device,
+            share: training.ranks.share(),
         }))
     }
 
     /// What the pretrained encoder made of these, `[n, C, g, g]` on the device.
     pub fn embeddings(&self, of: impl IntoIterator<Item = SliceCopy>) -> Tensor {
-        let all: Vec<&Tensor> = of.into_iter().map(|copy| &self.embeddings[&copy]).collect();
-        self.on_device(&Tensor::stack(&all, 0))
+        let all: Vec<_> = of.into_iter().map(|copy| self.embeddings[&copy].shallow_clone()).collect();
+        self.together(&all, 1)
+    }
+
+    /// Embeddings or parts of them, of one `part`-th of their side, `[n, C, …, …]` on the device; there may be none.
+    fn together(&self, all: &[Tensor], part: i64) -> Tensor {
+        let any = self.embeddings.values().next().filter(|_| all.is_empty());
+        let none = any.map(|any| {
+            let [channels, side, _] = any.size()[..] else { unreachable!("embeddings are [C, g, g]") };
+            Tensor::zeros([0, channels, side / part, side / part], (Kind::Half, Device::Cpu))
+        });
+        self.on_device(&none.unwrap_or_else(|| Tensor::stack(all, 0)))
     }
 
     fn on_device(&self, half: &Tensor) -> Tensor {
         sent(half, self.device).to_kind(Kind::Float)
     }
 
-    fn batch(&self, step: &Step) -> Batch {
+    fn batch(&self, whole: &Step) -> Batch {
+        let step = &whole.share(self.share);
         Batch {
-            slices: self.image_level(step),
+            slices: self.image_level(whole, step),
             crops: None,
             labelled: (!step.labelled.is_empty()).then(|| self.labelled(&step.labelled)),
-            masks: (!step.masks.is_empty()).then(|| {
+            masks: (!whole.masks.is_empty()).then(|| {
                 let inputs = self.embeddings(step.masks.iter().copied());
-                let masks: Vec<&Tensor> = step.masks.iter().map(|v| &self.labelled[v].mask).collect();
+                let mut masks: Vec<&Tensor> = step.masks.iter().map(|v| &self.labelled[v].mask).collect();
+                // A share may be of none.
+                let none = self.labelled[&whole.masks[0]].mask.narrow(0, 0, 0);
+                masks.push(&none);
                 (inputs, sent(&Tensor::cat(&masks, 0), self.device))
             }),
             bags: step
@@ -133,7 +155,7 @@ impl EmbeddingBank {
                 .iter()
                 .map(|rows| self.embeddings(rows.iter().map(|&row| SliceCopy::unchanged(row))))
                 .collect(),
-            step: step.clone(),
+            step: whole.clone(),
             copy_seconds: 0.0,
         }
     }
@@ -145,8 +167,8 @@ impl EmbeddingBank {
     }
 
     /// The step's slices, or the crops that stand for them, with their image-level labels.
-    fn image_level(&self, step: &Step) -> Option<Slices> {
-        if step.slices.is_empty() {
+    fn image_level(&self, whole: &Step, step: &Step) -> Option<Slices> {
+        if whole.slices.is_empty() {
             return None;
         }
         let Some(crops) = &self.crops else {
@@ -154,6 +176,9 @@ impl EmbeddingBank {
             let shown: Vec<bool> = step.slices.iter().map(|row| self.shows_target[row]).collect();
             return Some(Slices { images, labels: labels(&shown, self.device), whole: None, strong: None });
         };
+        if !whole.slices.iter().any(|row| crops.contains_key(row)) {
+            return None;
+        }
         let (parts, shown): (Vec<Tensor>, Vec<bool>) = step
             .slices
             .iter()
@@ -164,7 +189,7 @@ impl EmbeddingBank {
                 Some((whole.narrow(1, y as i64, side).narrow(2, x as i64, side), shows_target))
             })
             .unzip();
-        let images = (!parts.is_empty()).then(|| self.on_device(&Tensor::stack(&parts, 0)))?;
+        let images = self.together(&parts, 2);
         let whole = self.embeddings(step.slices.iter().map(|&row| SliceCopy::unchanged(row)));
         Some(Slices { images, labels: labels(&shown, self.device), whole: Some(whole), strong: None })
     }

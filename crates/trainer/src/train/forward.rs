@@ -17,7 +17,9 @@ impl TrainingLoop<'_> {
     /// The losses of one step; the graph hangs on `total`.
     pub(super) fn losses(&mut self, batch: &Batch) -> Result<StepLosses> {
         let (config, model, cache) = (self.training.config, self.model, &mut self.cache);
-        let phase = &config.phases[batch.step.phase];
+        let (phase, ranks, shared) = (&config.phases[batch.step.phase], self.training.ranks, self.shared.as_deref());
+        // Of the whole step, so that the losses and gradients of all ranks add up to those of one that has all of it.
+        let share_of = |own: i64, whole: usize| own as f64 / whole as f64;
         let times = &mut self.state.progress.times;
         let mut watch = self.training.stopwatch();
         // L_cls: the step's slices with its labelled ones, and crops apart, because they have another size.
@@ -29,33 +31,41 @@ impl TrainingLoop<'_> {
             let mode = if slices.whole.is_some() { Mode::TrainUntracked } else { Mode::Train };
             slices.whole.iter().for_each(|whole| model.classifier.track(whole));
             let crops = batch.crops.as_ref().map(|(i, l)| (i.shallow_clone(), l.shallow_clone(), Mode::TrainUntracked));
-            for (images, labels, mode) in [(all, labels, mode)].into_iter().chain(crops) {
+            for (i, (images, labels, mode)) in [(all, labels, mode)].into_iter().chain(crops).enumerate() {
                 let presence = model.classifier.forward(&images, mode);
-                let loss = focal_loss(&presence.logit, &labels, config.classifier.focal_gamma, self.positive_weight);
-                parts.push((loss, images.size()[0] as f64));
+                let count = images.size()[0];
+                if count > 0 {
+                    let (gamma, weight) = (config.classifier.focal_gamma, self.positive_weight);
+                    parts.push((focal_loss(&presence.logit, &labels, gamma, weight), count as f64));
+                }
                 // The first batch is that of the slices: what it says of them is what their strongly augmented copies should say.
-                if let (Some(strong), None) = (&slices.strong, &consistency) {
-                    let weak = presence.logit.narrow(0, 0, strong.size()[0]).sigmoid().detach();
+                if let (Some(strong), 0) = (&slices.strong, i) {
+                    let own = strong.size()[0];
+                    let weak = presence.logit.narrow(0, 0, own).sigmoid().detach();
                     let strong = model.classifier.forward(strong, Mode::TrainUntracked).logit;
-                    let loss = consistency_loss(&strong, &weak, config.classifier.pseudo_label_confidence);
-                    consistency = Some(loss * config.classifier.consistency);
+                    let weight = config.classifier.consistency * share_of(own, batch.step.slices.len());
+                    let confidence = config.classifier.pseudo_label_confidence;
+                    consistency = (own > 0).then(|| consistency_loss(&strong, &weak, confidence) * weight);
                 }
             }
         }
         for bag in &batch.bags {
             // The mean over all bags of a step weighs as a slice each.
-            let surest = model.classifier.forward(bag, Mode::TrainUntracked).logit.max().view(1);
+            let forward = || model.classifier.forward(bag, Mode::TrainUntracked).logit.max().view(1);
+            let surest = shared.map_or_else(forward, |shared| shared.alone(forward));
             let (gamma, shown) = (config.classifier.focal_gamma, surest.ones_like());
             parts.push((focal_loss(&surest, &shown, gamma, self.positive_weight), 1.0));
         }
         let by_masks = batch.masks.as_ref().map(|(inputs, masks)| {
             let presence = model.classifier.forward(inputs, Mode::TrainUntracked);
             let map = presence.map.context("`classifier.batch_masks` needs a classifier that gives a map of logits")?;
-            anyhow::Ok(map_loss(&map, masks) * config.classifier.mask_weight)
+            let (own, weight) = (inputs.size()[0], config.classifier.mask_weight);
+            anyhow::Ok((own > 0).then(|| map_loss(&map, masks) * (weight * share_of(own, batch.step.masks.len()))))
         });
-        let weight: f64 = parts.iter().map(|(_, n)| n).sum();
-        let weighted = parts.into_iter().map(|(loss, n)| loss * (n / weight));
-        let classifier = weighted.chain(consistency).chain(by_masks.transpose()?).reduce(|a, b| a + b);
+        let mut weight = [parts.iter().map(|(_, n)| n).sum::<f64>()];
+        ranks.sum(&mut weight);
+        let weighted = parts.into_iter().map(|(loss, n)| loss * (n / weight[0]));
+        let classifier = weighted.chain(consistency).chain(by_masks.transpose()?.flatten()).reduce(|a, b| a + b);
         watch.lap(times, Part::Classifier);
         // L_seg, on the labelled slices only.
         let mut embeddings = Vec::new();
@@ -72,7 +82,8 @@ impl TrainingLoop<'_> {
             (segmentation, score) = (Some(loss.total), Some(loss.score));
             watch.lap(times, Part::Decoder);
         }
-        for (i, copy) in batch.step.labelled.iter().enumerate().filter(|_| takes_prompts) {
+        let own = ranks.share().of(&batch.step.labelled);
+        for (i, copy) in own.iter().enumerate().filter(|_| takes_prompts) {
             let Some(Labelled { images, masks, boxes, pretrained, .. }) = &batch.labelled else {
                 bail!("step {} has no labelled images", batch.step.index)
             };
@@ -87,7 +98,7 @@ impl TrainingLoop<'_> {
             let row = EncodedRow { row: copy.row, image, pretrained, is_same, mode };
             let embedding = cache.embedding(&row, phase.encoder, self.adapted, model);
             watch.lap(times, Part::Encoder);
-            let mut rng = stream(config.seed, &format!("prompt/{}/{i}", batch.step.index));
+            let mut rng = stream(config.seed, &format!("prompt/{}/{}", batch.step.index, ranks.share().place(i)));
             let seen = (row.pretrained.as_ref().unwrap_or(&row.image), embedding.slice_size[0]);
             let prompts = training_prompt(config, phase.prompts, model.classifier.as_ref(), seen, boxes[i], &mut rng);
             let found = model.segmenter.decode(&embedding, &prompts, model.segmenter.default_choice());
@@ -97,12 +108,17 @@ impl TrainingLoop<'_> {
             watch.lap(times, Part::Decoder);
             segmentation = Some(segmentation.map_or_else(|| loss.total.shallow_clone(), |s| s + &loss.total));
         }
-        let decoded = if takes_prompts { batch.step.labelled.len() } else { 1 };
-        let [segmentation, score] = [segmentation, score].map(|sum| sum.map(|s| s / decoded as f64));
+        // Without prompts the mean over the share's slices stands there already.
+        let decoded = batch.step.labelled.len() as f64 / if takes_prompts { 1.0 } else { own.len() as f64 };
+        let [segmentation, score] = [segmentation, score].map(|sum| sum.map(|s| s / decoded));
         let total = [&classifier, &segmentation].into_iter().flatten().map(Tensor::shallow_clone).reduce(|a, b| a + b);
         let read = read_together([&classifier, &segmentation, &score, &total]);
         watch.lap(times, if score.is_some() { Part::Decoder } else { Part::Classifier });
-        let [classifier, segmentation, score, sum] = read;
+        // A part is there if any rank has it.
+        let mut numbers =
+            [read.map(Option::unwrap_or_default), read.map(|v| f64::from(u8::from(v.is_some())))].concat();
+        ranks.sum(&mut numbers);
+        let [classifier, segmentation, score, sum] = [0, 1, 2, 3].map(|i| (numbers[i + 4] > 0.0).then_some(numbers[i]));
         Ok(StepLosses { total, finite: sum.is_none_or(f64::is_finite), classifier, segmentation, score, embeddings })
     }
 }

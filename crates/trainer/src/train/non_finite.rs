@@ -24,6 +24,8 @@ impl TrainingLoop<'_> {
             Ok(path) => format!("its batch is in '{path}'"),
             Err(error) => format!("its batch could not be saved: {error:#}"),
         };
+        // Each rank has a share of it, and the first that fails ends all.
+        self.training.ranks.meet();
         anyhow!(
             "{TOO_MANY} updates in a row had a loss or a gradient that is not finite, the last in step {} ({}); {saved}. The \
              run's last checkpoint is unharmed. Ways out: a lower learning rate, `optimizer.clip_norm`, or other data if the \
@@ -38,7 +40,9 @@ impl TrainingLoop<'_> {
         let Batch { step, slices, crops, labelled, .. } = batch;
         let directory = self.training.run.join("non-finite");
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make '{}'", directory.display()))?;
-        let path = directory.join(format!("step-{:06}.safetensors", step.index + 1));
+        let rank = Some(self.training.ranks.rank()).filter(|rank| *rank > 0);
+        let rank = rank.map_or_else(String::new, |rank| format!("-rank-{rank}"));
+        let path = directory.join(format!("step-{:06}{rank}.safetensors", step.index + 1));
         let slices = slices.iter().flat_map(|s| {
             let strong = s.strong.iter().map(|strong| ("strong", strong));
             [("slices", &s.images), ("slice_labels", &s.labels)].into_iter().chain(strong)

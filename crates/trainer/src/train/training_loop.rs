@@ -11,13 +11,14 @@ use crate::optimizer::{clip, global_norm};
 use crate::plan::Step;
 use crate::schedule::schedule_factor;
 use anyhow::Result;
+use data_parallel::Gradient;
 use losses::SegmentationLosses;
 use predictor::{Model, Ticker};
 use run_record::{MetricsLog, Part, PhaseResult, StepRow};
 use slice_sampling::Rows;
 use slice_sampling::stream_seed;
 use slice_store::counted;
-use stage_api::{ClassifierInput, Embedding, NamedTensor};
+use stage_api::{ClassifierInput, Embedding, NamedTensor, SharedBatch};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -38,6 +39,8 @@ pub(super) struct TrainingLoop<'a> {
     /// Where the classifier reads embeddings: they and the labelled slices' augmented copies.
     pub bank: Option<Rc<EmbeddingBank>>,
     pub segmentation_losses: SegmentationLosses,
+    /// Where other ranks have the rest of each batch.
+    pub shared: Option<Rc<SharedBatch>>,
     /// Whether the adapters changed anything when the phase began.
     pub adapted: bool,
     pub ticker: Ticker,
@@ -60,7 +63,7 @@ impl<'a> TrainingLoop<'a> {
     pub fn new(
         training: &'a Training<'a>,
         steps: &'a [Step],
-        model: &'a Model,
+        (model, shared): (&'a Model, Option<Rc<SharedBatch>>),
         rows: &'a Rows,
         state: &'a mut State,
         log: MetricsLog,
@@ -72,6 +75,7 @@ impl<'a> TrainingLoop<'a> {
         let segmentation_losses = training.config.segmentation_loss.of(&training.registry.losses)?;
         Ok(Self {
             segmentation_losses,
+            shared,
             training,
             steps,
             model,
@@ -97,6 +101,7 @@ impl<'a> TrainingLoop<'a> {
     pub fn run(mut self) -> Result<Outcome> {
         let (steps, training) = (self.steps, self.training);
         let loader = Loader::new(training.store, training.config, training.device, training.loader_threads)?;
+        let loader = loader.of_share(training.ranks.share());
         if self.model.classifier.input() == ClassifierInput::Embedding && self.state.progress.steps < steps.len() {
             let mut watch = training.stopwatch();
             self.bank = EmbeddingBank::build(training, self.model, self.rows, &loader)?.map(Rc::new);
@@ -123,7 +128,9 @@ impl<'a> TrainingLoop<'a> {
             }
         }
         // Not there unless the classifier reads embeddings that no other run shall have.
-        let _ = std::fs::remove_dir_all(own_folder(training.run));
+        if training.ranks.is_first() {
+            let _ = std::fs::remove_dir_all(own_folder(training.run));
+        }
         Ok(Outcome::Finished)
     }
 
@@ -135,7 +142,7 @@ impl<'a> TrainingLoop<'a> {
             watch.lap(&mut self.state.progress.times, Part::Wait);
             self.step(&batch)?;
             // Between the steps of an update there are gradients, which a checkpoint doesn't hold.
-            let stop = batch.step.updates && self.training.stop.load(Ordering::Relaxed);
+            let stop = batch.step.updates && self.training.ranks.any(self.training.stop.load(Ordering::Relaxed));
             if batch.step.ends_epoch || stop {
                 let mut watch = self.training.stopwatch();
                 let is_best = batch.step.ends_epoch && self.end_epoch(&batch.step)?;
@@ -144,7 +151,9 @@ impl<'a> TrainingLoop<'a> {
                 if self.state.progress.steps == end || batch.step.ends_epoch && self.patience_is_over(&batch.step) {
                     self.end_phase(&batch.step, end);
                 }
-                self.state.save(self.training.run, is_best)?;
+                if self.training.ranks.is_first() {
+                    self.state.save(self.training.run, is_best)?;
+                }
                 watch.lap(&mut self.state.progress.times, Part::Checkpoint);
                 if batch.step.ends_epoch {
                     self.ticker.worked(self.kinds.validation(&batch.step));
@@ -161,23 +170,27 @@ impl<'a> TrainingLoop<'a> {
     fn step(&mut self, batch: &Batch) -> Result<()> {
         let (step, config) = (&batch.step, self.training.config);
         let phase = &config.phases[step.phase];
-        tch::manual_seed((stream_seed(config.seed, &format!("torch/{}", step.index)) >> 1) as i64);
+        let of_rank = Some(self.training.ranks.rank()).filter(|rank| *rank > 0);
+        let name = format!("torch/{}{}", step.index, of_rank.map_or_else(String::new, |rank| format!("/{rank}")));
+        tch::manual_seed((stream_seed(config.seed, &name) >> 1) as i64);
         if self.statistics.is_empty() {
             self.statistics = self.state.statistics();
         }
         let mut losses = self.losses(batch)?;
-        if let Some(total) = &losses.total {
-            if !losses.finite {
-                if !self.left_out {
-                    self.leave_out(batch, &losses, "loss");
-                }
-            } else if !self.left_out && total.requires_grad() {
-                // With everything frozen nothing requires a gradient.
-                let mut watch = self.training.stopwatch();
+        if !losses.finite && !self.left_out {
+            self.leave_out(batch, &losses, "loss");
+        }
+        if self.left_out {
+            self.shared.iter().for_each(|shared| shared.forget());
+        } else {
+            let mut watch = self.training.stopwatch();
+            // With everything frozen nothing requires a gradient.
+            if let Some(total) = losses.total.as_ref().filter(|total| total.requires_grad()) {
                 (total / step.accumulates as f64).f_backward()?;
                 losses.embeddings.drain(..).try_for_each(Embedding::backward)?;
-                watch.lap(&mut self.state.progress.times, Part::Backward);
             }
+            self.shared.iter().try_for_each(|shared| shared.backward())?;
+            watch.lap(&mut self.state.progress.times, Part::Backward);
         }
         let lr = self.shown_rate();
         let mut watch = self.training.stopwatch();
@@ -220,7 +233,11 @@ impl<'a> TrainingLoop<'a> {
         let (config, last) = (self.training.config, &batch.step);
         let steps = &self.steps[last.index + 1 - last.accumulates..=last.index];
         let trained = Trained::by(&config.phases[last.phase], steps);
-        let parameters = self.state.optimizer.with_gradient(self.state.parameters(trained));
+        let parameters = self.state.parameters(trained);
+        let optimizer = &self.state.optimizer;
+        let gradients = parameters.iter().map(|p| Gradient { parameter: &p.tensor, is_new: optimizer.has_gradient(p) });
+        self.training.ranks.sum_gradients(&gradients.collect::<Vec<_>>());
+        let parameters = optimizer.with_gradient(parameters);
         let norm = global_norm(&parameters);
         if !norm.is_finite() && !self.left_out {
             self.leave_out(batch, losses, "gradient");

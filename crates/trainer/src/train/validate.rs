@@ -86,8 +86,11 @@ impl TrainingLoop<'_> {
         let takes_prompts = model.segmenter.prompts() != PromptKinds::None;
         let has_classifier = training.config.classifier.kind != "none";
         let size = training.store.slice_size();
-        let (mut dice, mut ious, mut scores, mut labels, mut called) = (0.0, Vec::new(), Vec::new(), Vec::new(), 0);
-        for &row in &rows.validation {
+        // Each rank fills in what it looks at; pictures are the first one's, which writes them.
+        let (ranks, mut found) = (training.ranks, vec![[0.0; 5]; rows.validation.len()]);
+        let is_own = |i, row| if shown.contains(&row) { ranks.is_first() } else { ranks.share().has(i) };
+        let all = rows.validation.iter().copied().zip(&mut found).enumerate();
+        for (_, (row, [dice, probability, called, has_box, iou])) in all.filter(|(i, (row, _))| is_own(*i, *row)) {
             let image = cache.intensity.rows(training.store, &[row], training.device);
             let pretrained = bank.as_ref().map(|bank| bank.embeddings([SliceCopy::unchanged(row)]));
             let id = || training.store.records()[row].id();
@@ -96,11 +99,10 @@ impl TrainingLoop<'_> {
             let truth = training.store.mask(row).expect("validation slices are paid for");
             let target = target_of(truth);
             if let Some(bounds) = BoxPrompt::around(&target, size).filter(|_| takes_prompts) {
-                ious.push(f64::from(bounds.iou(&classification.prompt.bounds)));
+                (*has_box, *iou) = (1.0, f64::from(bounds.iou(&classification.prompt.bounds)));
             }
-            scores.push(classification.probability);
-            labels.push(training.store.records()[row].has_target());
-            called += usize::from(classification.present);
+            *probability = classification.probability;
+            *called = f64::from(u8::from(classification.present));
             if !phase.is_guided() {
                 continue;
             }
@@ -112,7 +114,7 @@ impl TrainingLoop<'_> {
                 vec![0; size * size]
             };
             let view = |m| seg_metrics::MaskView::new(m, size, size).expect("masks have the store's size");
-            dice += seg_metrics::dice(view(&counted_of(&mask, truth)), view(&target));
+            *dice = seg_metrics::dice(view(&counted_of(&mask, truth)), view(&target));
             if shown.contains(&row) {
                 let values = cache.intensity.slice(training.store.image(row));
                 let slice = id().to_string();
@@ -120,12 +122,16 @@ impl TrainingLoop<'_> {
                 show(&mut self.log, steps, &slice, &values, (&classification, bounds), &mask, &target)?;
             }
         }
-        let count = rows.validation.len().max(1) as f64;
+        ranks.sum(found.as_flattened_mut());
+        let mean = |i: usize, of: f64| found.iter().map(|slice| slice[i]).sum::<f64>() / of;
+        let (count, boxes) = (rows.validation.len().max(1) as f64, mean(3, 1.0));
+        let scores: Vec<_> = found.iter().map(|slice| slice[1]).collect();
+        let labels: Vec<bool> = rows.validation.iter().map(|&row| training.store.records()[row].has_target()).collect();
         Ok(Validation {
-            dice: phase.is_guided().then_some(dice / count),
-            box_iou: (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64),
+            dice: phase.is_guided().then(|| mean(0, count)),
+            box_iou: (boxes > 0.0).then(|| mean(4, boxes)),
             auc: seg_metrics::auc(&scores, &labels).filter(|_| has_classifier),
-            called: has_classifier.then_some(called as f64 / count),
+            called: has_classifier.then(|| mean(2, count)),
         })
     }
 }

@@ -35,8 +35,13 @@ impl Optimizer {
 
     /// Those of the parameters that got a gradient since the last update.
     pub fn with_gradient(&self, mut parameters: Vec<NamedTensor>) -> Vec<NamedTensor> {
-        parameters.retain(|parameter| self.gradient(parameter).is_some());
+        parameters.retain(|parameter| self.has_gradient(parameter));
         parameters
+    }
+
+    /// Whether this one did.
+    pub fn has_gradient(&self, parameter: &NamedTensor) -> bool {
+        self.gradient(parameter).is_some()
     }
 
     fn gradient(&self, parameter: &NamedTensor) -> Option<Tensor> {
