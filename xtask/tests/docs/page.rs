@@ -3,7 +3,7 @@
 use crate::shell;
 
 /// What can stand in `<!-- needs: … -->` above a block that no test runs.
-pub const NEEDS: [&str; 7] = [
+pub const NEEDS: [&str; 8] = [
     // Of hundreds of MB, or of the reader's own.
     "a checkpoint",
     // It lies beside the clone.
@@ -11,6 +11,8 @@ pub const NEEDS: [&str; 7] = [
     // It installs or builds what the tests run on.
     "a fresh machine",
     "a GPU",
+    // A build of its own.
+    "an MPI",
     // Real CT.
     "data",
     // It starts this very test.
