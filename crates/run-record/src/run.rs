@@ -47,7 +47,7 @@ pub struct RunRecord {
     pub commit: Option<String>,
     /// The one seed.
     pub seed: u64,
-    /// `cpu` or `cuda:N`.
+    /// `cpu` or `cuda:N`, the first rank's where several trained it: `cpu of 2 ranks`.
     pub device: String,
     /// Intra-op threads of libtorch.
     pub threads: i32,

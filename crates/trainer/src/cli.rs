@@ -41,7 +41,7 @@ struct Cli {
 enum Command {
     /// Train both branches on a prepared store
     #[command(
-        after_help = "Example:\n  cargo xtask train --config configs/lits-mini.toml --store stores/lits-mini --run runs/lits-mini --set seed=1\n\nCtrl-C finishes the step and saves; --resume goes on."
+        after_help = "Example:\n  cargo xtask train --config configs/lits-mini.toml --store stores/lits-mini --run runs/lits-mini --set seed=1\n\nOn several devices, in a build with MPI:\n  mpirun --bind-to none -n 2 sam-mix train --mpi --config configs/lits-mini.toml --store stores/lits-mini --run runs/lits-mini\n\nCtrl-C finishes the step and saves; --resume goes on."
     )]
     Train(TrainArgs),
     /// Evaluate a run on patients that training never saw

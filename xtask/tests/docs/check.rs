@@ -76,6 +76,12 @@ impl Checker {
                 [install, r, file] if (install.as_str(), r.as_str()) == ("install", "-r") => exists(folder.join(file)),
                 _ => Err("pip without `install -r FILE`".into()),
             },
+            // What they start is checked, but for the flag that only a build with MPI takes.
+            "mpirun" | "srun" => {
+                let place = arguments.iter().position(|word| word.contains("sam-mix")).ok_or("no program of ours")?;
+                let own: Vec<String> = arguments[place + 1..].iter().filter(|word| *word != "--mpi").cloned().collect();
+                self.program("sam-mix", &[], &own, kind)
+            }
             program if program.starts_with("sam-mix") => self.program(program, &[], arguments, kind),
             _ => Err(format!("'{program}' is no command that this test knows")),
         }

@@ -11,6 +11,8 @@ pub const NEEDS: [&str; 8] = [
     // It installs or builds what the tests run on.
     "a fresh machine",
     "a GPU",
+    // A build of its own.
+    "an MPI",
     // Real CT.
     "data",
     // It starts this very test.
