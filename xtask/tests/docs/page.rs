@@ -3,7 +3,7 @@
 use crate::shell;
 
 /// What can stand in `<!-- needs: … -->` above a block that no test runs.
-pub const NEEDS: [&str; 8] = [
+pub const NEEDS: [&str; 9] = [
     // Of hundreds of MB, or of the reader's own.
     "a checkpoint",
     // It lies beside the clone.
