@@ -31,11 +31,11 @@ const SLICES: &str = r#"
 kind = "sgd"
 momentum = 0.0
 lr."*" = 1e-3
-lr.classifier = 1e-3
+lr.classifier = 1e-4
 lr.lora = 1e-3
 [classifier]
 batch_slices = 5
-batch_crops = 7
+batch_crops = 8
 crop_negatives = true
 crop_size = 48
 consistency = 0.5
