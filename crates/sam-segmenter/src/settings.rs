@@ -199,7 +199,7 @@ mod tests {
             masks: Some(MaskChoice::Three),
             ..SegmenterSettings::default()
         };
-        let json = r#"{"lora_rank":8,"lora_targets":["q","v"],"lora_dropout":0.0,"lora_init":"kaiming","memory":"keep","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","precision":"f32","seed":0}"#;
+        let json = r#"{"encoder":"adapters","lora_rank":8,"lora_targets":["q","v"],"lora_dropout":0.0,"lora_init":"kaiming","memory":"keep","dense_prompt":{"mask-input":{"strength":8.0}},"masks":"three","precision":"f32","seed":0}"#;
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), json);
         assert_eq!(serde_json::from_str::<SegmenterSettings>(json).expect("the same"), settings);
     }
