@@ -226,7 +226,7 @@ impl Document<'_> {
     /// What each row's runs are called and how they were made.
     pub fn models_table(&self) -> Table {
         let titles = ["row", "runs", "configuration and overrides", "note"];
-        let mut table = Table::new(titles.map(str::to_owned));
+        let mut table = Table::of_words(titles.map(str::to_owned));
         for row in &self.experiment.rows {
             let config = std::iter::once(format!("`{}`", row.config.display()));
             let set: Vec<String> = config.chain(row.set().iter().map(|item| format!("`{item}`"))).collect();

@@ -2,15 +2,21 @@
 
 use maud::{Markup, html};
 
-/// The first column is text, the others are figures.
 pub struct Table {
     titles: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// Whether all columns but the first are figures.
+    has_figures: bool,
 }
 
 impl Table {
     pub fn new(titles: impl IntoIterator<Item = String>) -> Self {
-        Self { titles: titles.into_iter().collect(), rows: Vec::new() }
+        Self { titles: titles.into_iter().collect(), rows: Vec::new(), has_figures: true }
+    }
+
+    /// Of words alone.
+    pub fn of_words(titles: impl IntoIterator<Item = String>) -> Self {
+        Self { has_figures: false, ..Self::new(titles) }
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -18,14 +24,15 @@ impl Table {
     }
 
     pub fn markdown(&self) -> String {
-        let rule = (0..self.titles.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned());
+        let rule =
+            (0..self.titles.len()).map(|column| if column > 0 && self.has_figures { "---:" } else { "---" }.to_owned());
         let rule: Vec<String> = rule.collect();
         [&self.titles, &rule].into_iter().chain(&self.rows).map(|cells| line(cells)).collect()
     }
 
     pub fn html(&self) -> Markup {
         html! {
-            div.wide { table {
+            div.wide { table.words[!self.has_figures] {
                 thead { tr { @for title in &self.titles { th { (plain(title)) } } } }
                 tbody { @for cells in &self.rows { tr { @for cell in cells { td { (plain(cell)) } } } } }
             } }
