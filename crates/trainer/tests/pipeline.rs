@@ -401,7 +401,7 @@ fn bad_input_ends_in_one_clear_error_and_writes_nothing() {
 
     refused(&with(&["--set", "sampling.labeled=5"]), &["unknown field `labeled`", "did you mean `labelled`?"]);
     refused(&with(&["--set", "sampling.labelled=5000"]), &["5000 labelled slices are asked for"]);
-    refused(&with(&["--set", "classifier.kind=resnett"]), &["expected one of: embedding, none, resnet"]);
+    refused(&with(&["--set", "classifier.kind=resnett"]), &["expected one of: embedding, none, own, resnet"]);
     refused(&with(&["--weights", "nowhere.pth"]), &["nowhere.pth"]);
     let wrong = directory.path().join("wrong.pth");
     std::fs::write(&wrong, "not weights").unwrap();
