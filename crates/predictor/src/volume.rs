@@ -6,6 +6,7 @@ use crate::predictor::{Classification, Predictor, Scored, ScoredMask, SlicePredi
 use crate::rules::{
     Taper, agreement, best_candidate, directions, keep_largest_component, lies_in, mean_inside, meet, surest,
 };
+use cam_classifier::EmptyMap;
 use stage_api::{BoxPrompt, ClassifierInput, Embedding, PromptKinds};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -113,8 +114,8 @@ impl Predictor<'_> {
         let refined = (self.prediction.refinements > 0).then(|| step("refined"));
         let first = match self.segmenter.prompts() {
             PromptKinds::None => "slice by slice",
-            // Without a classifier there is no map.
-            _ if self.classifier.tensors().is_empty() => "whole image",
+            // A SAM has no classifier only with such a prompt.
+            _ if self.prompt.empty == EmptyMap::Whole && self.classifier.tensors().is_empty() => "whole image",
             _ => "CAM box",
         };
         OwnSteps { own: std::iter::once(step(first)).chain(refined).collect(), keeping_seconds: 0.0 }
