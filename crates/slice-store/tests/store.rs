@@ -432,8 +432,12 @@ fn training_has_the_masks_that_were_paid_for_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let store = finished(directory.path());
     let training = store.for_training([1, 4]).unwrap();
-    let given: Vec<usize> = (0..9).filter(|&row| training.mask(row).is_some()).collect();
+    // Of slices without the target an image-level label says that nothing is drawn in them.
+    let given: Vec<usize> = (0..9).filter(|&row| training.mask(row).is_some_and(|mask| mask.contains(&1))).collect();
     assert_eq!(given, [1, 4]);
+    let empty = (0..9).filter(|&row| training.mask(row).is_some()).count() - 2;
+    assert_eq!(empty, training.records().iter().filter(|record| !record.has_target()).count());
+    assert!(training.mask(7).is_none() && training.records()[7].has_target(), "drawn, and not paid for");
     assert_eq!(training.mask(4), store.for_evaluation().mask(4));
     // Images and image-level labels are there for all.
     assert_eq!(training.image(7), store.image(7));

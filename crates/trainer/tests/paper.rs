@@ -84,7 +84,7 @@ fn each_configuration_of_a_baseline_makes_an_update_that_moves_the_network() {
         let (frozen, learning): (Vec<_>, Vec<_>) =
             { after.iter() }.partition(|(name, _)| is_sam && name.contains("mask_decoder"));
         assert_eq!(is_sam, !frozen.is_empty(), "{name}");
-        assert!(!frozen.iter().any(|of| has_moved(of)), "{name}: the frozen mask decoder moved");
+        assert!(!frozen.iter().any(has_moved), "{name}: the frozen mask decoder moved");
         let moved = learning.iter().filter(|of| has_moved(of)).count();
         // MultiMix has a convolution that nothing uses; through a SAM of random weights some gradients are far below Adam's epsilon.
         let share = if is_sam { 5 } else { 8 };

@@ -93,7 +93,9 @@ pub fn read(text: &str) -> Page {
                 if let Some(line) = marker.take() {
                     page.faults.push(Fault::new(line, "a marker that is not above a block"));
                 }
-                if let Some(needs) = content.strip_prefix("<!-- needs: ").and_then(|rest| rest.strip_suffix(" -->")) {
+                if let Some(needs) =
+                    content.trim_start().strip_prefix("<!-- needs: ").and_then(|rest| rest.strip_suffix(" -->"))
+                {
                     marker = Some(line);
                     if !NEEDS.contains(&needs) {
                         page.faults.push(Fault::new(line, format!("needs '{needs}', which is none of {NEEDS:?}")));
