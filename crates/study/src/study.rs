@@ -13,6 +13,7 @@ mod plots;
 mod provenance;
 mod results;
 mod slurm;
+mod slurm_settings;
 mod store;
 mod table;
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::file::{Budget, Model, Study, run_name};
+use super::slurm_settings::Settings;
 use super::store::{Store, check_names};
-use super::{Embeddings, Grid, Means, checksum, slurm};
+use super::{Embeddings, Grid, Means, checksum};
 use crate::located;
 use crate::programs::Programs;
 
@@ -29,7 +30,7 @@ pub struct Experiment {
     /// Of training and evaluation; absent: all that there are.
     threads: Option<u32>,
     /// Of jobs.
-    pub slurm: slurm::Settings,
+    pub slurm: Settings,
 }
 
 /// A model with a number of labelled slices.

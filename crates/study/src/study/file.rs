@@ -9,7 +9,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::slurm;
+use super::slurm_settings::Settings;
 
 /// A grid of runs.
 #[derive(Debug, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Study {
     pub across: Vec<DataSet>,
     /// Of jobs, where SLURM makes the runs.
     #[serde(default)]
-    pub slurm: slurm::Settings,
+    pub slurm: Settings,
     /// The models; the others are compared with the first.
     #[serde(default, rename = "model")]
     pub models: Vec<Model>,

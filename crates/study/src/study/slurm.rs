@@ -5,7 +5,6 @@
 
 mod jobs;
 mod queue;
-mod settings;
 mod status;
 mod task;
 
@@ -19,36 +18,16 @@ use std::process::ExitCode;
 
 use super::experiment::{Experiment, Job as Run, Progress};
 use super::plan::shown;
+use super::slurm_settings::Settings;
 use super::{Args, command, output};
 use crate::programs::Programs;
-use jobs::{Job, JobFile, What};
+use jobs::{Job, JobFile, What, comment, folder, log};
 use queue::Entry;
 
-pub use settings::Settings;
 pub use status::{
     CANCEL_ABOUT, CANCEL_EXAMPLES, CancelArgs, STATUS_ABOUT, STATUS_EXAMPLES, StatusArgs, cancel, status,
 };
 pub use task::{TASK_ABOUT, TaskArgs, task};
-
-/// Where scripts, logs and the job file of a study are.
-fn folder(runs: &Path) -> PathBuf {
-    runs.join("slurm")
-}
-
-/// By this comment the queue's jobs are known as the study's, whatever became of the job file.
-fn comment(runs: &Path) -> Result<String> {
-    let path = std::path::absolute(runs).with_context(|| format!("cannot find '{}'", runs.display()))?;
-    // The current folder may be named in several ways, the folder itself may not be there yet.
-    let path = path.canonicalize().unwrap_or(path);
-    let is_plain = |path: &str| !path.contains(['\n', '%']);
-    let path = path.to_str().filter(|path| is_plain(path)).map(str::to_owned);
-    path.with_context(|| format!("'{}' has characters that SLURM can't have: name another --runs", runs.display()))
-}
-
-/// A run's log, and what SLURM writes into it.
-fn log(runs: &Path, run: &str) -> PathBuf {
-    folder(runs).join(format!("{run}.log"))
-}
 
 /// What a submission comes to.
 struct Submission<'a> {

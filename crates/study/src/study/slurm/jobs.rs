@@ -1,9 +1,29 @@
-//! `RUNS/slurm/jobs.json`: the jobs that were submitted, and which run each task of their arrays is.
+//! `RUNS/slurm` and `jobs.json` in it: the jobs that were submitted, and which run each task of their arrays is.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use run_record::{read_json, write_json};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// Where scripts, logs and the job file of a study are.
+pub fn folder(runs: &Path) -> PathBuf {
+    runs.join("slurm")
+}
+
+/// By this comment the queue's jobs are known as the study's, whatever became of the job file.
+pub fn comment(runs: &Path) -> Result<String> {
+    let path = std::path::absolute(runs).with_context(|| format!("cannot find '{}'", runs.display()))?;
+    // The current folder may be named in several ways, the folder itself may not be there yet.
+    let path = path.canonicalize().unwrap_or(path);
+    let is_plain = |path: &str| !path.contains(['\n', '%']);
+    let path = path.to_str().filter(|path| is_plain(path)).map(str::to_owned);
+    path.with_context(|| format!("'{}' has characters that SLURM can't have: name another --runs", runs.display()))
+}
+
+/// A run's log, and what SLURM writes into it.
+pub fn log(runs: &Path, run: &str) -> PathBuf {
+    folder(runs).join(format!("{run}.log"))
+}
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

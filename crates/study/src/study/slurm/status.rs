@@ -12,9 +12,8 @@ use std::process::ExitCode;
 
 use super::super::experiment::{Experiment, Job, Progress};
 use super::super::{Grid, Means};
-use super::jobs::{JobFile, What};
+use super::jobs::{JobFile, What, comment, folder, log};
 use super::queue::{self, Entry};
-use super::{comment, folder, log};
 
 pub const STATUS_ABOUT: &str = "Say how far a submitted study's runs are, and why some failed";
 

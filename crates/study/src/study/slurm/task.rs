@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::experiment::{Experiment, Job, Progress};
 use super::super::{Embeddings, Grid, Means, Wanted, Work, evaluate, produce, provenance};
-use super::jobs::{JobFile, What};
-use super::{folder, queue};
+use super::jobs::{JobFile, What, folder};
+use super::queue;
 use crate::programs::{self, Programs, SAM_MIX};
 use std::path::PathBuf;
 
